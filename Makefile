@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` (the whole way on a synthetic home, offline) and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+RUN     = $(VENV)/bin/python
+STAMP   = $(VENV)/.installed
+
+.PHONY: install demo test lint format types lock bench clean
+
+install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: install              ## raw log -> trained, evaluated, reloaded model, with no network
+	$(RUN) -m casita.cli demo --out demo
+
+test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
+	$(RUN) -m pytest
+
+lint: install types        ## ruff (lint and format) and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: install
+	mkdir -p build/types/casita
+	ln -sfn $(addprefix $(CURDIR)/,modeling processing datasets_scripts train model_cards $(wildcard casita/*.py)) build/types/casita/
+	MYPYPATH=build/types $(RUN) -m mypy --explicit-package-bases -p casita
+
+format: install            ## let ruff rewrite the layout of the code
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: install             ## speed of reading and cutting on this machine
+	$(RUN) -m casita.datasets_scripts.benchmark all
+
+lock: install              ## write requirements.lock anew from pyproject.toml
+	$(RUN) -m pip install --quiet pip-tools
+	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	  --output-file requirements.lock pyproject.toml
+	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
+
+clean:                     ## everything that git ignores
+	rm -rf $(VENV) build demo .pytest_cache .ruff_cache .mypy_cache *.egg-info

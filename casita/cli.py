@@ -1,0 +1,81 @@
+"""The front door: `casita COMMAND ...`. A table of contents; each command lives in the room that does the work."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+
+from casita import __version__
+
+# command -> (module with `add_arguments(parser)` and `run(args)`, what the command does)
+COMMANDS = {
+    "demo": ("casita.demo", "the whole way on the built-in synthetic home, offline"),
+    "build": ("casita.datasets_scripts.build", "all data stages in one: raw log -> home folder"),
+    "read": ("casita.datasets_scripts.read", "raw log -> events"),
+    "windows": ("casita.datasets_scripts.windows", "events -> windows with splits, and the leak audit"),
+    "draw": ("casita.datasets_scripts.floor_plans", "layout -> a picture for each sensor state, and a contact sheet"),
+    "embed-images": ("casita.datasets_scripts.image_embeddings", "pictures -> the frozen table of image embeddings"),
+    "caption": ("casita.datasets_scripts.captions", "windows -> captions"),
+    "embed-text": ("casita.datasets_scripts.text_embeddings", "captions -> text embeddings"),
+    "layout": ("casita.datasets_scripts.layouts", "list the shipped layouts; check a layout against a log"),
+    "train": ("casita.train.align", "align windows of events with their captions"),
+    "evaluate": ("casita.train.evaluation", "results.json, report and plots of a run"),
+    "embed": ("casita.inference", "a vector for each window of a raw log"),
+    "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
+}
+
+
+def usage() -> str:
+    """The list of commands, one line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {told}" for name, (_, told) in COMMANDS.items()]
+    return "\n".join(["usage: casita COMMAND ... (casita COMMAND --help tells more)", "", *lines])
+
+
+def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
+    """The message for a word of the command line that the command does not know: the nearest flag, if one is near."""
+    near = difflib.get_close_matches(word.split("=")[0].replace("-", "_"), _flags(parser), n=1)
+    hint = f"did you mean {_flags(parser)[near[0]]}?" if near else f"{parser.prog} --help lists all."
+    return f"there is no argument {word!r}; {hint}"
+
+
+def _flags(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Flags by their spelling without dashes: --batch-size and --batch_size are near each other."""
+    return {flag.replace("-", "_"): flag for action in parser._actions for flag in action.option_strings}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a caller's mistake is one line on stderr and exit code 2 (CASITA_TRACEBACK=1 shows where)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        print(f"casita {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"casita: no command {argv[0]!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(COMMANDS[argv[0]][0])  # only now: torch takes seconds to import
+        parser = argparse.ArgumentParser(
+            prog=f"casita {argv[0]}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        module.add_arguments(parser)
+        args, unknown = parser.parse_known_args(argv[1:])
+        if unknown:
+            raise ValueError(unknown_argument(unknown[0], parser))
+        return module.run(args) or 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("CASITA_TRACEBACK"):
+            raise
+        print(f"casita {argv[0]}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"casita {argv[0]}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
