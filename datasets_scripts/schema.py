@@ -1,0 +1,227 @@
+"""The data contract: Arrow schemas of every table, and the home folder in which the stages meet.
+
+A home folder (`DIR` on the command line) holds
+
+    home.json                                   name, layout, and for each stage its settings, input and output hashes
+    events.parquet                              EVENTS, sorted by session and timestamp
+    windows.parquet                             WINDOWS
+    pictures/<KEY>.png, contact_sheet.png       a picture for each sensor state
+    image_embeddings/<vision>.safetensors       one row for each sensor state
+    captions/<style>.parquet                    CAPTIONS
+    text_embeddings/<style>--<text>.parquet     text_embeddings_schema(D)
+
+A *key* is a sensor in a state, `"M001_ON"`; sensors may hold underscores, states never do.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from casita.files import hash_file, read_json, write_beside, write_json
+
+SCHEMA_VERSION = "1.0"
+
+EVENTS = pa.schema(
+    [
+        pa.field("home", pa.string(), nullable=False),
+        pa.field("session", pa.string(), nullable=False),  # one recording; windows never cross it
+        pa.field("timestamp", pa.timestamp("us"), nullable=False),  # local wall-clock time of the home
+        pa.field("sensor", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),  # normalised; a numeric reading keeps its text
+        pa.field("value", pa.float32()),  # the reading of a numeric sensor, else null
+        pa.field("activity", pa.string()),  # the most recently opened one
+        pa.field("activities", pa.list_(pa.string()), nullable=False),  # all open ones, in order of opening
+    ]
+)
+WINDOWS = pa.schema(
+    [
+        pa.field("window_id", pa.string(), nullable=False),  # home/session/strategy/start
+        pa.field("home", pa.string(), nullable=False),
+        pa.field("session", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),  # train | validation | test
+        pa.field("start", pa.timestamp("us"), nullable=False),
+        pa.field("end", pa.timestamp("us"), nullable=False),
+        pa.field("sensor_keys", pa.list_(pa.string()), nullable=False),  # "M001_ON"
+        pa.field("seconds", pa.list_(pa.float32()), nullable=False),  # since `start`
+        pa.field("activity", pa.string()),  # majority of the events; null = unlabelled
+        pa.field("activity_share", pa.float32(), nullable=False),  # share of the events with that label, 0..1
+    ]
+)
+CAPTIONS = pa.schema(
+    [
+        pa.field("window_id", pa.string(), nullable=False),
+        pa.field("style", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+    ]
+)
+
+
+def text_embeddings_schema(width: int) -> pa.Schema:
+    """Schema of one text-embedding file; `width` is the embedding's D."""
+    return pa.schema(
+        [
+            pa.field("window_id", pa.string(), nullable=False),
+            pa.field("style", pa.string(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write `table` as Parquet, cast to `schema`, whole or not at all; `metadata` goes under the key `casita`."""
+    described = schema.with_metadata({"casita": json.dumps({"schema_version": SCHEMA_VERSION, **(metadata or {})})})
+    with write_beside(path) as temporary:
+        pq.write_table(table.select(schema.names).cast(described), temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file and check that it has `schema`'s columns (or the named ones) with `schema`'s types."""
+    try:
+        found = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: expected Parquet, found something else ({error}). Run the stage again.") from None
+    for name in columns or schema.names:
+        if name not in found.names or found.field(name).type != schema.field(name).type:
+            was = found.field(name).type if name in found.names else "no such column"
+            raise ValueError(
+                f"{path}: column {name!r} should be {schema.field(name).type}, found {was}. Run the stage again."
+            )
+    return pq.read_table(path, columns=columns)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(b"casita", b"{}"))
+
+
+def slug(model_id: str) -> str:
+    """A model id, or the path of a model directory, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")
+
+
+class HomeFolder:
+    """One home's folder: where each stage's files are, and whether they are up to date.
+
+    A stage is up to date when its recorded settings and the hashes of its inputs equal today's and each recorded output
+    still has its recorded hash. `run` stages as: `if not home.is_current(...)`: write outputs; `home.record(...)`.
+    """
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.parquet"
+
+    @property
+    def windows(self) -> Path:
+        return self.root / "windows.parquet"
+
+    @property
+    def pictures(self) -> Path:
+        return self.root / "pictures"
+
+    def image_embeddings(self, vision_model: str) -> Path:
+        return self.root / "image_embeddings" / f"{slug(vision_model)}.safetensors"
+
+    def captions(self, style: str) -> Path:
+        return self.root / "captions" / f"{style}.parquet"
+
+    def text_embeddings(self, style: str, text_model: str) -> Path:
+        return self.root / "text_embeddings" / f"{style}--{slug(text_model)}.parquet"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The content of `home.json`; `FileNotFoundError` says how to make it."""
+        path = self.root / "home.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file, so {self.root} is no home folder. Make one: casita read.")
+        return read_json(path)
+
+    @property
+    def name(self) -> str:
+        return self.description["home"]
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """The home's layout as it was given to `casita read` (already checked); `ValueError` when it has none."""
+        layout = self.description.get("layout")
+        if layout is None:
+            raise ValueError(f"{self.root}: the home has no layout. Give one: casita read {self.root} --layout NAME|FILE.")
+        return layout
+
+    def describe(self, **content: Any) -> None:
+        """Set top-level keys of `home.json` (`home`, `layout`), keeping the others."""
+        self._write({**self._content(), **content})
+
+    def require(self, path: Path, command: str) -> Path:
+        """`path` if it exists, else a `FileNotFoundError` that names the command which writes it."""
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: not there yet. Run: casita {command} {self.root}")
+        return path
+
+    def is_current(self, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> bool:
+        """Whether `stage` was recorded with these settings and inputs, and its outputs are untouched."""
+        entry = self._content().get("stages", {}).get(stage)
+        if entry is None or entry["settings"] != _plain(settings) or entry["inputs"] != self._hashes(inputs):
+            return False
+        outputs = {name: self._locate(name) for name in entry["outputs"]}
+        return all(path.exists() and hash_file(path) == entry["outputs"][name] for name, path in outputs.items())
+
+    def record(
+        self,
+        stage: str,
+        settings: Mapping[str, Any],
+        inputs: Iterable[Path],
+        outputs: Iterable[Path],
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Note that `stage` has just written `outputs` from `inputs`; `summary` is what a person wants to know."""
+        content = self._content()
+        content.setdefault("stages", {})[stage] = {
+            "settings": _plain(settings),
+            "inputs": self._hashes(inputs),
+            "outputs": self._hashes(outputs),
+            "summary": _plain(summary or {}),
+        }
+        self._write(content)
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """What `stage` told `record`; `{}` when it has not run."""
+        return self._content().get("stages", {}).get(stage, {}).get("summary", {})
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The settings with which `stage` last ran; `{}` when it has not run."""
+        return self._content().get("stages", {}).get(stage, {}).get("settings", {})
+
+    def _content(self) -> dict[str, Any]:
+        path = self.root / "home.json"
+        return read_json(path) if path.is_file() else {"schema_version": SCHEMA_VERSION}
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        write_json(self.root / "home.json", content)
+
+    def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
+        return {self._relative(Path(path)): hash_file(path) for path in paths}
+
+    def _relative(self, path: Path) -> str:
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path.resolve())
+
+    def _locate(self, name: str) -> Path:
+        return self.root / name  # an absolute name stays itself
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, so that tuples and lists compare equal to what a file holds."""
+    return json.loads(json.dumps(content))
+
+
+def add_folder_argument(parser: argparse.ArgumentParser) -> None:
+    """The positional `DIR` of every stage command."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the home folder")

@@ -1,0 +1,1 @@
+"""Card templates and the code that fills them."""

@@ -1,0 +1,18 @@
+"""Shared by all tests: offline, seeded, and where the real homes are."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_homes() -> Path:
+    """The folder of real recordings named by CASITA_DATA; without it the test is skipped."""
+    folder = os.environ.get("CASITA_DATA")
+    if not folder:
+        pytest.skip("CASITA_DATA is not set: no real homes here")
+    return Path(folder).resolve()

@@ -1,0 +1,97 @@
+"""The rooms' walls: who may import whom, and what the Hub's flat copy of the shipped rooms can carry."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "modeling": set(),
+    "processing": set(),
+    "datasets_scripts": {"processing", "files"},
+    "train": {"modeling", "processing", "datasets_scripts", "model_cards", "files"},
+    "model_cards": {"files"},
+}
+SHIPPED = ("modeling", "processing")  # copied flat into the model folder by save_pretrained
+SHIPPED_MAY_USE = {"torch", "numpy", "transformers", "safetensors", "huggingface_hub"}
+
+
+def python_files(room):
+    return sorted((ROOT / room).glob("**/*.py"))
+
+
+def imports(path):
+    """(level, module) of each import, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or ""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_from_rooms_below_it(room):
+    for path in python_files(room):
+        for level, module in imports(path):
+            head, _, rest = module.partition(".")
+            assert level or head not in MAY_IMPORT, f"{path}: write casita.{head}, a bare room name is a second module"
+            if level == 0 and head == "casita" and rest:
+                other = rest.split(".")[0]
+                assert other in MAY_IMPORT[room] | {room}, f"{path.relative_to(ROOT)} imports casita.{other}"
+
+
+@pytest.mark.parametrize("room", SHIPPED)
+def test_shipped_files_import_only_same_folder_siblings_and_what_a_model_needs(room):
+    for path in python_files(room):
+        assert path.parent.name == room, f"{path}: the Hub copy is flat, no subfolders"
+        for level, module in imports(path):
+            assert level <= 1, f"{path}: {'.' * level}{module}"
+            assert level == 0 or module.isidentifier(), (
+                f"{path}: write `from .name import X`, not `from . import name`"
+            )
+            if level == 0:
+                package = module.split(".")[0]
+                assert package in SHIPPED_MAY_USE or package in __import__("sys").stdlib_module_names, (
+                    f"{path}: {module}"
+                )
+        # transformers finds siblings with a regex over the raw text, docstrings included.
+        for name in re.findall(r"^\s*from\s+\.(\S+)\s+import", path.read_text(), flags=re.M):
+            assert (path.parent / f"{name}.py").is_file(), f"{path}: mentions .{name}, which does not exist"
+
+
+def test_shipped_file_names_do_not_collide():
+    names = [p.name for room in SHIPPED for p in python_files(room) if p.name != "__init__.py"]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+
+
+def test_the_processor_counts_as_many_reserved_rows_as_the_model():
+    from casita.modeling import configuration_casita
+    from casita.processing import processing_casita
+
+    assert processing_casita.NUM_RESERVED_ROWS == configuration_casita.NUM_RESERVED_ROWS
+    config = configuration_casita.CasitaConfig()
+    assert (config.pad_token_id, config.unk_token_id, config.mask_token_id) == (
+        processing_casita.PAD,
+        processing_casita.UNK,
+        processing_casita.MASK,
+    )
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    from casita.cli import COMMANDS, main
+
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stopped:
+            main([command, "--help"])
+        told = capsys.readouterr().out
+        assert stopped.value.code == 0
+        assert f"casita {command}" in told.split("example", 1)[-1], f"casita {command} --help shows no example"
+
+
+def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):
+    from casita.cli import main
+
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Alignment training, evaluation, report, benchmarks."""
