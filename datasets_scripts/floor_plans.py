@@ -1,0 +1,319 @@
+"""Pictures: one for each sensor in each of its states, a coloured dot on the home's floor plan.
+
+A vision model sees these pictures, so they carry no words: the plan, and one dot. Where the dot is tells the sensor,
+its colour tells the type and the state. The contact sheet, for people, has the names.
+
+Colours. Hues of active states are those of Okabe and Ito's palette, made for colour-blind readers, or near them; an
+inactive state is dark and of another hue. So two states differ in lightness (a colour-blind reader's cue) and in hue
+(a vision model's cue: a mere tint would leave the two vectors almost parallel). Levels run from light to dark
+(viridis for power, YlGnBu for water), temperature from blue over yellow to red (RdYlBu).
+"""
+
+import argparse
+import colorsys
+import json
+import math
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageDraw, ImageFilter
+from tqdm import tqdm
+
+from casita.datasets_scripts.contact_sheet import PLAN_SIDE, draw_contact_sheet
+from casita.datasets_scripts.layouts import NATURAL_STATES
+from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, read_table
+from casita.files import hash_json, write_beside
+from casita.processing.event_windows import LEVELS
+
+DRAWING_VERSION = 1  # raise it when pictures change, so that homes are drawn again
+
+Colour = tuple[int, int, int]
+
+# type -> colours of (inactive or LOW, NORMAL, active or HIGH)
+PALETTE: dict[str, tuple[Colour, Colour, Colour]] = {
+    "motion": ((0, 40, 110), (110, 70, 60), (213, 94, 0)),
+    "motion_area": ((50, 30, 120), (140, 95, 60), (230, 159, 0)),
+    "door": ((100, 0, 60), (50, 80, 90), (0, 158, 115)),
+    "item": ((0, 75, 40), (100, 100, 105), (204, 121, 167)),
+    "pressure": ((100, 45, 0), (95, 110, 115), (86, 180, 233)),
+    "flush": ((90, 20, 20), (45, 65, 100), (0, 114, 178)),
+    "light": ((45, 20, 90), (140, 125, 80), (240, 228, 66)),
+    "switch": ((70, 20, 70), (110, 110, 75), (148, 203, 81)),
+    "temperature": ((69, 117, 180), (254, 224, 144), (215, 48, 39)),
+    "power": ((253, 231, 37), (33, 145, 140), (68, 1, 84)),
+    "water": ((237, 248, 177), (65, 182, 196), (8, 29, 88)),
+}
+PAIRS = (("OFF", "ON"), ("CLOSE", "OPEN"), ("ABSENT", "PRESENT"))  # inactive, active
+RANK = {"OFF": 0, "CLOSE": 0, "ABSENT": 0, "LOW": 0, "NORMAL": 1, "HIGH": 2, "ON": 2, "OPEN": 2, "PRESENT": 2}
+
+WHITE, WALL, RIM = (255, 255, 255), (80, 80, 80), (20, 20, 20)
+RADIUS = 0.04  # of the picture's side: 9 px at 224, so that a dot fills about one 16 px patch of a vision model
+MARGIN = 0.045  # of the picture's side, so that a dot on the plan's edge is still whole
+_FINE = 8  # supersampling of a dot
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the plan lies in a square picture of `side` pixels: its aspect kept, centred, the rest white."""
+
+    side: int
+    scale: float  # pixels for one unit of the layout
+    left: float
+    top: float
+
+    @classmethod
+    def fit(cls, layout: dict[str, Any], side: int) -> "Frame":
+        width, height = layout["size"]
+        scale = side * (1 - 2 * MARGIN) / max(width, height)
+        return cls(side, scale, (side - width * scale) / 2, (side - height * scale) / 2)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """A position of the layout in pixels of the picture."""
+        return self.left + x * self.scale, self.top + y * self.scale
+
+
+def colour_of(sensor_type: str, state: str) -> Colour:
+    """The dot's colour. A state outside PAIRS and LEVELS gets a hue of its own, the same in every run."""
+    if state in RANK:
+        return PALETTE[sensor_type][RANK[state]]
+    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(f"{sensor_type} {state}".encode()) / 2**32, 0.75, 0.8)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def picture_keys(layout: dict[str, Any], seen: Iterable[str]) -> list[str]:
+    """The keys to draw, sorted: for each placed sensor the states `seen` (keys), completed to their natural set.
+
+    A sensor seen ON may be OFF tomorrow, so a state brings its opposite, and a level brings the other two; a sensor
+    never seen gets the states of its type (`NATURAL_STATES`). Sensors without a position cannot be drawn.
+    """
+    states: dict[str, set[str]] = {sensor: set() for sensor in layout["sensors"]}
+    for key in seen:
+        sensor, _, state = key.rpartition("_")
+        if sensor in states:
+            states[sensor].add(state)
+    for sensor, found in states.items():
+        for group in (*PAIRS, LEVELS):
+            if found & set(group):
+                found.update(group)
+        if not found:
+            found.update(NATURAL_STATES[layout["sensors"][sensor]["type"]])
+    return sorted(f"{sensor}_{state}" for sensor, found in states.items() for state in found)
+
+
+def seen_keys(events_path: Path) -> list[str]:
+    """The distinct keys of an events file; a numeric sensor (most readings are numbers) counts as its three levels."""
+    events = read_table(events_path, EVENTS, ["sensor", "state", "value"])
+    sensors = events.group_by("sensor").aggregate([("value", "count"), ("state", "count")]).to_pylist()
+    numeric = {row["sensor"] for row in sensors if 2 * row["value_count"] > row["state_count"]}
+    is_reading = pc.and_(
+        pc.is_in(events["sensor"], pa.array(sorted(numeric), pa.string())), events["value"].is_valid()
+    )
+    words = events.filter(pc.invert(is_reading))
+    keys = {f"{row['sensor']}_{row['state']}" for row in words.group_by(["sensor", "state"]).aggregate([]).to_pylist()}
+    return sorted(keys | {f"{sensor}_{level}" for sensor in numeric for level in LEVELS})
+
+
+def draw_background(layout: dict[str, Any], size: int, folder: Path | None = None) -> Image.Image:
+    """The home without a dot, `size` x `size` RGB, its aspect kept, padded with white.
+
+    With a `floor_plan` in the layout it is that picture (a relative path is taken from `folder`), stretched over the
+    layout's `size`; else rooms and walls are drawn, from the polygons or, without any, from where the sensors are.
+    """
+    frame = Frame.fit(layout, size)
+    if "floor_plan" in layout:
+        return _draw_floor_plan(layout, frame, (folder or Path()) / layout["floor_plan"])
+    return _draw_rooms(layout, frame)
+
+
+def _draw_floor_plan(layout: dict[str, Any], frame: Frame, path: Path) -> Image.Image:
+    with Image.open(path) as opened:
+        plan = opened.convert("RGBA")
+    width, height = layout["size"]
+    if abs(math.log(plan.width / plan.height * height / width)) > 0.02:  # 2 %: a cropped edge, not another picture
+        raise ValueError(
+            f"{path}: the floor plan has {plan.width} x {plan.height} pixels, another shape than the layout's size "
+            f"{width} x {height}. Give the plan that the coordinates were read from, or mend size."
+        )
+    picture = Image.new("RGB", (frame.side, frame.side), WHITE)
+    wide, high = max(1, round(width * frame.scale)), max(1, round(height * frame.scale))
+    plan = plan.resize((wide, high), Image.Resampling.LANCZOS)
+    picture.paste(plan, (round(frame.left), round(frame.top)), plan)
+    return picture
+
+
+def _draw_rooms(layout: dict[str, Any], frame: Frame) -> Image.Image:
+    """Tinted rooms, walls and the outer frame, drawn large and reduced so that slanted walls are smooth."""
+    fine = max(1, min(4, 2000 // frame.side))
+    large = Frame.fit(layout, frame.side * fine)
+    stroke = round(fine * max(1, min(3, frame.side / 160)))
+    corners = [large.at(0, 0), large.at(*layout["size"])]
+    tints = room_tints(layout)
+    if layout.get("rooms"):
+        picture = Image.new("RGB", (large.side, large.side), WHITE)
+        pen = ImageDraw.Draw(picture)
+        outlines = {room: [large.at(x, y) for x, y in polygon] for room, polygon in layout["rooms"].items()}
+        for room, outline in outlines.items():
+            pen.polygon(outline, fill=tints[room])
+        for outline in outlines.values():  # after all tints, else a neighbour's covers half of a common wall
+            pen.line([*outline, *outline[:2]], fill=WALL, width=stroke, joint="curve")
+    else:
+        picture = Image.fromarray(_nearest_rooms(layout, large, tints, stroke))
+        pen = ImageDraw.Draw(picture)
+    pen.rectangle([*corners[0], *corners[1]], outline=WALL, width=stroke)
+    return picture.reduce(fine)
+
+
+def _nearest_rooms(layout: dict[str, Any], frame: Frame, tints: dict[str, Colour], stroke: int) -> np.ndarray:
+    """`(side, side, 3)` uint8: each point of the plan has the tint of its nearest sensor's room."""
+    sensors = layout["sensors"].values()
+    rooms = sorted(tints)
+    across = np.arange(frame.side, dtype=np.float32)
+    nearest = np.full((frame.side, frame.side), np.inf, np.float32)
+    room = np.zeros((frame.side, frame.side), np.int16)
+    for sensor in sensors:
+        x, y = frame.at(sensor["x"], sensor["y"])
+        distance = np.square(across - y)[:, None] + np.square(across - x)[None]
+        room[distance < nearest] = rooms.index(sensor["room"])
+        np.minimum(nearest, distance, out=nearest)
+    wall = np.zeros_like(room, bool)
+    for step in range(1, stroke + 1):
+        wall[step:] |= room[step:] != room[:-step]
+        wall[:, step:] |= room[:, step:] != room[:, :-step]
+    picture = np.array([tints[name] for name in rooms], np.uint8)[room]
+    picture[wall] = WALL
+    right, bottom = frame.at(*layout["size"])
+    outside = (across < frame.top)[:, None] | (across > bottom)[:, None] | (across < frame.left) | (across > right)
+    picture[outside] = WHITE
+    return picture
+
+
+def room_tints(layout: dict[str, Any]) -> dict[str, Colour]:
+    """A pastel for each room that has a polygon or a sensor, far apart for neighbours in the alphabet."""
+    rooms = sorted({sensor["room"] for sensor in layout["sensors"].values()} | set(layout.get("rooms", {})))
+    golden = 0.618034  # steps of the golden ratio never come near an earlier hue for a long while
+    hues = [colorsys.hsv_to_rgb(i * golden % 1, 0.16, 0.98) for i in range(len(rooms))]
+    return {
+        room: (round(r * 255), round(g * 255), round(b * 255)) for room, (r, g, b) in zip(rooms, hues, strict=True)
+    }
+
+
+def draw_sensor(background: Image.Image, layout: dict[str, Any], key: str, radius: float = RADIUS) -> Image.Image:
+    """A copy of `background` with the dot of `key`; `radius` is a share of the picture's side.
+
+    `ValueError` when the layout has no position for the key's sensor.
+    """
+    sensor, _, state = key.rpartition("_")
+    if sensor not in layout["sensors"]:
+        raise ValueError(
+            f"key {key!r}: sensor {sensor!r} has no position in the layout. Add it, or leave out its events."
+        )
+    place = layout["sensors"][sensor]
+    picture = background.copy()
+    paste_dot(
+        picture, Frame.fit(layout, picture.width).at(place["x"], place["y"]), radius, colour_of(place["type"], state)
+    )
+    return picture
+
+
+def paste_dot(picture: Image.Image, at: tuple[float, float], radius: float, colour: Colour) -> None:
+    """Paste a disc with a dark rim, anti-aliased, its centre exact to 1/8 pixel; `radius` as in `draw_sensor`."""
+    radius_px = max(1.0, radius * picture.width)
+    left, top = (math.floor(c - radius_px) - 1 for c in at)
+    side = math.ceil(2 * radius_px) + 3
+    centre = ((at[0] - left) * _FINE, (at[1] - top) * _FINE)
+    disc = Image.new("L", (side * _FINE, side * _FINE))
+    core = disc.copy()
+    for image, share in ((disc, 1.0), (core, 0.85)):
+        r = radius_px * share * _FINE
+        ImageDraw.Draw(image).ellipse([centre[0] - r, centre[1] - r, centre[0] + r, centre[1] + r], fill=255)
+    picture.paste(RIM, (left, top), disc.reduce(_FINE))
+    picture.paste(colour, (left, top), core.reduce(_FINE))
+
+
+def draw_home(folder: HomeFolder, size: int = 224, radius: float = RADIUS, progress: bool = True) -> dict | None:
+    """Draw every key of a home: `pictures/<quoted key>.png`, `pictures/index.json` (key -> file), `contact_sheet.png`.
+
+    Args:
+        folder: the home, read already (`events.parquet`) and with a layout.
+        size: side of a picture in pixels; 224 is what CLIP, DINOv2 and SigLIP take.
+        radius: of the dot, as a share of the side.
+
+    Returns:
+        `{"pictures": n, "size": size}`, or None when the pictures are up to date.
+    """
+    if not (16 <= size <= 4096 and 0 < radius < 0.5):
+        raise ValueError(f"size={size}, radius={radius}: expected 16 <= size <= 4096 pixels and 0 < radius < 0.5.")
+    layout = folder.layout
+    drawn = {key: layout.get(key) for key in ("size", "rooms", "floor_plan", "sensors")}
+    settings = {"version": DRAWING_VERSION, "size": size, "radius": radius, "layout": hash_json(drawn)}
+    inputs = [folder.require(folder.events, "read")]
+    if "floor_plan" in layout:
+        inputs.append(folder.root / layout["floor_plan"])
+    if folder.is_current("draw", settings, inputs):
+        return None
+    keys = picture_keys(layout, seen_keys(folder.events))
+    background = draw_background(layout, size, folder.root)
+    index = {key: f"{quote(key, safe='')}.png" for key in keys}
+    with write_beside(folder.pictures) as pictures:
+        pictures.mkdir()
+        for key in tqdm(keys, desc="draw", unit="picture", disable=not progress):
+            # level 1: half the time of the default for files a few kB larger
+            draw_sensor(background, layout, key, radius).save(pictures / index[key], compress_level=1)
+        (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+    sheet = folder.root / "contact_sheet.png"
+    with write_beside(sheet) as temporary:
+        _contact_sheet(folder, layout).save(temporary)
+    summary = {"pictures": len(keys), "size": size}
+    folder.record("draw", settings, inputs, [folder.pictures, sheet], summary)
+    return summary
+
+
+def _contact_sheet(folder: HomeFolder, layout: dict[str, Any]) -> Image.Image:
+    """The plan with every sensor active and named, above the pictures of `folder`."""
+    plan = draw_background(layout, PLAN_SIDE, folder.root)
+    frame = Frame.fit(layout, PLAN_SIDE)
+    dots = {sensor: frame.at(place["x"], place["y"]) for sensor, place in layout["sensors"].items()}
+    for sensor, at in dots.items():
+        paste_dot(plan, at, 8 / PLAN_SIDE, PALETTE[layout["sensors"][sensor]["type"]][2])
+    names = {room: _middle(layout, room, frame) for room in room_tints(layout)}
+    return draw_contact_sheet(layout["home"], plan, dots, names, folder.pictures)
+
+
+def _middle(layout: dict[str, Any], room: str, frame: Frame) -> tuple[float, float]:
+    """Where a room's name goes, in pixels: the polygon's point farthest from its walls, else amid its sensors."""
+    if room not in layout.get("rooms", {}):
+        inside = [(place["x"], place["y"]) for place in layout["sensors"].values() if place["room"] == room]
+        return frame.at(*np.mean(inside, axis=0))
+    coarse = Frame.fit(layout, 160)
+    mask = Image.new("L", (160, 160))
+    ImageDraw.Draw(mask).polygon([coarse.at(x, y) for x, y in layout["rooms"][room]], fill=255)
+    while (smaller := mask.filter(ImageFilter.MinFilter(3))).getbbox():
+        mask = smaller
+    x, y = np.argwhere(np.asarray(mask)).mean(axis=0)[::-1]
+    return frame.at((x - coarse.left) / coarse.scale, (y - coarse.top) / coarse.scale)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `casita draw`."""
+    parser.description = "Draw each sensor of a home in each of its states, and a contact sheet for the human eye."
+    parser.epilog = "example: casita draw homes/milan --size 224"
+    add_folder_argument(parser)
+    parser.add_argument("--size", type=int, default=224, help="side of a picture in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--radius", type=float, default=RADIUS, help="of the dot, as a share of the side (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """`casita draw DIR`."""
+    folder = HomeFolder(args.dir)
+    summary = draw_home(folder, args.size, args.radius)
+    told = f"{summary['pictures']} pictures" if summary else "up to date"
+    print(f"{folder.pictures}: {told}; look at {folder.root / 'contact_sheet.png'}")
