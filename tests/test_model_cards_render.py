@@ -1,0 +1,130 @@
+"""The model card: a view of the facts that it is given, without holes."""
+
+import ast
+import copy
+import re
+
+import pytest
+import yaml
+
+from casita.model_cards.render import render_model_card
+from casita.modeling.configuration_casita import CasitaConfig
+from casita.processing.processing_casita import CasitaProcessor
+
+TRAINING = {
+    "home": "nest",
+    "windows": {"train": 700, "validation": 100, "test": 200},
+    "config": {
+        "preset": "tiny",
+        "batch_size": 128,
+        "epochs": 5,
+        "learning_rate": 3e-4,
+        "weight_decay": 0.01,
+        "temperature": 0.07,
+        "dropout": 0.1,
+        "seed": 42,
+        "caption_style": "narrative",
+    },
+    "step": 250,
+    "validation": {"loss": 2.34567},
+    "processes": 1,
+    "device": "cpu",
+    "precision": "float32",
+    "versions": {"casita": "0.1.0", "torch": "2.13.0"},
+}
+ROW = {"accuracy": 0.5, "balanced_accuracy": 0.25, "macro_f1": 0.125, "weighted_f1": 0.4567, "ece": 0.1}
+RESULTS = {
+    "settings": {"protocol": "chronological"},
+    "headline": [{"method": "linear_probe", **ROW}, {"method": "bag_of_sensors", **ROW, "accuracy": 0.61}],
+}
+
+
+@pytest.fixture
+def tools():
+    """Configuration and processor of a small model on pixel pictures."""
+    keys = ["M_1_ON", "M_1_OFF", "T1_LOW", "D1_OPEN"]
+    return {
+        "config": CasitaConfig.from_preset("tiny", vocab_size=7),
+        "processor": CasitaProcessor(vocab=keys, home="nest", text_model="minilm", vision_model="pixels"),
+    }
+
+
+@pytest.fixture
+def facts(tools):
+    """The arguments of `render_model_card`."""
+    as_files = {name: tool.to_dict() for name, tool in tools.items()}
+    return as_files | {"training": copy.deepcopy(TRAINING), "results": None}
+
+
+def test_the_front_matter_is_what_the_hub_reads(facts):
+    _, front, _ = render_model_card(**facts).split("---\n", 2)
+    front = yaml.safe_load(front)
+    assert front["license"] == "apache-2.0"
+    assert front["library_name"] == "transformers"
+    assert front["pipeline_tag"] == "feature-extraction"
+    assert "casita" in front["tags"]
+
+
+def test_pixels_are_called_a_control_and_a_learned_vision_model_is_not(facts):
+    assert "has learned nothing" in render_model_card(**facts)
+    facts["processor"]["vision_model"] = "clip"
+    card = render_model_card(**facts)
+    assert "has learned nothing" not in card
+    assert "openai/clip-vit-base-patch32" in card
+
+
+def test_a_learned_table_is_not_said_to_come_from_pictures(facts):
+    facts["config"] |= {"embedding_source": "learned"}
+    card = render_model_card(**facts)
+    assert "sequence baseline" in card
+    assert "floor plan" not in card
+
+
+def test_text_models_are_named_so_that_the_hub_knows_them(facts):
+    assert 'SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")' in render_model_card(**facts)
+
+
+def test_results_stand_beside_their_baselines(facts):
+    assert "Not evaluated yet" in render_model_card(**facts)
+    card = render_model_card(**facts | {"results": RESULTS})
+    assert "Not evaluated yet" not in card
+    assert "| `linear_probe` | 50.0 | 25.0 | 12.5 | 45.7 |" in card
+    assert "| `bag_of_sensors` | 61.0 |" in card
+    assert "protocol `chronological`" in card
+
+
+def test_a_run_without_validation_says_so(facts):
+    assert "best by validation loss (2.3457 on 100 windows)" in render_model_card(**facts)
+    facts["training"]["validation"] = None
+    assert "there were no validation windows" in render_model_card(**facts)
+
+
+def test_objects_with_to_dict_give_the_same_card(facts, tools):
+    assert render_model_card(**facts | tools) == render_model_card(**facts)
+
+
+@pytest.mark.parametrize(
+    "where, name", [("config", "pooling"), ("processor", "home"), ("training", "step"), ("training", "versions")]
+)
+def test_a_hole_is_an_error_that_names_it(facts, where, name):
+    del facts[where][name]
+    with pytest.raises(ValueError, match=name):
+        render_model_card(**facts)
+
+
+def test_the_code_of_the_card_is_python_with_sensors_that_the_model_knows(facts):
+    blocks = re.findall(r"```python\n(.*?)```", render_model_card(**facts), flags=re.DOTALL)
+    assert len(blocks) == 2
+    events = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse("\n".join(blocks)).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "events"
+    )
+    assert [(sensor, state) for _, sensor, state in events] == [("M_1", "ON"), ("M_1", "OFF"), ("D1", "OPEN")]
+
+
+def test_the_card_has_no_stray_blank_lines_inside_its_tables(facts):
+    lines = render_model_card(**facts | {"results": RESULTS}).split("\n")
+    for i in range(1, len(lines) - 1):
+        if lines[i - 1].startswith("|") and lines[i + 1].startswith("|"):
+            assert lines[i].startswith("|"), lines[i - 1 : i + 2]
