@@ -29,7 +29,8 @@ def assign_splits(
     Args:
         t_us: `(N,)` int64 microseconds of the events, sorted by session and time.
         session: `(N,)` integer code of each event's session.
-        unit: `day`, `session`, or `auto`: sessions when there are at least ten, else days.
+        unit: `day`, `session`, or `auto`: sessions when there are at least ten, else days. Sessions that overlap in
+            time count as one: Kyoto's P011 and P369 are the same recording under two names.
         order: `chronological`: the earliest units train, the latest test; or `random`: units shuffled by `seed`.
         purge_events: where two splits meet inside a session, so many events after the border belong to neither.
 
@@ -45,10 +46,11 @@ def assign_splits(
         )
     if unit == "auto":
         unit = "session" if len(np.unique(session)) >= 10 else "day"
-    code = session if unit == "session" else (t_us - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
+    code = _together(t_us, session) if unit == "session" else (t_us - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
     units, inverse = np.unique(code, return_inverse=True)
     if len(units) < 3:
-        raise ValueError(f"the log has {len(units)} {unit}(s); train, validation and test need at least 3.")
+        alone = " that do not overlap in time" if unit == "session" else ""
+        raise ValueError(f"the log has {len(units)} {unit}(s){alone}; train, validation and test need at least 3.")
     rank = np.empty(len(units), dtype=np.int64)
     ranked = np.argsort(_first_time(t_us, inverse, len(units)), kind="stable")
     rank[ranked] = (
@@ -60,6 +62,17 @@ def assign_splits(
     for start in border:
         purged[start : start + purge_events] = session[start : start + purge_events] == session[start]
     return np.where(purged, PURGED, split), unit
+
+
+def _together(t_us: np.ndarray, session: np.ndarray) -> np.ndarray:
+    """`(N,)` code of each event's session, the same one for sessions that overlap in time."""
+    names, inverse = np.unique(session, return_inverse=True)
+    first, last = _first_time(t_us, inverse, len(names)), -_first_time(-t_us, inverse, len(names))
+    order = np.argsort(first, kind="stable")
+    apart = first[order][1:] > np.maximum.accumulate(last[order])[:-1]
+    group = np.empty(len(names), dtype=np.int64)
+    group[order] = np.concatenate([[0], np.cumsum(apart)])
+    return group[inverse]
 
 
 def _first_time(t_us: np.ndarray, unit: np.ndarray, num_units: int) -> np.ndarray:
@@ -79,19 +92,18 @@ def _bounds(num_units: int) -> np.ndarray:
 def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     """Events shared by the windows of two splits, for each pair of splits: `{"train/test": 0, ...}`.
 
-    Knows nothing of how the windows were cut: an event is in a window when it is of the same home and session and its
-    time lies within the window's start and end, both included. So it may count too much, never too little.
+    Knows nothing of how the windows were cut: an event is in a window when it is of the same home and its time lies
+    within the window's start and end, both included. So it may count too much, never too little. Sessions do not come
+    in, since one recording may be there under two names.
     """
-    session, codes = _sessions(windows, events)
+    home, of_window = _home_codes(events, windows)
     t_us = _microseconds(events, "timestamp")
-    order = np.lexsort((t_us, session))
-    session, t_us = session[order], t_us[order]
-    # One sorted axis for all sessions: later sessions are shifted past the end of the earlier ones.
-    low = t_us.min(initial=0)
-    span = t_us.max(initial=0) - low + 2
-    axis = (t_us - low) + session * span
-    start = np.clip(_microseconds(windows, "start") - low, 0, span - 1) + codes * span
-    end = np.clip(_microseconds(windows, "end") - low, -1, span - 1) + codes * span
+    # One sorted axis for all homes: later homes are shifted past the end of the earlier ones.
+    low = t_us.min(initial=np.iinfo(np.int64).max)
+    span = t_us.max(initial=low) - low + 2
+    axis = np.sort((t_us - low) + home * span)
+    start = np.clip(_microseconds(windows, "start") - low, 0, span - 1) + of_window * span
+    end = np.clip(_microseconds(windows, "end") - low, -1, span - 1) + of_window * span
     split = np.asarray(windows["split"].to_pylist(), dtype=object)
     covered = {}
     for name in SPLITS:
@@ -103,18 +115,15 @@ def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     return {f"{a}/{b}": int((covered[a] & covered[b]).sum()) for a, b in combinations(SPLITS, 2)}
 
 
-def _sessions(windows: pa.Table, events: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Integer codes of home and session, the same for both tables: `(N,)` of the events, `(B,)` of the windows."""
-    known: dict[tuple[str, str], int] = {}
+def _home_codes(*tables: pa.Table) -> list[np.ndarray]:
+    """`(N,)` integer code of each row's home, the same codes in all tables."""
+    known: dict[str, int] = {}
     codes = []
-    for table in (events, windows):
-        home, session = (table[name].combine_chunks().dictionary_encode() for name in ("home", "session"))
-        pair = np.stack([np.asarray(home.indices), np.asarray(session.indices)], axis=1).reshape(-1, 2)
-        distinct, inverse = np.unique(pair, axis=0, return_inverse=True)
-        names = [(home.dictionary[int(h)].as_py(), session.dictionary[int(s)].as_py()) for h, s in distinct]
-        code = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
-        codes.append(code[inverse.reshape(-1)])
-    return codes[0], codes[1]
+    for table in tables:
+        home = table["home"].combine_chunks().dictionary_encode()
+        code = np.array([known.setdefault(name, len(known)) for name in home.dictionary.to_pylist()], dtype=np.int64)
+        codes.append(code[np.asarray(home.indices)])
+    return codes
 
 
 def _microseconds(table: pa.Table, column: str) -> np.ndarray:

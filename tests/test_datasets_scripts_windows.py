@@ -59,6 +59,29 @@ def test_sessions_are_split_by_their_first_event_not_by_their_name():
     assert split[::3].tolist() == [2, 2, 1, *[0] * 7]
 
 
+def test_sessions_that_overlap_in_time_stay_together():
+    # twelve sessions of 100 s; the one named first is a second copy of part of the last
+    session = np.repeat(np.arange(13), 5)
+    t_us = np.concatenate([1110 + np.arange(5) * 10, *(s * 100 + np.arange(5) * 20 for s in range(12))]) * 10**6
+    split, _ = assign_splits(t_us, session, unit="session")
+    assert split[session == 0].tolist() == split[session == 12].tolist() == [2] * 5
+    copies = np.repeat(np.arange(10), 5)
+    with pytest.raises(ValueError, match=r"1 session\(s\) that do not overlap in time"):
+        assign_splits(np.tile(np.arange(5), 10) * 10**6, copies, unit="session")
+
+
+def test_the_audit_finds_a_recording_under_two_names():
+    events = make_events()
+    windows, _ = build_windows(events, LAYOUT, WindowSettings(length=10, max_gap_min=None))
+    renamed = pa.array(["copy"] * len(windows))
+    copy = windows.set_column(windows.column_names.index("session"), "session", renamed)
+    in_train = windows.filter(pc.equal(windows["split"], "train"))
+    as_test = copy.filter(pc.equal(windows["split"], "train"))
+    as_test = as_test.set_column(as_test.column_names.index("split"), "split", pa.array(["test"] * len(as_test)))
+    audit = leak_audit(pa.concat_tables([in_train, as_test]), events)
+    assert audit["train/test"] > 100
+
+
 def test_the_night_belongs_to_the_day_before():
     before, after = (int(datetime(2024, 1, d, h).timestamp()) for d, h in ((2, 2), (2, 6)))
     start = int(datetime(2024, 1, 1, 12).timestamp())
