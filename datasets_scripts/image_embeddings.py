@@ -237,6 +237,12 @@ def embed_home(
     return table
 
 
+def add_model_arguments(parser: argparse._ActionsContainer) -> None:
+    """`--vision-model` and `--normalization`, as `casita embed-images` and `casita build` take them."""
+    parser.add_argument("--vision-model", default="clip", help="short name, Hub id or folder (default: %(default)s)")
+    parser.add_argument("--normalization", default="center", choices=NORMALIZATIONS, help="(default: %(default)s)")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `casita embed-images`."""
     known = [
@@ -249,8 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "example: casita embed-images homes/milan --vision-model dinov2 --batch-size 64"
     )
     add_folder_argument(parser)
-    parser.add_argument("--vision-model", default="clip", help="short name, Hub id or folder (default: %(default)s)")
-    parser.add_argument("--normalization", default="center", choices=NORMALIZATIONS, help="(default: %(default)s)")
+    add_model_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=32, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--device", help="such as cuda:1 (default: the best that is there)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")

@@ -101,15 +101,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def slug(model_id: str) -> str:
-    """A model id, or the path of a model directory, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
+    """A model id, or a model directory's path, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")
 
 
 class HomeFolder:
     """One home's folder: where each stage's files are, and whether they are up to date.
 
-    A stage is up to date when its recorded settings and the hashes of its inputs equal today's and each recorded output
-    still has its recorded hash. `run` stages as: `if not home.is_current(...)`: write outputs; `home.record(...)`.
+    A stage is up to date when its recorded settings and the hashes of its inputs equal today's, and each recorded
+    output still has its recorded hash. A stage asks `is_current`, writes its outputs, then tells `record`.
     """
 
     def __init__(self, root: Path | str):
@@ -153,7 +153,7 @@ class HomeFolder:
         """The home's layout as it was given to `casita read` (already checked); `ValueError` when it has none."""
         layout = self.description.get("layout")
         if layout is None:
-            raise ValueError(f"{self.root}: the home has no layout. Give one: casita read {self.root} --layout NAME|FILE.")
+            raise ValueError(f"{self.root}: the home has no layout. Give one: casita read {self.root} --layout NAME")
         return layout
 
     def describe(self, **content: Any) -> None:

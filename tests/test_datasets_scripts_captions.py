@@ -1,0 +1,297 @@
+"""Captions tell what the sensors saw, all of it, in order, and nothing that only the label knows."""
+
+import re
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from casita import cli
+from casita.datasets_scripts import caption_words as words
+from casita.datasets_scripts.captions import STYLES, caption_home, caption_windows
+from casita.datasets_scripts.layouts import SHIPPED, load_layout
+from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
+
+TUESDAY = datetime(2024, 1, 2, 7, 10)
+ROOM_SENSOR = {"bedroom": "M012", "hallway": "M002", "kitchen": "M005", "living_room": "M009", "office": "M016"}
+
+
+@pytest.fixture(scope="module")
+def layout() -> dict:
+    return load_layout("synthetic")
+
+
+def window(keys, *, name="w0", start=TUESDAY, every_s=10.0, activity=None, split="train") -> dict:
+    seconds = [every_s * i for i in range(len(keys))]
+    end = start + timedelta(seconds=seconds[-1])
+    row = {"window_id": name, "home": "synthetic", "session": "s", "split": split, "start": start, "end": end}
+    return row | {
+        "sensor_keys": keys,
+        "seconds": seconds,
+        "activity": activity,
+        "activity_share": float(bool(activity)),
+    }
+
+
+def table(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=WINDOWS)
+
+
+def walk(*rooms: str) -> list[str]:
+    return [f"{ROOM_SENSOR[room]}_ON" for room in rooms]
+
+
+def tell(layout, keys, style="narrative", **how) -> str:
+    return caption_windows(table(window(keys, **how)), layout, style)[0]
+
+
+def many_wordings(layout, keys, n=60, **how) -> list[str]:
+    rows = [window(keys, name=f"w{i}", **how) for i in range(n)]
+    return caption_windows(table(*rows), layout)
+
+
+def mentions(caption: str) -> list[str]:
+    """The rooms in the order of their first mention."""
+    found = {room: caption.find(words.room_name(room)) for room in ROOM_SENSOR}
+    return sorted((room for room, at in found.items() if at >= 0), key=found.__getitem__)
+
+
+def rooms_walked(caption: str) -> list[str]:
+    """The way a caption tells, read back by the grammar in which it is told: the inverse of the compression."""
+    told = re.search(r"(from the .*|back and forth .*)", caption).group(1)
+    name = {words.room_name(room): room for room in ROOM_SENSOR}
+    names = "|".join(name)
+    steps = re.findall(rf"(from|back and forth between|to) ({names})(?: and (back|{names}))?", told)
+    way: list[str] = []
+    for kind, here, then in steps:
+        if kind == "back and forth between":
+            # How often is not told: twice each at least, and one more when the next step needs it.
+            way += [name[here], name[then], name[here], name[then]][1 if way and way[-1] == name[here] else 0 :]
+        elif then == "back":
+            way += [name[here], way[-1]]
+        else:
+            way.append(name[here])
+    return way
+
+
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        ("kitchen", "hallway"),
+        ("kitchen", "hallway", "kitchen"),
+        ("kitchen", "hallway", "kitchen", "hallway"),
+        ("bedroom", "hallway", "kitchen", "living_room", "hallway", "office"),
+        ("bedroom", "hallway", "bedroom", "office", "hallway", "kitchen"),
+        ("office", "hallway", "kitchen", "hallway", "kitchen", "living_room", "kitchen", "bedroom"),
+    ],
+)
+@pytest.mark.parametrize("style", STYLES)
+def test_the_whole_way_can_be_read_back_from_a_caption(layout, rooms, style):
+    assert rooms_walked(tell(layout, walk(*rooms), style)) == list(rooms)
+
+
+def test_every_wording_tells_all_rooms_in_order(layout):
+    rooms = ["bedroom", "hallway", "kitchen", "living_room", "office"]
+    captions = many_wordings(layout, walk(*rooms))
+    assert len(set(captions)) > 30
+    for caption in captions:
+        assert mentions(caption) == rooms, caption
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_label_and_the_split_change_nothing(layout, style):
+    keys = ["M005_ON", "D002_OPEN", "D002_CLOSE", "M004_ON"]
+    plain = [window(keys, name=f"w{i}") for i in range(20)]
+    labelled = [row | {"activity": "Cook", "activity_share": 1.0, "split": "test"} for row in plain]
+    told = caption_windows(table(*plain), layout, style)
+    assert told == caption_windows(table(*labelled), layout, style)
+    assert not any("cook" in caption.lower() for caption in told)
+
+
+def test_a_caption_depends_on_its_own_window_alone(layout):
+    rows = [window(walk("kitchen", "hallway") + ["D001_OPEN"] * (i % 3 + 1), name=f"w{i}") for i in range(50)]
+    told = caption_windows(table(*rows), layout)
+    assert caption_windows(table(*rows[::-1]), layout) == told[::-1]
+    assert [caption_windows(table(row), layout)[0] for row in rows] == told
+
+
+def test_another_seed_words_it_otherwise(layout):
+    rows = [window(walk("kitchen", "hallway"), name=f"w{i}") for i in range(30)]
+    told, other = (caption_windows(table(*rows), layout, seed=seed) for seed in (0, 1))
+    assert sum(a != b for a, b in zip(told, other, strict=True)) > 20
+
+
+@pytest.mark.parametrize(
+    "keys, told",
+    [
+        (["D002_OPEN"], "the fridge was opened"),
+        (["D002_CLOSE"], "the fridge was closed"),
+        (["D002_OPEN", "D002_CLOSE"], "the fridge was opened and closed"),
+        (["D002_CLOSE", "D002_OPEN"], "the fridge was closed and opened"),
+        (["D002_OPEN", "D002_CLOSE"] * 3, "the fridge was repeatedly opened and closed"),
+        (["D002_OPEN", "D003_OPEN"], "the fridge and the medicine cabinet were opened"),
+        (["I001_ABSENT"], "the pill box was taken"),
+        (["I001_ABSENT", "I001_PRESENT"], "the pill box was taken and put back"),
+        (["B001_ON"], "the bed was pressed"),
+        (["B001_OFF"], "the bed was released"),
+        (["W001_ON", "W001_OFF"], "the kitchen tap was turned on and off"),
+        (["S001_ON"], "the stove was switched on"),
+        (["F001_ON", "F001_OFF"], "the toilet flush was used"),
+        (["M005_ON", "T001_HIGH"], "the temperature in the kitchen was high"),
+    ],
+)
+def test_states_decide_what_is_said_of_a_thing(layout, keys, told):
+    for caption in many_wordings(layout, keys, n=8):
+        assert told in caption.lower(), caption
+        rest = caption.lower().replace(told, "")
+        assert not re.search(r"opened|closed|taken|put back|pressed|released|turned|switched|movement", rest), caption
+
+
+def test_a_special_place_is_told_only_where_motion_began_there(layout):
+    assert all("at the stove" in caption for caption in many_wordings(layout, ["M004_ON", "M005_ON"]))
+    assert not any("stove" in caption for caption in many_wordings(layout, ["M004_OFF", "M005_ON"]))
+
+
+def test_where_motion_only_ends_somebody_was(layout):
+    assert "in the kitchen" in tell(layout, ["M005_OFF", "T002_NORMAL"])
+    assert "hallway" not in tell(layout, ["M002_OFF", "M005_ON"])  # left before: only a fading trace
+
+
+def test_thermometers_alone_are_no_person(layout):
+    for caption in many_wordings(layout, ["T001_NORMAL", "T002_HIGH"]):
+        assert "nobody was noticed" in caption.lower()
+        assert "bedroom was high" in caption
+
+
+def test_a_long_silence_is_told(layout):
+    keys = walk("kitchen", "hallway")
+    assert all("20 minutes in between" in caption for caption in many_wordings(layout, keys, every_s=1200))
+    assert not any("in between" in caption for caption in many_wordings(layout, keys, every_s=200))
+
+
+def test_structured_is_four_sentences_when_how_long_where_which(layout):
+    caption = tell(layout, ["M005_ON", "M005_OFF", "D002_OPEN", "M002_ON"], "structured", every_s=60)
+    assert caption == (
+        "This happened on Tuesday morning, from 07:10 to 07:13. It took about three minutes. "
+        "The way led from the kitchen to the hallway. "
+        "The sensors reported motion in the kitchen (twice), the fridge (once) and motion in the hallway (once)."
+    )
+
+
+@pytest.mark.parametrize("home", SHIPPED)
+@pytest.mark.parametrize("style", STYLES)
+def test_captions_of_every_shipped_home_are_grammatical(home, style):
+    layout = load_layout(home)
+    keys = [f"{sensor}_{'OPEN' if told['type'] == 'door' else 'ON'}" for sensor, told in layout["sensors"].items()]
+    rows = [window(keys[i : i + 5], name=f"w{i}", start=TUESDAY + timedelta(hours=i)) for i in range(len(keys))]
+    for caption in caption_windows(table(*rows), layout, style):
+        assert caption[0].isupper(), caption
+        assert caption.endswith("."), caption
+        assert "_" not in caption, caption
+        assert not re.search(r"\b(\w+) \1\b|  |\.\.|,,| ,| \.|; ;|\bNone\b|\b(in|at|on) (in|at|on|near)\b", caption), (
+            caption
+        )
+        assert not re.search(r"\b(a|the) (a|an|the)\b|\b(monday|tuesday|wednesday)\b", caption), caption
+        assert all(sentence[0].isupper() for sentence in caption.split(". ")), caption
+
+
+@pytest.mark.parametrize(
+    "room, name",
+    [
+        ("master_bedroom", "in the master bedroom"),
+        ("bedroom_2", "in bedroom 2"),
+        ("aisle_near_laundry", "in the aisle near the laundry"),
+        ("stairs", "on the stairs"),
+        ("garage_door", "at the garage door"),
+        ("living", "in the living room"),
+        ("hallway_downstairs", "in the hallway downstairs"),
+    ],
+)
+def test_rooms_are_named_as_people_name_them(room, name):
+    assert words.in_room(room) == name
+
+
+@pytest.mark.parametrize(
+    "description, phrase",
+    [
+        ("armchair", "at the armchair"),
+        ("near closet", "near the closet"),
+        ("bed in master bedroom", "at the bed in the master bedroom"),
+        ("near the nightstand close to the entrance", "near the nightstand close to the entrance"),
+        ("stairs toward basement", "at the stairs toward the basement"),
+    ],
+)
+def test_descriptions_of_places_become_phrases(description, phrase):
+    sensor = {"type": "motion", "room": "somewhere_else", "description": description}
+    assert words.place_phrase(sensor) == phrase
+
+
+@pytest.mark.parametrize(
+    "seconds, told",
+    {
+        0: "a few seconds",
+        30: "about half a minute",
+        70: "about a minute",
+        610: "about ten minutes",
+        1500: "about 25 minutes",
+        3590: "about an hour",
+        5400: "about an hour and a half",
+        7200: "about two hours",
+        9000: "about two and a half hours",
+        90000: "about 25 hours",
+    }.items(),
+)
+def test_durations_are_told_as_people_tell_them(seconds, told):
+    assert words.duration(seconds) == told
+
+
+def test_every_minute_of_the_week_has_a_time_in_words():
+    for minute in range(7 * 24 * 60):
+        day, hour, rest = minute // 1440, minute // 60 % 24, minute % 60
+        told = f"{words.clock(hour, rest)} {words.part_of_day(day, hour)}"
+        assert re.fullmatch(r"(a little after|around half past|shortly before) [a-z]+ (on|in) .*day.*", told), told
+        assert "zero" not in told
+    assert words.clock(23, 50) == "shortly before midnight"
+    assert words.clock(12, 30) == "around half past twelve"
+
+
+def test_a_sensor_that_the_layout_lacks_is_named(layout):
+    with pytest.raises(ValueError, match=r"sensor 'M099' \(key 'M099_ON'\) is not in the layout of 'synthetic'"):
+        tell(layout, ["M005_ON", "M099_ON"])
+
+
+def test_an_unknown_style_is_refused(layout):
+    with pytest.raises(ValueError, match="'poem': there are narrative, structured"):
+        tell(layout, ["M005_ON"], "poem")
+
+
+@pytest.fixture
+def home(tmp_path, layout) -> HomeFolder:
+    folder = HomeFolder(tmp_path / "home")
+    folder.describe(home="synthetic", layout=layout)
+    rows = [window(walk("kitchen", "hallway", "office"), name=f"w{i}") for i in range(12)]
+    write_table(folder.windows, table(*rows), WINDOWS)
+    return folder
+
+
+def test_a_home_is_captioned_once(home):
+    summary = caption_home(home)
+    assert summary["captions"] == 12
+    assert caption_home(home) is None
+    assert caption_home(home, seed=1) is not None
+    written = read_table(home.captions("narrative"), CAPTIONS)
+    assert written["window_id"].to_pylist() == [f"w{i}" for i in range(12)]
+    assert written["caption"].to_pylist() == caption_windows(read_table(home.windows, WINDOWS), home.layout, seed=1)
+    assert read_metadata(home.captions("narrative"))["seed"] == 1
+
+
+def test_the_command_writes_the_file_and_says_so(home, capsys):
+    assert cli.main(["caption", str(home.root), "--caption-style", "structured"]) == 0
+    assert "12 windows" in capsys.readouterr().out
+    assert read_table(home.captions("structured"), CAPTIONS).num_rows == 12
+
+
+def test_without_windows_the_command_names_the_stage_before(tmp_path, layout, capsys):
+    HomeFolder(tmp_path).describe(home="synthetic", layout=layout)
+    assert cli.main(["caption", str(tmp_path)]) == 2
+    assert f"casita windows {tmp_path}" in capsys.readouterr().err
