@@ -33,8 +33,8 @@ format: install            ## let ruff rewrite the layout of the code
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: install             ## speed of reading and cutting on this machine
-	$(RUN) -m casita.datasets_scripts.benchmark all
+bench: install             ## speed of the data stages on this machine
+	$(RUN) -m casita.datasets_scripts.benchmark read
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools

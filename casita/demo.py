@@ -1,0 +1,129 @@
+"""`casita demo`: the whole way on the built-in synthetic home, with no network."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from casita.datasets_scripts.build import BuildSettings, build_home
+from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_table
+from casita.datasets_scripts.synthetic_home import write_synthetic_log
+from casita.datasets_scripts.text_embeddings import minilm_directory
+from casita.files import write_json
+from casita.inference import load
+from casita.train.align import train
+from casita.train.config import load_config
+from casita.train.evaluation import evaluate_run
+
+# Both are named as what they are: `pixels` is the average-pooled picture, a control and no learned model; `minilm` the
+# official all-MiniLM-L6-v2, which comes with a pip package.
+OFFLINE = {"vision_model": "pixels", "text_model": "minilm"}
+SENTENCES = {
+    "sleep": "Somebody is asleep in bed.",
+    "cook": "Somebody is cooking a meal.",
+    "bathe": "Somebody is washing in the bathroom.",
+    "relax": "Somebody is relaxing in front of the television.",
+    "work": "Somebody is working at the desk.",
+}
+RELOADED = Path(__file__).with_name("reload_example.py")
+
+
+def run_demo(out: Path, days: int) -> None:
+    """Build, train, evaluate, reload; prints what each step gave and, last, where to look."""
+    home, run = HomeFolder(out / "home"), out / "run"
+    began = time.monotonic()
+    with _step("1/4  raw log -> home folder"):
+        log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
+        build_home(home, [log], BuildSettings(layout="synthetic", **OFFLINE))
+    with _step("2/4  alignment training (preset tiny)"):
+        train(load_config("demo", {"data": str(home.root), "out": str(run), "resume_from_checkpoint": "last"}))
+    with _step("3/4  evaluation on the test days"):
+        evaluate_run(run, data=home.root)
+    with _step("4/4  the model directory, loaded by a process that cannot import casita"):
+        reload(home, run / "model", out / "reload")
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
+    for told, path in (
+        ("report", run / "report.md"),
+        ("plots", run / "plots"),
+        ("pictures of the home", home.root / "contact_sheet.png"),
+        ("model directory", run / "model"),
+    ):
+        print(f"  {told:<21} {path}")
+
+
+@contextmanager
+def _step(title: str):
+    print(f"\n== {title}", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"   ({time.monotonic() - began:.0f} s)", flush=True)
+
+
+def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
+    """Answer for a few test windows in a fresh process, and compare its embeddings with this process's own.
+
+    Raises:
+        RuntimeError: the fresh process failed, or its embeddings differ by more than 1e-6.
+    """
+    windows = few_windows(home)
+    model, processor = load(model_directory)
+    with torch.inference_mode():
+        inputs = processor([w["events"] for w in windows], return_tensors="pt")
+        expected = model(**inputs).sensor_embeds.numpy()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "windows.json", {"windows": windows, "sentences": list(SENTENCES.values())})
+    command = [sys.executable, "-I", str(RELOADED), str(model_directory), str(out), str(minilm_directory())]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{RELOADED.name} failed:\n{done.stderr}")
+    print(done.stdout, end="")
+    difference = np.abs(np.array(json.loads((out / "embeds.json").read_text())) - expected).max()
+    if difference > 1e-6:
+        raise RuntimeError(f"the reloaded model's embeddings differ by {difference:.1e}; expected at most 1e-6.")
+    print(f"   largest difference of the embeddings to this process's own: {difference:.1e}")
+
+
+def few_windows(home: HomeFolder, each: int = 1) -> list[dict]:
+    """Test windows, `each` of every activity, as raw events: `{"activity", "events": [[time, sensor, state]]}`."""
+    windows = read_table(home.windows, WINDOWS)
+    windows = windows.filter(pc.and_(pc.equal(windows["split"], "test"), pc.greater(windows["activity_share"], 0.9)))
+    events = read_table(home.events, EVENTS)
+    chosen = []
+    for activity in sorted(pc.unique(windows["activity"].drop_null()).to_pylist()):
+        for window in windows.filter(pc.equal(windows["activity"], activity)).slice(0, each).to_pylist():
+            kept = {key.rsplit("_", 1)[0] for key in window["sensor_keys"]}
+            inside = events.filter(
+                pc.and_(
+                    pc.is_in(events["sensor"], pa.array(sorted(kept))),
+                    pc.and_(
+                        pc.greater_equal(events["timestamp"], window["start"]),
+                        pc.less_equal(events["timestamp"], window["end"]),
+                    ),
+                )
+            )
+            rows = [[str(e["timestamp"]), e["sensor"], e["state"]] for e in inside.to_pylist()]
+            chosen.append({"activity": activity, "events": rows})
+    return chosen
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The whole way on the built-in synthetic home, offline; run again, it goes on where it stopped."
+    )
+    parser.epilog = "example: casita demo --out demo"
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--days", type=int, default=30, help="of synthetic life (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    run_demo(args.out, args.days)

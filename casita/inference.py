@@ -1,0 +1,127 @@
+"""`casita embed` and `casita ask`: a trained model on a raw log, window by window."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from casita.datasets_scripts.read import add_log_options, read_events
+from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
+from casita.files import write_beside
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.event_streams import EventStream
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.encoding import embed_captions, embed_windows, scale_of
+
+
+def load(run: Path | str) -> tuple[CasitaModel, CasitaProcessor]:
+    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference."""
+    inside = Path(run) / "model"
+    source = str(inside if inside.is_dir() else run)
+    if Path(run).is_dir() and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{source}/config.json: no such file, so {run} is neither a run nor a model directory."
+        )
+    return CasitaModel.from_pretrained(source).eval(), CasitaProcessor.from_pretrained(source)
+
+
+def read_stream(
+    processor: CasitaProcessor, logs: Sequence[Path], columns: Sequence[str] | None, unknown: str
+) -> tuple[EventStream, list[str]]:
+    """A raw log's events cut into windows as the processor does it, and each window's session."""
+    events, _ = read_events(logs, processor.home or "home", columns)
+    stream = processor.stream(events, unknown=unknown)
+    if not len(stream.first):
+        raise ValueError(f"{logs[0]}: no window is left of {len(events)} events. See --unknown.")
+    sessions = events["session"].take(pa.array(stream.order[stream.first])).to_pylist()
+    return stream, sessions
+
+
+def score_sentences(
+    model: CasitaModel, processor: CasitaProcessor, embeds: np.ndarray, sentences: Sequence[str]
+) -> np.ndarray:
+    """`(B, N)` probabilities of N sentences for `(B, P)` windows: softmax of the scaled cosines."""
+    if processor.text_model is None:
+        raise ValueError("the processor names no text model, so sentences cannot be embedded as in training.")
+    texts = embed_texts(load_text_model(processor.text_model), sentences, progress=False)
+    logits = torch.from_numpy(scale_of(model) * embeds @ embed_captions(model, texts).T)
+    return logits.softmax(dim=-1).numpy()
+
+
+def window_table(stream: EventStream, sessions: Sequence[str], **columns: pa.Array) -> pa.Table:
+    """A row a window: session, start, end, number of events, and `columns`."""
+    return pa.table(
+        {
+            "session": list(sessions),
+            "start": pa.array(stream.start),
+            "end": pa.array(stream.end),
+            "events": pa.array(stream.last - stream.first),
+            **columns,
+        }
+    )
+
+
+def write_windows(path: Path, table: pa.Table) -> None:
+    """Write one row a window as Parquet, whole or not at all."""
+    with write_beside(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def run_embed(args: argparse.Namespace) -> None:
+    model, processor = load(args.run_dir)
+    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
+    _, embeds = embed_windows(model, processor.tensors(stream))
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
+    write_windows(args.out, window_table(stream, sessions, embedding=vectors))
+    print(f"{args.out}: {len(embeds):,} windows, a unit vector of {embeds.shape[1]} numbers each")
+
+
+def run_ask(args: argparse.Namespace) -> None:
+    model, processor = load(args.run_dir)
+    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
+    _, embeds = embed_windows(model, processor.tensors(stream))
+    scores = score_sentences(model, processor, embeds, args.sentences)
+    best = scores.argmax(axis=1)
+    if args.out:
+        columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(args.sentences)}
+        write_windows(args.out, window_table(stream, sessions, **columns))
+        print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(args.sentences)} sentences")
+    print(f"{'start':<19}  {'end':<19}  events  best of {len(args.sentences)} sentences")
+    for i in range(min(len(best), args.show)):
+        start, end = (str(t)[:19].replace("T", " ") for t in (stream.start[i], stream.end[i]))
+        size = stream.last[i] - stream.first[i]
+        print(f"{start}  {end}  {size:>6}  {scores[i, best[i]]:.2f} {args.sentences[best[i]]}")
+    if len(best) > args.show:
+        print(f"... {len(best) - args.show:,} more windows; --out FILE keeps them all, --show N prints more")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    asks = parser.prog.endswith(" ask")
+    parser.add_argument("run_dir", metavar="RUN", help="a run folder, a model directory, or a Hub id")
+    parser.add_argument("log", type=Path, metavar="LOG", help="a raw log, or a folder of session files")
+    if asks:
+        parser.description = "Score your own sentences for each window of a raw log."
+        parser.epilog = 'example: casita ask runs/milan raw/milan.txt "cooking dinner" "asleep in bed"'
+        parser.add_argument("sentences", nargs="+", metavar="SENTENCE")
+        parser.add_argument("--out", type=Path, metavar="FILE.parquet", help="keep all windows' scores")
+        parser.add_argument("--show", type=int, default=20, help="windows to print (default %(default)s)")
+    else:
+        parser.description = "A vector for each window of a raw log."
+        parser.epilog = "example: casita embed runs/milan raw/milan.txt --out vectors.parquet"
+        parser.add_argument("--out", type=Path, default=Path("vectors.parquet"), metavar="FILE.parquet")
+    add_log_options(parser)
+    parser.add_argument(
+        "--unknown",
+        default="error",
+        choices=["error", "skip", "unk"],
+        help="a sensor or state that the model's home lacks (default %(default)s)",
+    )
+    parser.set_defaults(act=run_ask if asks else run_embed)
+
+
+def run(args: argparse.Namespace) -> None:
+    args.act(args)
