@@ -1,0 +1,267 @@
+"""What a run is worth: retrieval, zero-shot and probes on the test split, beside the baselines; report and plots.
+
+`casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
+writes `results.json`, `report.md` and `plots/`. All numbers are of one protocol: how the windows were split.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from tqdm.auto import tqdm
+
+from casita import __version__
+from casita.datasets_scripts.schema import HomeFolder
+from casita.files import write_beside
+from casita.modeling.modeling_casita import CasitaModel
+from casita.train import probes, report
+from casita.train.config import TrainConfig
+from casita.train.encoding import Encoded, encode, label_prototypes, scale_of, untrained
+from casita.train.material import Material, checked_splits, chosen_tasks, describe_data, load_material, load_run
+from casita.train.metrics import over_seeds, per_class, retrieval_chance, retrieval_metrics
+from casita.train.probes import Prediction, Task
+
+
+def evaluate_run(
+    run: Path,
+    data: Path | None = None,
+    out: Path | None = None,
+    *,
+    protocol: str = "chronological",
+    seeds: int = 3,
+    max_windows: int = 20_000,
+    batch_size: int = 256,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run and write `results.json`, `report.md` and `plots/` into `out` (the run itself), all or nothing.
+
+    Args:
+        run: folder with `model/` and `config.yaml`, as `casita train` leaves it.
+        data: home folder instead of the one in `config.yaml`.
+        protocol: how the windows must have been split; refused when they were split otherwise.
+        seeds: random initialisations of the untrained encoder, for mean and deviation.
+        max_windows: train (and validation) windows that a probe is fitted on at most, evenly spaced.
+        batch_size: windows encoded at once.
+        device: torch device; the first GPU where there is one, else the CPU.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        FileNotFoundError: the run or the home folder lacks a file; the message names it.
+        ValueError: no labelled windows to evaluate, splits that share events, windows split by another protocol,
+            captions or embeddings that belong to other windows or to another text model.
+    """
+    if seeds < 1 or max_windows < 1:
+        raise ValueError(f"seeds={seeds} and max_windows={max_windows} must be at least 1.")
+    run, out = Path(run), Path(out or run)
+    config, model, processor = load_run(run)
+    nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    home = HomeFolder(data or config.data)
+    material = load_material(home, config, model)
+    audit = checked_splits(home, material.windows, protocol)
+    about_data = describe_data(home, material, audit)
+    tasks, material = chosen_tasks(material, max_windows)
+
+    inputs = processor.encode_windows(material.windows["sensor_keys"], material.windows["seconds"])
+    encoders = {"trained": model} | {f"untrained {seed}": untrained(model, seed) for seed in range(seeds)}
+    encoded = {
+        name: encode(encoder, inputs, material.text, batch_size=batch_size, told=name, progress=progress)
+        for name, encoder in encoders.items()
+    }
+    labels = about_data["labels"]
+    prototypes = label_prototypes(model, home.description.get("layout") or {}, labels, config.text_model)
+    answers = {
+        variant: predict(task, material, encoded, labels, prototypes, scale_of(model), config.seed, progress)
+        for variant, task in tasks.items()
+    }
+    scores = {
+        "retrieval": retrieval_rows(material, encoded, progress),
+        "classification": {variant: classification_rows(answers[variant], tasks[variant]) for variant in tasks},
+        "per_class": class_rows(answers["labelled"], tasks["labelled"]),
+    }
+    other_home = f" --data {data}" if data else ""
+    results = {
+        "casita_version": __version__,
+        "run": run.resolve().name,
+        "home": home.name,
+        "model": describe_model(model, config),
+        "settings": {
+            "protocol": protocol,
+            "seeds": seeds,
+            "max_windows": max_windows,
+            "c_grid": list(probes.C_GRID),
+            "command": f"casita evaluate {run}{other_home} --protocol {protocol} --seeds {seeds} "
+            f"--max-windows {max_windows}",
+        },
+        "data": about_data,
+        "headline": headline(scores["classification"]["labelled"]),
+        "protocols": {protocol: scores},
+    }
+    write_results(out, results, answers["labelled"], tasks, encoded["trained"], run / "metrics.jsonl", progress)
+    return results
+
+
+# -------------------------------------------------------------------------------------------------------- scoring
+def predict(
+    task: Task,
+    material: Material,
+    encoded: Mapping[str, Encoded],
+    labels: Sequence[str],
+    prototypes: np.ndarray,
+    scale: float,
+    seed: int,
+    progress: bool,
+) -> dict[str, dict[str, Prediction]]:
+    """Every method's answers by seed, in the report's order; "none" where nothing is random."""
+    trained = encoded["trained"]
+    keys = material.windows["sensor_keys"].to_pylist()
+    return {
+        "linear_probe": {str(seed): probes.linear_probe(trained.base, task, progress=progress)},
+        "zero_shot": {str(seed): probes.zero_shot(trained.sensor, prototypes, labels, scale, task)},
+        "random_encoder": {
+            name.removeprefix("untrained "): probes.linear_probe(other.base, task, name, progress=progress)
+            for name, other in encoded.items()
+            if name != "trained"
+        },
+        "bag_of_sensors": {"none": probes.bag_of_sensors(keys, task, progress=progress)},
+        "tfidf_captions": {"none": probes.tfidf_captions(material.captions, task, progress=progress)},
+        "majority": {"none": probes.majority(task)},
+    }
+
+
+def classification_rows(answers: Mapping[str, Mapping[str, Prediction]], task: Task) -> dict[str, Any]:
+    """Each method's metrics: mean over its seeds, `<metric>_sd`, and under `seeds` each seed's own and settings."""
+    rows = {}
+    for method, by_seed in answers.items():
+        scores = {seed: prediction.metrics(task) for seed, prediction in by_seed.items()}
+        each = {seed: {**scores[seed], "settings": dict(by_seed[seed].settings)} for seed in by_seed}
+        rows[method] = {**over_seeds(scores), "seeds": each}
+    return rows
+
+
+def class_rows(answers: Mapping[str, Mapping[str, Prediction]], task: Task) -> dict[str, Any]:
+    """Precision, recall, F1 and support of each activity, for the methods a reader compares."""
+    y_true = task.y[task.test].tolist()
+    methods = ("linear_probe", "zero_shot", "bag_of_sensors")
+    return {method: per_class(y_true, next(iter(answers[method].values())).labels) for method in methods}
+
+
+def retrieval_rows(material: Material, encoded: Mapping[str, Encoded], progress: bool) -> dict[str, Any]:
+    """Retrieval over all test windows: the model, the untrained encoder (mean over seeds) and chance."""
+    test = np.flatnonzero(np.array(material.splits) == "test")
+    _, groups = np.unique(np.array(material.captions)[test], return_inverse=True)
+    bar = tqdm(encoded.items(), desc="retrieval", unit="encoder", disable=not progress)
+    found = {name: retrieval_metrics(e.sensor[test], e.text[test], groups) for name, e in bar}
+    trained, chance = found.pop("trained"), retrieval_chance(groups)
+    random = {way: over_seeds({seed: each[way] for seed, each in found.items()}) for way in chance}
+    return {"casita": trained, "random_encoder": random, "chance": chance}
+
+
+def headline(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The labelled variant as a list of rows, in the order of the report."""
+    return [{"method": name, **{k: v for k, v in row.items() if k != "seeds"}} for name, row in rows.items()]
+
+
+# -------------------------------------------------------------------------------------------------------- telling
+def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
+    """What was evaluated: the settings that name the run, and its size."""
+    names = ("preset", "embedding_source", "vision_model", "text_model", "caption_style", "pooling", "seed")
+    return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
+
+
+def write_results(
+    out: Path,
+    results: dict[str, Any],
+    answers: Mapping[str, Mapping[str, Prediction]],
+    tasks: Mapping[str, Task],
+    trained: Encoded,
+    metrics_file: Path,
+    progress: bool,
+) -> None:
+    """Draw and write everything under other names, then rename: an interruption leaves the old report whole."""
+    with (
+        write_beside(out / "plots") as plots,
+        write_beside(out / "report.md") as text,
+        write_beside(out / "results.json") as numbers,
+    ):
+        plots.mkdir()
+        drawn = figures(results, answers, tasks, trained, metrics_file)
+        for name, figure in tqdm(drawn, desc="plots", unit="plot", disable=not progress):
+            report.save(figure, plots / f"{name}.png")
+        results["plots"] = sorted(f"plots/{path.name}" for path in plots.iterdir())
+        text.write_text(report.report_text(results), encoding="utf-8")
+        numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def figures(
+    results: Mapping[str, Any],
+    answers: Mapping[str, Mapping[str, Prediction]],
+    tasks: Mapping[str, Task],
+    trained: Encoded,
+    metrics_file: Path,
+) -> Iterator[tuple[str, Figure]]:
+    """The report's plots by name, one at a time; no loss curves for a run without `metrics.jsonl`."""
+    title, protocol = f"{results['run']} on {results['home']}", results["settings"]["protocol"]
+    task = tasks["labelled"]
+    for method in ("linear_probe", "zero_shot"):
+        called = next(iter(answers[method].values())).labels
+        yield f"confusion_{method}", report.plot_confusion(task.y[task.test].tolist(), called, f"{title}, {method}")
+    task = tasks["with_unlabelled"]
+    yield "window_map", report.plot_map(trained.base[task.test], task.y[task.test].tolist(), title)
+    yield "retrieval", report.plot_retrieval(results["protocols"][protocol]["retrieval"], title)
+    if metrics_file.is_file():
+        yield "loss", report.plot_loss(read_metrics(metrics_file), title)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`; a line that is no JSON is a `ValueError` that names it."""
+    lines = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}:{number}: expected a JSON object ({error}). Remove the line or the file."
+            ) from None
+    return lines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `casita evaluate`."""
+    parser.description = "Evaluate a run on its test split, beside the baselines: results.json, report.md and plots/."
+    parser.epilog = "example:\n  casita evaluate runs/demo\n  casita evaluate runs/kyoto --data homes/kyoto --seeds 5"
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, as casita train leaves it")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="home folder (default: the one it was trained on)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN)")
+    parser.add_argument("--protocol", default="chronological", help="how the windows must have been split")
+    parser.add_argument("--seeds", type=int, default=3, help="random initialisations of the untrained encoder")
+    parser.add_argument(
+        "--max-windows", type=int, default=20_000, help="train windows that a probe is fitted on at most"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="windows encoded at once")
+    parser.add_argument("--device", help="torch device (default: the first GPU, else the CPU)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, then print the headline and where the report is."""
+    results = evaluate_run(
+        args.run,
+        args.data,
+        args.out,
+        protocol=args.protocol,
+        seeds=args.seeds,
+        max_windows=args.max_windows,
+        batch_size=args.batch_size,
+        device=args.device,
+    )
+    out = args.out or args.run
+    print(report.headline_text(results))
+    print(f"report: {out / 'report.md'}   numbers: {out / 'results.json'}   plots: {out / 'plots'}")

@@ -1,0 +1,139 @@
+"""What an evaluation reads: a run, a home folder's windows with their captions, and the tasks they pose."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    EVENTS,
+    WINDOWS,
+    HomeFolder,
+    read_metadata,
+    read_table,
+    text_embeddings_schema,
+)
+from casita.datasets_scripts.splits import SPLITS, leak_audit, refuse_leaks
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.config import TrainConfig, load_config
+from casita.train.probes import Task, make_task
+
+RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "model/processor_config.json")
+
+
+@dataclass(frozen=True)
+class Material:
+    """`N` windows as the evaluation reads them: `windows` the table, `captions` one text each, `text` `(N, T)`."""
+
+    windows: pa.Table
+    captions: list[str]
+    text: np.ndarray
+
+    @property
+    def splits(self) -> list[str]:
+        return self.windows["split"].to_pylist()
+
+    @property
+    def activities(self) -> list[str | None]:
+        return self.windows["activity"].to_pylist()
+
+    def take(self, rows: np.ndarray) -> "Material":
+        """Only these windows, in this order."""
+        return Material(self.windows.take(rows), [self.captions[i] for i in rows], self.text[rows])
+
+
+def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
+    """The configuration, model (in eval mode, on the CPU) and processor of a run; what is missing is named."""
+    for name in RUN_FILES:
+        if not (run / name).is_file():
+            raise FileNotFoundError(
+                f"{run / name}: no such file, so {run} is no complete run. Train it (casita train --out {run}), or "
+                "resume the training that was interrupted."
+            )
+    config = load_config(run / "config.yaml")
+    model = CasitaModel.from_pretrained(run / "model")
+    return config, model.eval(), CasitaProcessor.from_pretrained(run / "model")
+
+
+def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> Material:
+    """All windows of the home with the first caption of each and its embedding."""
+    style, name = config.caption_style, config.text_model
+    windows = read_table(home.require(home.windows, "windows"), WINDOWS)
+    captions_file = home.require(home.captions(style), f"caption --style {style}")
+    captions = read_table(captions_file, CAPTIONS)
+    vectors_file = home.require(home.text_embeddings(style, name), f"embed-text --text-model {name} --style {style}")
+    width = pq.read_schema(vectors_file).field("embedding").type.list_size
+    if width != model.config.text_embedding_dim:
+        raise ValueError(
+            f"{vectors_file}: embeddings of width {width}, the model was aligned with width "
+            f"{model.config.text_embedding_dim}. Embed the captions with the run's text model, {name}."
+        )
+    vectors = read_table(vectors_file, text_embeddings_schema(width))
+    again = f"Run casita caption and casita embed-text on {home.root} again."
+    if not captions["window_id"].equals(vectors["window_id"]):
+        raise ValueError(f"{vectors_file}: its rows are not those of {captions_file.name}. {again}")
+    rows = _first_rows(captions["window_id"], windows["window_id"])
+    if (rows < 0).any():
+        raise ValueError(f"{captions_file}: {int((rows < 0).sum())} of {len(rows)} windows have no caption. {again}")
+    matrix = vectors["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    return Material(windows, captions["caption"].take(rows).to_pylist(), matrix[rows])
+
+
+def checked_splits(home: HomeFolder, windows: pa.Table, protocol: str) -> dict[str, int]:
+    """Events shared between splits, by pair ("train/test"): all 0, or the evaluation is refused."""
+    found = read_metadata(home.windows).get("sampling", {}).get("split")
+    if found != protocol:
+        raise ValueError(
+            f"{home.windows}: its windows were split by {found!r}, the evaluation asks for {protocol!r}. Cut them "
+            f"again (casita windows {home.root} --split {protocol}), or name their own with --protocol."
+        )
+    audit = leak_audit(windows, read_table(home.require(home.events, "read"), EVENTS))
+    refuse_leaks(audit)
+    return audit
+
+
+def chosen_tasks(material: Material, max_windows: int) -> tuple[dict[str, Task], Material]:
+    """The tasks without and with unlabelled windows, and only the windows that either of them touches."""
+    tasks = {
+        variant: make_task(material.activities, material.splits, unlabelled=unlabelled, max_windows=max_windows)
+        for variant, unlabelled in (("labelled", False), ("with_unlabelled", True))
+    }
+    rows = np.unique(np.concatenate([task.rows() for task in tasks.values()]))
+    return {variant: task.among(rows) for variant, task in tasks.items()}, material.take(rows)
+
+
+def describe_data(home: HomeFolder, material: Material, audit: Mapping[str, int]) -> dict[str, Any]:
+    """How the windows were cut; windows, days, sessions and labels of each split; the leak audit."""
+    splits = {}
+    frame = material.windows.select(["split", "session", "start", "activity"]).to_pandas()
+    for name in SPLITS:
+        mine = frame[frame["split"] == name]
+        labels = Counter(mine["activity"].dropna())
+        splits[name] = {
+            "windows": len(mine),
+            "labelled": sum(labels.values()),
+            "sessions": int(mine["session"].nunique()),
+            "days": int(mine["start"].dt.date.nunique()),
+            "labels": dict(labels.most_common()),
+        }
+    return {
+        "sampling": read_metadata(home.windows)["sampling"],
+        "splits": splits,
+        "labels": sorted(frame["activity"].dropna().unique()),
+        "leak_audit": dict(audit),
+    }
+
+
+def _first_rows(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where each of `wanted` stands in `ids` for the first time, -1 where it does not."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids.to_pylist()):
+        first.setdefault(name, row)
+    return np.array([first.get(name, -1) for name in wanted.to_pylist()])
