@@ -146,6 +146,12 @@ def whole_picture(processor: Any) -> dict[str, Any]:
     return {"do_center_crop": False, "size": {"height": crop["height"], "width": crop["width"]}}
 
 
+def model_id_of(vision_model: str) -> str:
+    """The Hub id that a short name stands for: what a user without casita can look up; other names are their own."""
+    known = VISION_MODELS.get(vision_model)
+    return (known.model_id if known else None) or vision_model
+
+
 def choose_device(device: str | None = None) -> torch.device:
     """The named device, or the best that is there: cuda, mps, cpu."""
     if device is not None:
@@ -224,7 +230,7 @@ def embed_home(
         keys=list(index),
         embeddings=rows,
         home=folder.name,
-        vision_model=vision_model,
+        vision_model=model_id_of(vision_model),
         revision=encoder.revision,
         output=encoder.output,
         image_size=side,

@@ -6,18 +6,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-# What the short names of text and vision models stand for: whoever loads the model has no casita to ask.
-TEXT_MODELS = {
-    "gte-base": "thenlper/gte-base",
-    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
-    "distilroberta": "sentence-transformers/all-distilroberta-v1",
-    "embeddinggemma": "google/embeddinggemma-300m",
-}
-VISION_MODELS = {
-    "clip": "openai/clip-vit-base-patch32",
-    "dinov2": "facebook/dinov2-base",
-    "siglip": "google/siglip-base-patch16-224",
-}
 SETTINGS = ("preset", "batch_size", "epochs", "learning_rate", "weight_decay", "temperature", "dropout", "seed")
 
 
@@ -64,14 +52,14 @@ def _facts(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str,
     seen = [key.rsplit("_", 1) for key in processor["vocab"]]
     plain = [event for event in seen if event[1] not in ("LOW", "NORMAL", "HIGH")]
     if config["embedding_source"] == "image":
-        tokens = f"frozen pictures of sensor states, embedded by `{VISION_MODELS.get(vision, vision)}`"
+        tokens = f"frozen pictures of sensor states, embedded by `{vision}`"
     else:
         tokens = "learned embeddings of sensor, state and room"
     return {
         "home": processor["home"],
         "vocab": processor["vocab"],
         "vision_model": vision,
-        "text_model": TEXT_MODELS.get(text, text),
+        "text_model": text,
         "tokens": tokens,
         "alibi": {"index": "steps", "time": "seconds"}[config["alibi_distance"]],
         "example": plain[:3],

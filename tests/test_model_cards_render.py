@@ -45,7 +45,7 @@ def tools():
     keys = ["M_1_ON", "M_1_OFF", "T1_LOW", "D1_OPEN"]
     return {
         "config": CasitaConfig.from_preset("tiny", vocab_size=7),
-        "processor": CasitaProcessor(vocab=keys, home="nest", text_model="minilm", vision_model="pixels"),
+        "processor": CasitaProcessor(vocab=keys, home="nest", text_model="org/sentences", vision_model="pixels"),
     }
 
 
@@ -67,7 +67,7 @@ def test_the_front_matter_is_what_the_hub_reads(facts):
 
 def test_pixels_are_called_a_control_and_a_learned_vision_model_is_not(facts):
     assert "has learned nothing" in render_model_card(**facts)
-    facts["processor"]["vision_model"] = "clip"
+    facts["processor"]["vision_model"] = "openai/clip-vit-base-patch32"
     card = render_model_card(**facts)
     assert "has learned nothing" not in card
     assert "openai/clip-vit-base-patch32" in card
@@ -80,8 +80,8 @@ def test_a_learned_table_is_not_said_to_come_from_pictures(facts):
     assert "floor plan" not in card
 
 
-def test_text_models_are_named_so_that_the_hub_knows_them(facts):
-    assert 'SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")' in render_model_card(**facts)
+def test_the_card_loads_the_text_model_that_the_processor_names(facts):
+    assert 'SentenceTransformer("org/sentences")' in render_model_card(**facts)
 
 
 def test_results_stand_beside_their_baselines(facts):

@@ -1,0 +1,117 @@
+"""A saved model directory stands alone: a process that cannot import casita loads it and gets the same numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from casita.modeling.configuration_casita import CasitaConfig
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.train.checkpoint import publish
+
+ROOT = Path(__file__).parents[1]
+KEYS = ["D001_CLOSE", "D001_OPEN", "M001_OFF", "M001_ON"]
+EVENTS = [["2024-05-01 07:00:00", "M001", "ON"], ["2024-05-01 07:00:09", "D001", "OPEN"]]
+TRAINING = {
+    "home": "toy",
+    "windows": {"train": 1, "validation": 1},
+    "captions": {"train": 1, "validation": 1},
+    "config": {
+        "preset": "tiny",
+        "batch_size": 2,
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "temperature": 0.07,
+        "dropout": 0.1,
+        "seed": 0,
+        "caption_style": "narrative",
+    },
+    "processes": 1,
+    "device": "cpu",
+    "precision": "float32",
+    "versions": {},
+    "step": 1,
+    "validation": None,
+}
+CONSUMER = """
+import json, sys
+sys.modules["casita"] = None
+import torch
+from transformers import AutoConfig, AutoModel, AutoProcessor
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+config = AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=True)
+with torch.inference_mode():
+    vectors = model(**processor(json.loads(sys.argv[2]), return_tensors="pt")).sensor_embeds
+print(json.dumps([type(model).__module__, type(processor).__name__, config.model_type, vectors.tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    torch.manual_seed(0)
+    rows = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    table = SensorEmbeddingTable(
+        keys=KEYS,
+        embeddings=rows,
+        home="toy",
+        vision_model="pixels",
+        revision=None,
+        output="pixels",
+        image_size=224,
+        pictures_hash="0",
+        normalization="l2",
+        mean=None,
+    )
+    config = CasitaConfig.from_preset(
+        "tiny", vocab_size=7, image_embedding_dim=24, text_embedding_dim=12, use_time_deltas=True
+    )
+    model = CasitaModel(config).eval()
+    model.set_sensor_embeddings(table)
+    processor = CasitaProcessor(KEYS, home="toy", use_time_deltas=True, text_model="some/model", vision_model="pixels")
+    return publish(model, processor, table, tmp_path_factory.mktemp("run"), TRAINING), model, processor
+
+
+def test_a_process_without_casita_gets_the_same_numbers(published, tmp_path):
+    directory, model, processor = published
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", CONSUMER, str(directory), json.dumps(EVENTS)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module, processor_class, model_type, vectors = json.loads(done.stdout.splitlines()[-1])
+    assert module.startswith("transformers_modules.")
+    assert (processor_class, model_type) == ("CasitaProcessor", "casita")
+    with torch.inference_mode():
+        expected = model(**processor(EVENTS, return_tensors="pt")).sensor_embeds
+    np.testing.assert_allclose(vectors, expected.numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_copy_is_the_source_byte_for_byte(published):
+    directory, *_ = published
+    copies = sorted(path for path in directory.glob("*.py"))
+    assert {path.name for path in copies} == {
+        path.name for room in ("modeling", "processing") for path in (ROOT / room).glob("*.py")
+    } - {"__init__.py"}
+    for copy in copies:
+        source = next(
+            ROOT / room / copy.name for room in ("modeling", "processing") if (ROOT / room / copy.name).is_file()
+        )
+        assert copy.read_bytes() == source.read_bytes()
+
+
+def test_the_directory_holds_table_and_card(published):
+    directory, model, _ = published
+    table = SensorEmbeddingTable.load(directory / "sensor_embeddings.safetensors")
+    assert table.keys == KEYS
+    assert torch.equal(model.get_input_embeddings().weight[3:], torch.from_numpy(table.embeddings))
+    assert (directory / "README.md").read_text().startswith("---\n")
+    assert "auto_map" in json.loads((directory / "processor_config.json").read_text())
