@@ -1,0 +1,174 @@
+"""Checkpoints that resume exactly, and the published model directory.
+
+    RUN/train_state/step_00000500/   model.safetensors  optimizer.pt  rng.safetensors  progress.json
+    RUN/model/                       what AutoModel and AutoProcessor load, the best model so far
+
+Every folder is whole or absent. `weights_only` everywhere: nothing that is loaded can run code. Functions that all
+processes must call together say "call on every rank".
+"""
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.utils import logging as progress_bar
+
+from casita.files import read_json, write_beside, write_json
+from casita.model_cards.render import render_model_card
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+
+KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
+_FILES = ("model.safetensors", "optimizer.pt", "rng.safetensors", "progress.json")
+
+
+@dataclass
+class Progress:
+    """Where a run stands. The place in the data order follows from `step` alone (see `casita.train.data.Batches`)."""
+
+    config: dict[str, Any]
+    data: dict[str, str]  # hash of each file that the run reads
+    processes: int
+    total_steps: int
+    step: int = 0  # optimizer steps done
+    best_loss: float | None = None  # of validation
+    best_step: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+
+def save_checkpoint(
+    run: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    progress: Progress,
+) -> Path:
+    """Write `run/train_state/step_...` and drop all but the newest two. Call on every rank; rank 0 writes."""
+    folder = run / "train_state" / f"step_{progress.step:08d}"
+    states = gather_object([_rng_state()])  # every rank's dropout has its own random numbers
+    if accelerator.is_main_process:
+        with write_beside(folder) as temporary:
+            temporary.mkdir()
+            save_file(_tensors(accelerator, model), temporary / "model.safetensors")
+            torch.save(
+                {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, temporary / "optimizer.pt"
+            )
+            named = {f"{rank}.{name}": state for rank, each in enumerate(states) for name, state in each.items()}
+            save_file(named, temporary / "rng.safetensors")
+            write_json(temporary / "progress.json", asdict(progress))
+        for old in checkpoints(run)[:-KEEP]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def load_checkpoint(
+    folder: Path, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+) -> Progress:
+    """Bring everything to where `folder` was written. Call on every rank, after `accelerator.prepare`.
+
+    Raises:
+        ValueError: the checkpoint is incomplete, of another architecture, or of another number of processes.
+    """
+    progress = read_progress(folder)
+    if progress.processes != accelerator.num_processes:
+        raise ValueError(
+            f"{folder}: written by {progress.processes} processes, here are {accelerator.num_processes}. Start as "
+            "many: dropout would differ."
+        )
+    try:
+        accelerator.unwrap_model(model).load_state_dict(load_file(folder / "model.safetensors"))
+        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        rng = load_file(folder / "rng.safetensors")
+    except Exception as error:  # each library has its own for a damaged file
+        raise ValueError(
+            f"{folder}: damaged, or of another model ({error}). Resume from an older one or start a new run."
+        ) from None
+    _set_rng_state(
+        {name.split(".")[1]: s for name, s in rng.items() if name.startswith(f"{accelerator.process_index}.")}
+    )
+    return progress
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    return sorted((run / "train_state").glob("step_*"))
+
+
+def read_progress(folder: Path) -> Progress:
+    """Where the run stood at a checkpoint; a `ValueError` when the folder is not a whole checkpoint."""
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder}: no whole checkpoint, {', '.join(missing)} missing. Remove it or name another folder."
+        )
+    try:
+        return Progress(**read_json(folder / "progress.json"))
+    except TypeError as error:
+        raise ValueError(f"{folder}/progress.json: written by another version of casita ({error}).") from None
+
+
+def publish(
+    model: nn.Module,
+    processor: CasitaProcessor,
+    table: SensorEmbeddingTable | None,
+    out: Path,
+    training: dict[str, Any],
+) -> Path:
+    """Write `out/model`, which `AutoModel` and `AutoProcessor` load without casita. Call on every rank; rank 0 writes.
+
+    `model` is the bare one (not wrapped for distribution), `training` what the card tells of the run.
+    """
+    assert isinstance(model, CasitaModel)
+    folder = out / "model"
+    if PartialState().is_main_process:
+        # The classes remember it for the process, so every save from here on carries the code: wanted, and only here.
+        type(model.config).register_for_auto_class()
+        type(model).register_for_auto_class("AutoModel")
+        type(processor).register_for_auto_class("AutoProcessor")
+        with write_beside(folder) as temporary:
+            progress_bar.disable_progress_bar()  # a second one amid that of the training
+            model.save_pretrained(temporary)
+            progress_bar.enable_progress_bar()
+            processor.save_pretrained(temporary)
+            if table is not None:
+                table.save(temporary / "sensor_embeddings.safetensors")
+            card = render_model_card(model.config, processor, training, results=None)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+    PartialState().wait_for_everyone()
+    return folder
+
+
+def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The bare model's state on the CPU, each tensor with memory of its own, as safetensors asks."""
+    state = accelerator.unwrap_model(model).state_dict()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _rng_state() -> dict[str, torch.Tensor]:
+    """This process's random number generators; NumPy's and Python's global ones are not used in training."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_rng_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
