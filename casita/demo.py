@@ -26,7 +26,7 @@ from casita.train.evaluation import evaluate_run
 
 # Both are named as what they are: `pixels` is the average-pooled picture, a control and no learned model; `minilm` the
 # official all-MiniLM-L6-v2, which comes with a pip package.
-OFFLINE = {"vision_model": "pixels", "text_model": "minilm"}
+OFFLINE = BuildSettings(layout="synthetic", vision_model="pixels", text_model="minilm")
 SENTENCES = {
     "sleep": "Somebody is asleep in bed.",
     "cook": "Somebody is cooking a meal.",
@@ -43,7 +43,7 @@ def run_demo(out: Path, days: int) -> None:
     began = time.monotonic()
     with _step("1/4  raw log -> home folder"):
         log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
-        build_home(home, [log], BuildSettings(layout="synthetic", **OFFLINE))
+        build_home(home, [log], OFFLINE)
     with _step("2/4  alignment training (preset tiny)"):
         train(load_config("demo", {"data": str(home.root), "out": str(run), "resume_from_checkpoint": "last"}))
     with _step("3/4  evaluation on the test days"):
@@ -77,7 +77,7 @@ def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
     windows = few_windows(home)
     model, processor = load(model_directory)
     with torch.inference_mode():
-        inputs = processor([w["events"] for w in windows], return_tensors="pt")
+        inputs = processor([w["events"] for w in windows], text_kwargs={"return_tensors": "pt"})
         expected = model(**inputs).sensor_embeds.numpy()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "windows.json", {"windows": windows, "sentences": list(SENTENCES.values())})

@@ -107,4 +107,4 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     build_home(folder, logs, settings)
-    print(f"\n{folder.root} is ready. Train on it: casita train --config kyoto_pixels --data {folder.root} --out RUN")
+    print(f"\n{folder.root} is ready. Train on it: casita train --config CONFIG --data {folder.root} --out RUN")

@@ -147,6 +147,7 @@ class CasitaEmbeddings(nn.Module):
     def __init__(self, config: CasitaConfig):
         super().__init__()
         self.config = config
+        self.table: nn.Module
         if config.embedding_source == "image":
             self.table = CasitaFrozenTable(config.vocab_size, config.image_embedding_dim, config.pad_token_id)
             self.input_projection = CasitaInputProjection(config)
@@ -159,7 +160,7 @@ class CasitaEmbeddings(nn.Module):
             self.time_deltas = nn.Embedding(config.time_delta_buckets, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def project(self, rows: torch.Tensor) -> torch.Tensor:
+    def project(self, rows: Any) -> torch.Tensor:
         """`(..., D)` rows of the table to `(..., C)`; learned ones have width C already."""
         return self.input_projection(rows) if self.config.embedding_source == "image" else rows
 
@@ -171,11 +172,11 @@ class CasitaEmbeddings(nn.Module):
         coordinates: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`(B, L)` ids or `(B, L, D)` rows to `(B, 1 + L, C)`."""
-        if inputs_embeds is not None:
-            x = self.project(inputs_embeds)
-        else:
+        if input_ids is not None:
             # Project the table, then gather: the projection costs O(V), not O(B * L).
             x = nn.functional.embedding(input_ids, self.project(self.table.weight))
+        else:
+            x = self.project(inputs_embeds)
         if self.config.use_coordinates:
             features = fourier_features(_needed(coordinates, "coordinates"), self.config.fourier_bands)
             x = x + self.coordinates(features.to(x.dtype))
@@ -318,7 +319,6 @@ class CasitaPreTrainedModel(PreTrainedModel):
     config_class = CasitaConfig
     base_model_prefix = "sensor_model"
     main_input_name = "input_ids"
-    input_modalities = ("time",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["CasitaEmbeddings", "CasitaLayer"]
     _supports_sdpa = True
@@ -374,7 +374,7 @@ class CasitaPreTrainedModel(PreTrainedModel):
                 f"the table of {table.home!r} holds {kind}, the model was trained on {self.config.image_embeddings} "
                 "(vision model|output|normalisation). Embed the pictures in the same way."
             )
-        embeddings = self.get_input_embeddings()
+        embeddings: Any = self.get_input_embeddings()
         reserved = reserved_rows(NUM_RESERVED_ROWS, rows.shape[1])
         embeddings.weight = nn.Buffer(torch.cat([reserved, rows]).to(embeddings.weight.device), persistent=True)
         embeddings.num_embeddings = self.config.vocab_size = len(embeddings.weight)
@@ -395,7 +395,7 @@ class CasitaPreTrainedModel(PreTrainedModel):
             if len(known) != getattr(self.config, name):
                 raise ValueError(f"{name}={getattr(self.config, name)} in the config, but the keys have {len(known)}.")
             columns.append(torch.tensor([known[value] for value in values]))
-        table = self.get_input_embeddings()
+        table: Any = self.get_input_embeddings()
         if NUM_RESERVED_ROWS + len(keys) != len(table.parts):
             raise ValueError(f"vocab_size={len(table.parts)} in the config, but {len(keys)} keys and 3 reserved rows.")
         table.parts[NUM_RESERVED_ROWS:] = torch.stack(columns, dim=1).to(table.parts.device)
@@ -471,7 +471,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
                     f"window {row} of the batch has no events (its attention_mask is all 0). Leave it out."
                 )
             attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
-        mask = create_bidirectional_mask(
+        mask: Any = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
         if self.config.alibi_distance == "time":

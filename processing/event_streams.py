@@ -50,8 +50,8 @@ def event_columns(events: Any) -> tuple[np.ndarray, list[str], list[Any], np.nda
         for i, row in enumerate(rows):
             if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 3:
                 raise ValueError(f"event {i} is {row!r}; expected (timestamp, sensor, state) or a dict of these.")
-        stamps, sensors, states = zip(*rows, strict=True) if rows else ((), (), ())
-        sensors, states, sessions = list(sensors), list(states), None
+        stamps, sensors, states = ([row[i] for row in rows] for i in range(3))
+        sessions = None
     if not len(sensors):
         raise ValueError("there are no events to encode.")
     code = np.zeros(len(sensors), dtype=np.int64)

@@ -116,9 +116,8 @@ class CasitaProcessor(ProcessorMixin):
         Raises:
             ValueError: no events, a column that is missing, or a sensor or state that the vocabulary lacks.
         """
-        merged = self._merge_kwargs(**kwargs)
-        text_kwargs = merged["text_kwargs"]
-        unknown = merged.get("unknown", "error")
+        merged: dict[str, Any] = self._merge_kwargs(**kwargs)
+        text_kwargs, unknown = merged["text_kwargs"], merged.get("unknown", "error")
         if is_many(events):
             streams = [self.stream(window, cut=False, unknown=unknown) for window in events]
             for i, stream in enumerate(streams):
