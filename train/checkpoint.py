@@ -148,10 +148,19 @@ def publish(
             processor.save_pretrained(temporary)
             if table is not None:
                 table.save(temporary / "sensor_embeddings.safetensors")
-            card = render_model_card(model.config, processor, training, results=None)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+            write_json(temporary / "training.json", training)
+            write_card(temporary, results=None)
     PartialState().wait_for_everyone()
     return folder
+
+
+def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
+    """Write the README.md of a published model from the files beside it and, once there are any, its results."""
+    config, processor, training = (
+        read_json(model_directory / name) for name in ("config.json", "processor_config.json", "training.json")
+    )
+    with write_beside(model_directory / "README.md") as temporary:
+        temporary.write_text(render_model_card(config, processor, training, results), encoding="utf-8")
 
 
 def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
