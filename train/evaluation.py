@@ -21,6 +21,7 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.files import write_beside
 from casita.modeling.modeling_casita import CasitaModel
 from casita.train import probes, report
+from casita.train.checkpoint import write_card
 from casita.train.config import TrainConfig
 from casita.train.encoding import Encoded, encode, label_prototypes, scale_of, untrained
 from casita.train.material import Material, checked_splits, chosen_tasks, describe_data, load_material, load_run
@@ -106,6 +107,8 @@ def evaluate_run(
         "protocols": {protocol: scores},
     }
     write_results(out, results, answers["labelled"], tasks, encoded["trained"], run / "metrics.jsonl", progress)
+    if out.resolve() == run.resolve() and data is None and (run / "model" / "training.json").is_file():
+        write_card(run / "model", results)  # what another home's windows gave is no matter of this card
     return results
 
 
