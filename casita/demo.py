@@ -19,8 +19,8 @@ from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_tab
 from casita.datasets_scripts.synthetic_home import write_synthetic_log
 from casita.datasets_scripts.text_embeddings import minilm_directory
 from casita.files import write_json
-from casita.inference import load
 from casita.train.align import train
+from casita.train.checkpoint import load_published
 from casita.train.config import load_config
 from casita.train.evaluation import evaluate_run
 
@@ -78,7 +78,7 @@ def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
         RuntimeError: the fresh process failed, or its embeddings differ by more than 1e-6.
     """
     windows = few_windows(home)
-    model, processor = load(model_directory)
+    model, processor = load_published(model_directory)
     with torch.inference_mode():
         inputs = processor([w["events"] for w in windows], text_kwargs={"return_tensors": "pt"})
         expected = model(**inputs).sensor_embeds.numpy()

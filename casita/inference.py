@@ -15,18 +15,8 @@ from casita.files import write_beside
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.event_streams import EventStream
 from casita.processing.processing_casita import CasitaProcessor
+from casita.train.checkpoint import load_published
 from casita.train.encoding import embed_captions, embed_windows, scale_of
-
-
-def load(run: Path | str) -> tuple[CasitaModel, CasitaProcessor]:
-    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference."""
-    inside = Path(run) / "model"
-    source = str(inside if inside.is_dir() else run)
-    if Path(run).is_dir() and not (Path(source) / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{source}/config.json: no such file, so {run} is neither a run nor a model directory."
-        )
-    return CasitaModel.from_pretrained(source).eval(), CasitaProcessor.from_pretrained(source)
 
 
 def read_stream(
@@ -72,7 +62,7 @@ def write_windows(path: Path, table: pa.Table) -> None:
 
 
 def run_embed(args: argparse.Namespace) -> None:
-    model, processor = load(args.run_dir)
+    model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
     _, embeds = embed_windows(model, processor.tensors(stream))
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
@@ -81,7 +71,7 @@ def run_embed(args: argparse.Namespace) -> None:
 
 
 def run_ask(args: argparse.Namespace) -> None:
-    model, processor = load(args.run_dir)
+    model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
     _, embeds = embed_windows(model, processor.tensors(stream))
     scores = score_sentences(model, processor, embeds, args.sentences)

@@ -35,6 +35,7 @@ POSITIVE = (
     "alibi_time_scale",
     "logit_scale_max",
     "masked_event_temperature",
+    "zero_shot_temperature",
 )
 NUM_RESERVED_ROWS = 3  # padding, unknown, mask: the first rows of every table
 
@@ -59,6 +60,8 @@ class CasitaConfig(PreTrainedConfig):
         text_embedding_dim: width of the frozen sentence embeddings.
         logit_scale_init: initial scale of cosines, 1 / temperature 0.07 (CLIP); trained, clamped at `logit_scale_max`.
         masked_event_temperature: divides the cosine between a masked event's prediction and the table's rows.
+        zero_shot_temperature: divides the scaled cosines before the softmax over candidate sentences; calibrated on
+            validation windows (1: as trained).
         image_embeddings: what the frozen table holds, `vision model|output|normalisation`; empty for `learned`.
 
     Raises:
@@ -103,6 +106,7 @@ class CasitaConfig(PreTrainedConfig):
     logit_scale_max: float | int = 100
     logit_bias_init: float | int = 0.0
     masked_event_temperature: float | int = 0.07
+    zero_shot_temperature: float | int = 1.0
 
     image_embeddings: str = ""
     pad_token_id: int | None = 0

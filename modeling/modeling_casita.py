@@ -15,7 +15,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput, SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
@@ -23,6 +23,15 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_casita import NUM_RESERVED_ROWS, CasitaConfig
+from .embeddings_casita import (
+    CasitaEmbeddings,
+    CasitaFrozenTable,
+    CasitaInputProjection,
+    CasitaLearnedTable,
+    needed,
+    reserved_rows,
+)
+from .heads_casita import CasitaMaskedEventHead, hide_places
 
 
 # ---------------------------------------------------------------------------------------------------------- functions
@@ -41,34 +50,12 @@ def alibi_bias(distance: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     return -slopes[:, None, None] * nn.functional.pad(distance, (1, 0, 1, 0))[:, None]
 
 
-def fourier_features(coordinates: torch.Tensor, bands: int) -> torch.Tensor:
-    """`(B, L, 2)` coordinates in [0, 1] to `(B, L, 4 * bands)`: sin and cos of c * 2^k * pi, k < bands, an axis."""
-    frequencies = math.pi * 2.0 ** torch.arange(bands, device=coordinates.device, dtype=torch.float32)
-    angles = coordinates.float()[..., None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
-
-
-def time_delta_bucket(delta_s: torch.Tensor, buckets: int, max_s: float) -> torch.Tensor:
-    """Seconds since the previous event to a log bucket: floor(ln(dt + 1) / ln(max + 1) * (buckets - 1)), clamped."""
-    scaled = delta_s.float().clamp(min=0).log1p() / math.log1p(max_s) * (buckets - 1)
-    return scaled.floor().clamp(max=buckets - 1).long()
-
-
-def reserved_rows(rows: int, width: int) -> torch.Tensor:
-    """`(rows, width)` fixed unit vectors, unlike each other: padding, unknown, mask, and rows not filled yet.
-
-    Deterministic and free of random numbers, so that `__init__`, `_init_weights` and every home get the same ones.
-    """
-    row = torch.arange(1, rows + 1, dtype=torch.float32)[:, None]
-    column = torch.arange(1, width + 1, dtype=torch.float32)[None, :]
-    return nn.functional.normalize(torch.sin(row * 0.7 + column * (1.0 + row * 0.6180339)), dim=-1)
-
-
 # ------------------------------------------------------------------------------------------------------------ outputs
 @dataclass
 class CasitaOutput(ModelOutput):
     """`loss` scalar (with `return_loss`); `logits_per_sensor` `(B, N)` and `logits_per_text` `(N, B)`, scaled cosines;
-    `sensor_embeds` `(B, P)` and `text_embeds` `(N, P)`, unit rows; `sensor_model_output` the tower's own output."""
+    `sensor_embeds` `(B, P)` and `text_embeds` `(N, P)`, unit rows; `sensor_model_output` the tower's own output, and
+    its `hidden_states` and `attentions` when asked for."""
 
     loss: torch.Tensor | None = None
     logits_per_sensor: torch.Tensor | None = None
@@ -76,122 +63,11 @@ class CasitaOutput(ModelOutput):
     sensor_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
     sensor_model_output: BaseModelOutputWithPooling | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
-
-
-# --------------------------------------------------------------------------------------------------------- embeddings
-class CasitaFrozenTable(nn.Embedding):
-    """`(V, D)` image embeddings as a persistent buffer: saved and moved with the model, never trained.
-
-    An `nn.Embedding`, so that `get_input_embeddings()` gives what transformers expects.
-    """
-
-    def __init__(self, num_rows: int, width: int, padding_idx: int | None = None):
-        super().__init__(num_rows, width, padding_idx=padding_idx)
-        del self._parameters["weight"]
-        self.weight = nn.Buffer(reserved_rows(num_rows, width), persistent=True)
-
-
-class CasitaLearnedTable(nn.Module):
-    """The baseline without pictures: a row is the sum of its sensor's, state's and room's trained embedding.
-
-    Each kind holds the reserved entries first, so padding, unknown and mask are trained ones here.
-    """
-
-    def __init__(self, config: CasitaConfig):
-        super().__init__()
-        self.sensor = nn.Embedding(NUM_RESERVED_ROWS + config.num_sensors, config.hidden_size)
-        self.state = nn.Embedding(NUM_RESERVED_ROWS + config.num_states, config.hidden_size)
-        self.room = nn.Embedding(NUM_RESERVED_ROWS + config.num_rooms, config.hidden_size)
-        self.parts = nn.Buffer(
-            self.unfilled(config.vocab_size), persistent=True
-        )  # (V, 3): sensor, state, room of a row
-
-    @staticmethod
-    def unfilled(rows: int) -> torch.Tensor:
-        return torch.arange(rows)[:, None].clamp(max=NUM_RESERVED_ROWS - 1).repeat(1, 3)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """`(V, C)`."""
-        return self.sensor(self.parts[:, 0]) + self.state(self.parts[:, 1]) + self.room(self.parts[:, 2])
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return nn.functional.embedding(input_ids, self.weight)
-
-
-class CasitaInputProjection(nn.Module):
-    """`(..., D)` rows of the table to `(..., C)`. Frozen, it is a buffer: neither optimizer nor loader can thaw it."""
-
-    def __init__(self, config: CasitaConfig):
-        super().__init__()
-        kind = nn.Buffer if config.freeze_input_projection else nn.Parameter
-        self.weight = kind(torch.empty(config.hidden_size, config.image_embedding_dim))
-
-    @staticmethod
-    def initial(width_out: int, width_in: int) -> torch.Tensor:
-        """Orthogonal, since a frozen map must not bend what it carries; of a fixed seed, the same in every model."""
-        weight = torch.empty(width_out, width_in, device="cpu", dtype=torch.float32)
-        return nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        # The table's rows have length 1: without the factor their numbers would be 1/sqrt(C) of the CLS token's.
-        return nn.functional.linear(rows.to(self.weight.dtype), self.weight) * len(self.weight) ** 0.5
-
-
-class CasitaEmbeddings(nn.Module):
-    """Rows of the table, with place and pace of the events where the config wants them, behind a CLS token."""
-
-    def __init__(self, config: CasitaConfig):
-        super().__init__()
-        self.config = config
-        self.table: nn.Module
-        if config.embedding_source == "image":
-            self.table = CasitaFrozenTable(config.vocab_size, config.image_embedding_dim, config.pad_token_id)
-            self.input_projection = CasitaInputProjection(config)
-        else:
-            self.table = CasitaLearnedTable(config)
-        self.cls_token = nn.Parameter(torch.empty(config.hidden_size))
-        if config.use_coordinates:
-            self.coordinates = nn.Linear(4 * config.fourier_bands, config.hidden_size)
-        if config.use_time_deltas:
-            self.time_deltas = nn.Embedding(config.time_delta_buckets, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout)
-
-    def project(self, rows: Any) -> torch.Tensor:
-        """`(..., D)` rows of the table to `(..., C)`; learned ones have width C already."""
-        return self.input_projection(rows) if self.config.embedding_source == "image" else rows
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        time_deltas: torch.Tensor | None = None,
-        coordinates: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """`(B, L)` ids or `(B, L, D)` rows to `(B, 1 + L, C)`."""
-        if input_ids is not None:
-            # Project the table, then gather: the projection costs O(V), not O(B * L).
-            x = nn.functional.embedding(input_ids, self.project(self.table.weight))
-        else:
-            x = self.project(inputs_embeds)
-        if self.config.use_coordinates:
-            features = fourier_features(_needed(coordinates, "coordinates"), self.config.fourier_bands)
-            x = x + self.coordinates(features.to(x.dtype))
-        if self.config.use_time_deltas:
-            bucket = time_delta_bucket(
-                _needed(time_deltas, "time_deltas"), self.config.time_delta_buckets, self.config.time_delta_max_s
-            )
-            x = x + self.time_deltas(bucket)
-        return self.dropout(torch.cat([self.cls_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1))
-
-
-def _needed(tensor: torch.Tensor | None, name: str) -> torch.Tensor:
-    if tensor is None:
-        raise ValueError(f"the config asks for {name}, but forward got none. CasitaProcessor gives them.")
-    return tensor
 
 
 # ---------------------------------------------------------------------------------------------------------- attention
@@ -326,8 +202,6 @@ class CasitaPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = False  # its kernels take no additive bias
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # The frozen table stays exact when the model is loaded in bfloat16.
-    _keep_in_fp32_modules_strict = ["embeddings.table"]
     _can_record_outputs = {"hidden_states": CasitaLayer, "attentions": CasitaAttention}
 
     @torch.no_grad()
@@ -347,6 +221,14 @@ class CasitaPreTrainedModel(PreTrainedModel):
             init.constant_(module.logit_bias, self.config.logit_bias_init)
         else:
             super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        tower: Any = self.base_model
+        return tower.embeddings.table
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        tower: Any = self.base_model
+        tower.embeddings.table = value
 
     def set_sensor_embeddings(self, table: Any) -> None:
         """Put a home's image embeddings into the frozen table, in the order of the table's keys.
@@ -405,24 +287,19 @@ class CasitaPreTrainedModel(PreTrainedModel):
 class CasitaSensorModel(CasitaPreTrainedModel):
     """The tower alone: a window of events to its base embedding (`pooler_output`) and one vector an event."""
 
-    base_model_prefix = "sensor_model"
-
     def __init__(self, config: CasitaConfig):
         super().__init__(config)
+        if config.embedding_source == "image":
+            # The frozen table stays exact when the model is loaded in bfloat16.
+            self._keep_in_fp32_modules_strict = {"embeddings.table"}
         self.embeddings = CasitaEmbeddings(config)
         self.layers = nn.ModuleList([CasitaLayer(config, i) for i in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.table
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.table = value
-
     @merge_with_config_defaults
-    @capture_outputs
+    @capture_outputs(tie_last_hidden_states=False)  # all of one shape: `last_hidden_state` lacks the CLS token
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -445,7 +322,9 @@ class CasitaSensorModel(CasitaPreTrainedModel):
 
         Returns:
             `last_hidden_state` `(B, L, C)`, one vector an event (the CLS token's is not among them), and
-            `pooler_output` `(B, C)`, the base embedding.
+            `pooler_output` `(B, C)`, the base embedding. With `output_hidden_states` and `output_attentions` also
+            `hidden_states`, a layer's `(B, 1 + L, C)` each, and (eager only) `attentions` `(B, H, 1 + L, 1 + L)`, both
+            with the CLS token at place 0.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("forward needs exactly one of input_ids and inputs_embeds.")
@@ -475,7 +354,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
         if self.config.alibi_distance == "time":
-            position = _needed(timestamps, "timestamps").float()
+            position = needed(timestamps, "timestamps").float()
         elif mask is None or attention_mask is None:
             position = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[None]
         else:  # counted over events, not slots: padding inside a window must not push events apart
@@ -512,8 +391,6 @@ class CasitaSensorModel(CasitaPreTrainedModel):
 class CasitaModel(CasitaPreTrainedModel):
     """Sensor tower and frozen text embeddings, projected into one space."""
 
-    base_model_prefix = ""
-
     def __init__(self, config: CasitaConfig):
         super().__init__(config)
         self.sensor_model = CasitaSensorModel(config)
@@ -522,12 +399,6 @@ class CasitaModel(CasitaPreTrainedModel):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.logit_scale_init)))
         self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init)))
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.sensor_model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.sensor_model.set_input_embeddings(value)
 
     @can_return_tuple
     def get_sensor_features(
@@ -593,10 +464,15 @@ class CasitaModel(CasitaPreTrainedModel):
             **kwargs,
         )
         sensor = nn.functional.normalize(self.sensor_projection(sensor_output.pooler_output), dim=-1)
+        tower = {
+            "sensor_model_output": sensor_output,
+            "hidden_states": sensor_output.hidden_states,
+            "attentions": sensor_output.attentions,
+        }
         if text_embeds is None:
             if return_loss:
                 raise ValueError("return_loss=True needs text_embeds, one sentence a window.")
-            return CasitaOutput(sensor_embeds=sensor, sensor_model_output=sensor_output)
+            return CasitaOutput(sensor_embeds=sensor, **tower)
         text = nn.functional.normalize(self.get_text_features(text_embeds, return_dict=True).pooler_output, dim=-1)
         scale = self.logit_scale.exp().clamp(max=self.config.logit_scale_max)
         logits = scale * sensor @ text.t() + self.logit_bias
@@ -611,8 +487,105 @@ class CasitaModel(CasitaPreTrainedModel):
             logits_per_text=logits.t(),
             sensor_embeds=sensor,
             text_embeds=text,
-            sensor_model_output=sensor_output,
+            **tower,
         )
 
 
-__all__ = ["CasitaModel", "CasitaPreTrainedModel", "CasitaSensorModel"]
+class CasitaForMaskedEventModeling(CasitaPreTrainedModel):
+    """The tower with a head that says which sensor state stood at a masked event; `mask_spans` masks."""
+
+    def __init__(self, config: CasitaConfig):
+        super().__init__(config)
+        self.loss_type = "ForMaskedLM"
+        self.sensor_model = CasitaSensorModel(config)
+        self.head = CasitaMaskedEventHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        time_deltas: torch.Tensor | None = None,
+        coordinates: torch.Tensor | None = None,
+        timestamps: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedLMOutput:
+        """`labels` `(B, L)`: the hidden rows, -100 for events that are not scored; `logits` `(B, L, V)`.
+
+        The coordinates of events that are masked or scored are not read.
+        """
+        if labels is not None and not torch.compiler.is_compiling():
+            bad = labels[(labels != -100) & ((labels < NUM_RESERVED_ROWS) | (labels >= self.config.vocab_size))]
+            if len(bad):
+                raise ValueError(
+                    f"labels hold {int(bad[0])}; expected -100 or a row of a sensor state, {NUM_RESERVED_ROWS} to "
+                    f"{self.config.vocab_size - 1}. mask_spans makes them."
+                )
+        output = self.sensor_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            time_deltas=time_deltas,
+            coordinates=hide_places(coordinates, input_ids, labels, self.config.mask_token_id),
+            timestamps=timestamps,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.head(output.last_hidden_state, self.get_input_embeddings().weight)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=logits.shape[-1], **kwargs)
+        return MaskedLMOutput(loss, logits, output.hidden_states, output.attentions)
+
+
+class CasitaForSequenceClassification(CasitaPreTrainedModel):
+    """The tower with a linear head on its base embedding; `num_labels`, `id2label`, `problem_type` as everywhere."""
+
+    def __init__(self, config: CasitaConfig):
+        super().__init__(config)
+        self.sensor_model = CasitaSensorModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        assert config.num_labels is not None  # transformers makes it 2
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        time_deltas: torch.Tensor | None = None,
+        coordinates: torch.Tensor | None = None,
+        timestamps: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        """`labels` `(B,)` classes, or `(B, K)` numbers for several labels or regression; `logits` `(B, K)`."""
+        output = self.sensor_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            time_deltas=time_deltas,
+            coordinates=coordinates,
+            timestamps=timestamps,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.classifier(self.dropout(output.pooler_output))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        return SequenceClassifierOutput(loss, logits, output.hidden_states, output.attentions)
+
+
+__all__ = [
+    "CasitaForMaskedEventModeling",
+    "CasitaForSequenceClassification",
+    "CasitaModel",
+    "CasitaPreTrainedModel",
+    "CasitaSensorModel",
+]

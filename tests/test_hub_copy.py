@@ -45,13 +45,25 @@ CONSUMER = """
 import json, sys
 sys.modules["casita"] = None
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor
-model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
-config = AutoConfig.from_pretrained(sys.argv[1], trust_remote_code=True)
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
+)
+def load(auto_class, directory=sys.argv[1]):
+    return auto_class.from_pretrained(directory, trust_remote_code=True)
+autos = (AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor)
+config, model, masked, classifier, processor = (load(auto) for auto in autos)
+inputs = processor(json.loads(sys.argv[2]), return_tensors="pt")
+model.save_pretrained("again")
+resaved = load(AutoModelForMaskedLM, "again")
 with torch.inference_mode():
-    vectors = model(**processor(json.loads(sys.argv[2]), return_tensors="pt")).sensor_embeds
-print(json.dumps([type(model).__module__, type(processor).__name__, config.model_type, vectors.tolist()]))
+    vectors = model.eval()(**inputs).sensor_embeds
+    base = [each.eval().sensor_model(**inputs).pooler_output for each in (model, masked, classifier, resaved)]
+    rows = masked(**inputs).logits.shape[-1]
+print(json.dumps({
+    "classes": [type(each).__name__ for each in (config, model, masked, classifier, processor)],
+    "module": type(model).__module__, "vectors": vectors.tolist(), "rows": rows,
+    "same_tower": all(torch.equal(each, base[0]) for each in base),
+}))
 """
 
 
@@ -87,12 +99,15 @@ def test_a_process_without_casita_gets_the_same_numbers(published, tmp_path):
     command = [sys.executable, "-I", "-c", CONSUMER, str(directory), json.dumps(EVENTS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    module, processor_class, model_type, vectors = json.loads(done.stdout.splitlines()[-1])
-    assert module.startswith("transformers_modules.")
-    assert (processor_class, model_type) == ("CasitaProcessor", "casita")
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["module"].startswith("transformers_modules.")
+    heads = ["CasitaForMaskedEventModeling", "CasitaForSequenceClassification"]
+    assert told["classes"] == ["CasitaConfig", "CasitaModel", *heads, "CasitaProcessor"]
+    assert told["same_tower"]
+    assert told["rows"] == 3 + len(KEYS)
     with torch.inference_mode():
         expected = model(**processor(EVENTS, return_tensors="pt")).sensor_embeds
-    np.testing.assert_allclose(vectors, expected.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(told["vectors"], expected.numpy(), rtol=0, atol=1e-6)
 
 
 def test_the_copy_is_the_source_byte_for_byte(published):
@@ -114,4 +129,6 @@ def test_the_directory_holds_table_and_card(published):
     assert table.keys == KEYS
     assert torch.equal(model.get_input_embeddings().weight[3:], torch.from_numpy(table.embeddings))
     assert (directory / "README.md").read_text().startswith("---\n")
+    autos = {"AutoConfig", "AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassification"}
+    assert set(json.loads((directory / "config.json").read_text())["auto_map"]) == autos
     assert "auto_map" in json.loads((directory / "processor_config.json").read_text())

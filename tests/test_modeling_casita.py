@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from casita.modeling.configuration_casita import PRESETS, CasitaConfig
+from casita.modeling.embeddings_casita import fourier_features, time_delta_bucket
 from casita.modeling.modeling_casita import (
     CasitaModel,
     CasitaSensorModel,
     alibi_slopes,
-    fourier_features,
-    time_delta_bucket,
 )
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 

@@ -23,12 +23,23 @@ from transformers.utils import logging as progress_bar
 
 from casita.files import read_json, write_beside, write_json
 from casita.model_cards.render import render_model_card
-from casita.modeling.modeling_casita import CasitaModel
+from casita.modeling.modeling_casita import (
+    CasitaForMaskedEventModeling,
+    CasitaForSequenceClassification,
+    CasitaModel,
+)
+from casita.modeling.pipeline_casita import add_pipelines
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
 KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
 _FILES = ("model.safetensors", "optimizer.pt", "rng.safetensors", "progress.json")
+# What a published directory can be loaded as; a class whose head was not trained gets a new one, with a warning.
+AUTO_CLASSES = {
+    "AutoModel": CasitaModel,
+    "AutoModelForMaskedLM": CasitaForMaskedEventModeling,
+    "AutoModelForSequenceClassification": CasitaForSequenceClassification,
+}
 
 
 @dataclass
@@ -139,9 +150,13 @@ def publish(
     if PartialState().is_main_process:
         # The classes remember it for the process, so every save from here on carries the code: wanted, and only here.
         type(model.config).register_for_auto_class()
-        type(model).register_for_auto_class("AutoModel")
+        for auto_class, cls in AUTO_CLASSES.items():
+            cls.register_for_auto_class(auto_class)
+        # A save names the saved class only; the others read the same weights.
+        model.config.auto_map = {auto: f"modeling_casita.{cls.__name__}" for auto, cls in AUTO_CLASSES.items()}
         type(processor).register_for_auto_class("AutoProcessor")
         with write_beside(folder) as temporary:
+            add_pipelines(model.config, temporary)
             progress_bar.disable_progress_bar()  # a second one amid that of the training
             model.save_pretrained(temporary)
             progress_bar.enable_progress_bar()
@@ -152,6 +167,17 @@ def publish(
             write_card(temporary, results=None)
     PartialState().wait_for_everyone()
     return folder
+
+
+def load_published(run: Path | str) -> tuple[CasitaModel, CasitaProcessor]:
+    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference on the CPU."""
+    inside = Path(run) / "model"
+    source = str(inside if inside.is_dir() else run)
+    if Path(run).is_dir() and not (Path(source) / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{source}/config.json: no such file, so {run} is neither a run nor a model directory."
+        )
+    return CasitaModel.from_pretrained(source).eval(), CasitaProcessor.from_pretrained(source)
 
 
 def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from casita.datasets_scripts.label_prompts import label_prompts
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, text_embeddings_schema
-from casita.datasets_scripts.text_embeddings import TEXT_MODELS
+from casita.datasets_scripts.text_embeddings import PROMPT_NAMES, TEXT_MODELS
 from casita.files import hash_file, hash_json
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
@@ -135,6 +135,7 @@ def build_processor(folder: HomeFolder, config: TrainConfig, table: SensorEmbedd
     layout = folder.layout
     width, height = layout["size"]
     settings = folder.settings("windows")
+    text_model = TEXT_MODELS.get(config.text_model, config.text_model)  # what a user without casita can look up
     return CasitaProcessor(
         vocab=table.keys if table else sorted(pc.unique(pc.list_flatten(windows["sensor_keys"])).to_pylist()),
         home=folder.name,
@@ -144,7 +145,8 @@ def build_processor(folder: HomeFolder, config: TrainConfig, table: SensorEmbedd
         use_time_deltas=config.use_time_deltas,
         use_coordinates=config.use_coordinates,
         use_timestamps=config.alibi_distance == "time",
-        text_model=TEXT_MODELS.get(config.text_model, config.text_model),  # what a user without casita can look up
+        text_model=text_model,
+        text_prompt_name=PROMPT_NAMES.get(text_model),
         label_prompts=label_prompts(layout, sorted(pc.unique(windows["activity"]).drop_null().to_pylist())),
         vision_model=table.vision_model if table else None,
         **{key: settings[key] for key in ("length", "overlap", "max_gap_min") if key in settings},

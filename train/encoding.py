@@ -1,7 +1,6 @@
 """Windows, captions and label prompts as rows of the shared space, and the same model before any training."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 from casita.datasets_scripts.label_prompts import label_prompts
 from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.modeling.modeling_casita import CasitaModel
+from casita.modeling.pipeline_casita import window_batches
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,12 @@ def embed_windows(
     told: str = "windows",
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The processor's arrays `(N, L, ...)` to base embeddings `(N, C)` and unit rows `(N, P)` of the shared space.
-
-    Windows of like length share a batch, and a batch ends at its longest window, so padding costs next to nothing.
-    """
-    device, mask = next(model.parameters()).device, np.asarray(inputs["attention_mask"]) != 0
-    ends = mask.shape[1] - mask[:, ::-1].argmax(axis=1)  # one past the last event, wherever the padding is
-    base = np.empty((len(mask), model.config.hidden_size), dtype=np.float32)
-    projected = np.empty((len(mask), model.config.projection_dim), dtype=np.float32)
-    bar = tqdm(total=len(mask), desc=f"encode, {told}", unit=" windows", disable=not progress)
-    for rows in np.array_split(np.argsort(ends, kind="stable"), max(1, math.ceil(len(mask) / batch_size))):
-        end = ends[rows].max()
-        batch = {name: torch.from_numpy(array[rows, :end]).to(device) for name, array in inputs.items()}
+    """The processor's arrays `(N, L, ...)` to base embeddings `(N, C)` and unit rows `(N, P)` of the shared space."""
+    windows = len(inputs["attention_mask"])
+    base = np.empty((windows, model.config.hidden_size), dtype=np.float32)
+    projected = np.empty((windows, model.config.projection_dim), dtype=np.float32)
+    bar = tqdm(total=windows, desc=f"encode, {told}", unit=" windows", disable=not progress)
+    for rows, batch in window_batches(inputs, batch_size, next(model.parameters()).device):
         pooled = model.sensor_model(**batch).pooler_output
         base[rows] = pooled.float().cpu().numpy()
         projected[rows] = nn.functional.normalize(model.sensor_projection(pooled).float(), dim=-1).cpu().numpy()
