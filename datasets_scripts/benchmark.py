@@ -1,4 +1,4 @@
-"""How fast the data stages are: `python -m casita.datasets_scripts.benchmark read` and its figures, on one core."""
+"""How fast the data stages are: `python -m casita.datasets_scripts.benchmark read` (or `encode`), on one core."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -71,6 +72,51 @@ def benchmark_read(log: Path, repeats: int = 3) -> dict[str, Any]:
     }
 
 
+def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """A DataFrame of `windows * length` events to the model's tensors, with every optional one: the best run's ms.
+
+    The frame is as pandas makes it from Python strings; 40 sensors, windows do not overlap.
+    """
+    from casita.processing.processing_casita import CasitaProcessor  # brings transformers, which `read` does without
+
+    random = np.random.default_rng(seed)
+    sensors = [f"M{number:03d}" for number in range(40)]
+    count = windows * length
+    frame = pd.DataFrame(
+        {
+            "timestamp": DAY_ZERO + np.cumsum(random.integers(1, 9_000_000, count)).astype("timedelta64[us]"),
+            "sensor": random.choice(sensors, count).tolist(),
+            "state": random.choice(["ON", "OFF"], count).tolist(),
+        }
+    )
+    processor = CasitaProcessor(
+        [f"{sensor}_{state}" for sensor in sensors for state in ("OFF", "ON")],
+        home="benchmark",
+        coordinates={sensor: [0.5, 0.5] for sensor in sensors},
+        length=length,
+        overlap=0.0,
+        use_time_deltas=True,
+        use_coordinates=True,
+        use_timestamps=True,
+    )
+    processor(frame)  # the first call warms pandas and Arrow up
+    seconds, cpu_seconds = [], []
+    for _ in range(repeats):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        shape = processor(frame)["input_ids"].shape
+        seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return {
+        "stage": "encode",
+        "windows": shape[0],
+        "length": shape[1],
+        "strings": str(frame["sensor"].dtype),
+        "encode_ms": round(1e3 * min(seconds), 2),
+        "cpu_ms": round(1e3 * min(cpu_seconds), 2),
+        "windows_per_s": round(shape[0] / min(seconds)),
+    }
+
+
 def peak_memory_mib() -> float:
     """The most memory that this process has held so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -99,9 +145,19 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", type=Path, metavar="PATH", help="a real log or folder of logs instead")
 
 
+def run_encode(args: argparse.Namespace) -> dict[str, Any]:
+    return benchmark_encode(args.windows, args.length, args.repeats, args.seed)
+
+
+def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--windows", type=int, default=1000, help="windows of the generated stream (default 1000)")
+    parser.add_argument("--length", type=int, default=50, help="events a window (default 50)")
+
+
 # stage -> (what it measures, adds its arguments, runs and returns its figures)
 STAGES: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., dict[str, Any]]]] = {
     "read": ("raw CASAS text to the events table", add_read_arguments, run_read),
+    "encode": ("a DataFrame of events to the model's tensors", add_encode_arguments, run_encode),
 }
 
 

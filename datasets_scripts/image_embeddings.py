@@ -26,7 +26,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from casita.datasets_scripts.schema import HomeFolder, add_folder_argument, slug
 from casita.files import hash_file, read_json
-from casita.processing.sensor_embeddings import NORMALIZATIONS, SensorEmbeddingTable, normalize
+from casita.processing.sensor_embeddings import NORMALIZATIONS, SensorEmbeddingTable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PIXEL_CELLS = 16  # a side: 16 * 16 * 3 = 768 values, as wide as the base-sized models
@@ -223,20 +223,18 @@ def embed_home(
     paths = [folder.pictures / name for name in index.values()]
     encoder = load_vision_model(vision_model, revision=revision, device=device, dtype=dtype)
     raw = embed_pictures(encoder, paths, batch_size=batch_size, progress=progress)
-    rows, mean = normalize(raw, normalization)
     with Image.open(paths[0]) as first:
         side = first.width
-    table = SensorEmbeddingTable(
-        keys=list(index),
-        embeddings=rows,
+    table = SensorEmbeddingTable.build(
+        list(index),
+        raw,
         home=folder.name,
         vision_model=model_id_of(vision_model),
-        revision=encoder.revision,
         output=encoder.output,
+        normalization=normalization,
+        revision=encoder.revision,
         image_size=side,
         pictures_hash=hash_file(folder.pictures),
-        normalization=normalization,
-        mean=mean,
     )
     table.save(path)
     folder.record(stage, settings, inputs, [path], {"rows": len(index), "width": table.width, "output": table.output})

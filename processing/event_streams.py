@@ -1,15 +1,34 @@
-"""Events as a user has them, DataFrame, Arrow table, tuples or dicts, as sorted columns."""
+"""Events as a user has them, DataFrame, Arrow table, tuples or dicts, as columns of numbers."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+COLUMNS = ("timestamp", "sensor", "state")
+
+
+@dataclass
+class EventColumns:
+    """`N` events in the input's order; texts stand as codes, so that each distinct one is looked at once.
+
+    `t_us` `(N,)` int64 microseconds; `sensor`, `state`, `session` `(N,)` int64 codes; `sensors`, `states` what the
+    codes mean (`sensors[sensor[i]]`).
+    """
+
+    t_us: np.ndarray
+    sensor: np.ndarray
+    state: np.ndarray
+    session: np.ndarray
+    sensors: list[str]
+    states: list[Any]
+
 
 @dataclass
 class EventStream:
-    """Events as columns, sorted by session and time, and their windows.
+    """Events sorted by session and time, and their windows.
 
     `t_us` `(N,)` int64 microseconds; `row` `(N,)` int64 rows of the table; `order` `(N,)` where each event stood in
     the input; `first`, `last` `(B,)` bounds of the windows.
@@ -32,50 +51,56 @@ class EventStream:
         return self.t_us[self.last - 1].astype("datetime64[us]")
 
 
-def event_columns(events: Any) -> tuple[np.ndarray, list[str], list[Any], np.ndarray]:
-    """One stream of any accepted kind as `(N,)` microseconds, sensors, states and session codes."""
-    columns = getattr(events, "column_names", None)  # Arrow
-    if columns is None and hasattr(events, "columns"):  # pandas
-        columns = list(events.columns)
-    if columns is not None:
-        for name in ("timestamp", "sensor", "state"):
-            if name not in columns:
-                raise ValueError(f"events have the columns {list(columns)}; {name!r} is missing.")
-        stamps = events["timestamp"].to_numpy()
-        sensors, states = (_as_list(events[name]) for name in ("sensor", "state"))
-        sessions = _as_list(events["session"]) if "session" in columns else None
+def event_columns(events: Any) -> EventColumns:
+    """One stream of any accepted kind: a table (DataFrame, Arrow, dict of columns), tuples, or dicts an event.
+
+    Raises:
+        ValueError: no events, a column that is missing, an event that is no triple, a timestamp that cannot be read.
+    """
+    names = _column_names(events)
+    if names is not None:
+        for name in COLUMNS:
+            if name not in names:
+                raise ValueError(f"events have the columns {names}; {name!r} is missing.")
+        stamps, sensors, states = (events[name] for name in COLUMNS)
     else:
-        events = list(events) if events is not None else []
-        rows = [[e["timestamp"], e["sensor"], e["state"]] if isinstance(e, Mapping) else e for e in events]
-        for i, row in enumerate(rows):
-            if isinstance(row, str) or not isinstance(row, Sequence) or len(row) != 3:
-                raise ValueError(f"event {i} is {row!r}; expected (timestamp, sensor, state) or a dict of these.")
+        rows = [_triple(i, event) for i, event in enumerate(events if events is not None else [])]
         stamps, sensors, states = ([row[i] for row in rows] for i in range(3))
-        sessions = None
     if not len(sensors):
         raise ValueError("there are no events to encode.")
-    code = np.zeros(len(sensors), dtype=np.int64)
-    if sessions is not None:
-        known: dict[str, int] = {}
-        code = np.array([known.setdefault(session, len(known)) for session in sessions])
-    return _microseconds(stamps), sensors, states, code
+    sensor, known_sensors = encode_column(sensors, "sensor")
+    state, known_states = encode_column(states, "state")
+    session = np.zeros(len(sensor), dtype=np.int64)
+    if names is not None and "session" in names:
+        session, _ = encode_column(events["session"], "session")
+    return EventColumns(_microseconds(stamps), sensor, state, session, known_sensors, known_states)
 
 
-def _microseconds(stamps: Any) -> np.ndarray:
-    """Timestamps of any kind (datetime, ISO text, datetime64, seconds as numbers) as `(N,)` int64 microseconds."""
-    array = np.asarray(stamps)
-    if array.dtype.kind in "iuf":
-        return np.round(array * 1e6).astype(np.int64)
-    if array.dtype.kind == "O" and any(getattr(stamp, "tzinfo", None) is not None for stamp in array):
-        raise ValueError("timestamps carry a time zone; give the home's local time without one (.tz_localize(None)).")
-    try:
-        return array.astype("datetime64[us]").astype(np.int64)
-    except ValueError as error:
-        raise ValueError(f"a timestamp cannot be read ({error}); expected a datetime, ISO text or seconds.") from None
+def window_columns(windows: Sequence[Any]) -> tuple[EventColumns, np.ndarray]:
+    """Many windows, each as `event_columns` takes it, as one: its columns, and `(N,)` the window of each event."""
+    parts = []
+    for i, window in enumerate(windows):
+        try:
+            parts.append(event_columns(window))
+        except ValueError as error:
+            raise ValueError(f"window {i}: {error}") from None
 
+    def shifted(name: str, sizes: list[int]) -> np.ndarray:
+        """Codes of all parts, each part's above those of the parts before it."""
+        above = np.cumsum([0, *sizes[:-1]])
+        return np.concatenate([getattr(part, name) + start for part, start in zip(parts, above, strict=True)])
 
-def _as_list(column: Any) -> list[Any]:
-    return column.to_pylist() if hasattr(column, "to_pylist") else column.tolist()
+    same_sensor, sensors = encode_column([sensor for part in parts for sensor in part.sensors], "sensor")
+    same_state, states = encode_column([state for part in parts for state in part.states], "state")
+    columns = EventColumns(
+        np.concatenate([part.t_us for part in parts]),
+        same_sensor[shifted("sensor", [len(part.sensors) for part in parts])],
+        same_state[shifted("state", [len(part.states) for part in parts])],
+        shifted("session", [int(part.session.max()) + 1 for part in parts]),  # so sorting by session keeps windows
+        sensors,
+        states,
+    )
+    return columns, np.repeat(np.arange(len(parts)), [len(part.t_us) for part in parts])
 
 
 def is_many(events: Any) -> bool:
@@ -83,16 +108,76 @@ def is_many(events: Any) -> bool:
     if not isinstance(events, Sequence) or isinstance(events, str) or not len(events):
         return False
     first = events[0]
-    if isinstance(first, (Mapping, str)):
+    if isinstance(first, str) or (isinstance(first, Mapping) and not _is_columns(first)):
         return False
-    if hasattr(first, "columns") or hasattr(first, "column_names"):
+    if _column_names(first) is not None:
         return True
     return isinstance(first, Sequence) and (not len(first) or isinstance(first[0], (Mapping, list, tuple)))
 
 
-def concatenate_streams(streams: Sequence[EventStream]) -> EventStream:
-    """Many streams of one window each as one stream of many windows."""
-    last = np.cumsum([len(stream.row) for stream in streams])
-    first = np.concatenate([[0], last[:-1]])
-    t_us, row, order = (np.concatenate([getattr(s, name) for s in streams]) for name in ("t_us", "row", "order"))
-    return EventStream(t_us, row, order, first, last)
+def encode_column(column: Any, name: str) -> tuple[np.ndarray, list[Any]]:
+    """A column of texts (or readings) as `(N,)` int64 codes and what they mean; a missing value is a `ValueError`."""
+    distinct: list[Any]
+    if hasattr(column, "dictionary_encode"):  # Arrow
+        encoded = (column.combine_chunks() if hasattr(column, "combine_chunks") else column).dictionary_encode()
+        code = np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
+        distinct = encoded.dictionary.to_pylist()
+    elif hasattr(column, "factorize") and column.dtype != object:  # pandas; it would take True and 1 for one object
+        code, distinct = column.factorize()
+        code, distinct = code.astype(np.int64), list(distinct)
+    else:
+        known: dict[str, int] = {}
+        # x != x: NaN, which stands for a missing text in DataFrames
+        texts = (None if x is None or x != x else str(x) for x in column)
+        code = np.array([-1 if x is None else known.setdefault(x, len(known)) for x in texts], dtype=np.int64)
+        distinct = list(known)
+    if (code < 0).any():
+        raise ValueError(f"event {int((code < 0).argmax())} has no {name}. Leave such events out.")
+    return code, distinct
+
+
+def _column_names(events: Any) -> list[str] | None:
+    """The columns of a table of any kind; None for a list of events."""
+    if isinstance(events, Mapping):
+        return list(events)
+    names = getattr(events, "column_names", None)  # Arrow, datasets
+    names = getattr(events, "columns", None) if names is None else names  # pandas, polars
+    return None if names is None else list(names)
+
+
+def _is_columns(events: Mapping[str, Any]) -> bool:
+    """Whether a dict holds columns rather than one event."""
+    stamps = events.get("timestamp")
+    return hasattr(stamps, "__len__") and not isinstance(stamps, str)
+
+
+def _triple(i: int, event: Any) -> Sequence[Any]:
+    if isinstance(event, (tuple, list)) and len(event) == len(COLUMNS):
+        return event
+    if isinstance(event, Mapping) and all(name in event for name in COLUMNS):
+        return [event[name] for name in COLUMNS]
+    raise ValueError(f"event {i} is {event!r}; expected (timestamp, sensor, state) or a dict of these.")
+
+
+def _microseconds(stamps: Any) -> np.ndarray:
+    """Timestamps of any kind (datetime, ISO text, datetime64, seconds as numbers) as `(N,)` int64 microseconds."""
+    array = np.asarray(stamps)
+    if array.dtype.kind == "O" and isinstance(array[0], (int, float)):
+        array = array.astype(np.float64)
+    zoned = getattr(getattr(stamps, "type", None), "tz", None)  # Arrow's, which NumPy would drop in silence
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy only warns when it turns another zone's time into UTC
+            times = array if zoned or array.dtype.kind in "iuf" else array.astype("datetime64[us]")
+    except (ValueError, TypeError, Warning) as error:
+        zoned = any(getattr(stamp, "tzinfo", None) is not None for stamp in array) or "timezone" in str(error)
+        times = np.array([np.nan if stamp != stamp else 0 for stamp in array])  # NaN and NaT differ from themselves
+        if not zoned and not np.isnan(times).any():
+            raise ValueError(
+                f"a timestamp cannot be read ({error}); expected a datetime, ISO text or seconds."
+            ) from None
+    if zoned:
+        raise ValueError("timestamps carry a time zone; give the home's local time without one (.tz_localize(None)).")
+    if (missing := ~np.isfinite(times)).any():
+        raise ValueError(f"event {int(missing.argmax())} has no timestamp. Leave such events out.")
+    return (times if times.dtype.kind == "M" else np.round(times * 1e6)).astype(np.int64)

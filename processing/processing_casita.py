@@ -1,6 +1,6 @@
 """Events to tensors: the processor that stands beside every Casita model."""
 
-import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,13 +8,11 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
-from .event_streams import EventStream, concatenate_streams, event_columns, is_many
-from .event_windows import cut_fixed_length, level_of, run_starts, window_index
+from .event_streams import EventStream, event_columns, is_many, window_columns
+from .event_windows import cut_fixed_length, run_starts, window_index
+from .home_layouts import home_facts
 from .sensor_embeddings import SensorEmbeddingTable
-from .sensor_states import normalize_state
-
-PAD, UNK, MASK = 0, 1, 2
-NUM_RESERVED_ROWS = 3  # the same number as in the model's configuration; a test holds them together
+from .sensor_vocabulary import NUM_RESERVED_ROWS, PAD, SensorVocabulary
 
 
 class CasitaProcessorKwargs(ProcessingKwargs, total=False):
@@ -23,7 +21,8 @@ class CasitaProcessorKwargs(ProcessingKwargs, total=False):
     cut: cut a stream into windows of the processor's `length` (default); False keeps it as one window.
     unknown: what to do with a sensor or state that the vocabulary lacks: "error" (default), "skip" the event, or
         "unk": give it the row for the unknown.
-    return_windows: add `windows` `(B, 2)`: first event and one past the last, counted in the sorted stream.
+    return_windows: add which window came from which events: `windows` `(B, 2)`, first event and one past the last,
+        counted in the sorted stream; and `events` `(B, L)`, where each event stood in the input, -1 for padding.
     """
 
     cut: bool
@@ -36,13 +35,16 @@ class CasitaProcessor(ProcessorMixin):
 
     Args:
         vocab: the keys `"M001_ON"` in the order of the table's rows; row 3 is the first one's.
-        home: the home's name.
+        home: the home whose events are read when a call names none.
+        homes: names of the homes, where the vocabulary holds several: its keys, and the sensors in `coordinates`,
+            `rooms` and `levels`, then carry the home's name, `"milan/M001_ON"`.
         coordinates: sensor -> [x, y] in [0, 1], the fraction of the plan's width and height.
         rooms: sensor -> room.
         levels: numeric sensor -> [low, high], the bounds by which a reading becomes LOW, NORMAL or HIGH.
         length, overlap, max_gap_min: how a stream is cut into windows: events, share, minutes of silence that end one.
         use_time_deltas, use_coordinates, use_timestamps: which optional tensors the model reads.
         text_model: the sentence model that the texts of this model must go through.
+        text_prompt_name: which of the sentence model's prompts stands before each text; None: its own default.
         label_prompts: activity -> sentences that describe it, for zero-shot answers.
         vision_model: the model that embedded the pictures.
     """
@@ -54,6 +56,7 @@ class CasitaProcessor(ProcessorMixin):
         self,
         vocab: Sequence[str] | None = None,
         home: str | None = None,
+        homes: Sequence[str] | None = None,
         coordinates: Mapping[str, Sequence[float]] | None = None,
         rooms: Mapping[str, str] | None = None,
         levels: Mapping[str, Sequence[float]] | None = None,
@@ -66,10 +69,12 @@ class CasitaProcessor(ProcessorMixin):
         text_model: str | None = None,
         label_prompts: Mapping[str, Sequence[str]] | None = None,
         vision_model: str | None = None,
+        text_prompt_name: str | None = None,
         **kwargs,
     ):
         self.vocab = list(vocab or [])
         self.home = home
+        self.homes = list(homes or [])
         self.coordinates = {sensor: list(xy) for sensor, xy in (coordinates or {}).items()}
         self.rooms = dict(rooms or {})
         self.levels = {sensor: list(bounds) for sensor, bounds in (levels or {}).items()}
@@ -80,12 +85,16 @@ class CasitaProcessor(ProcessorMixin):
         self.use_coordinates = use_coordinates
         self.use_timestamps = use_timestamps
         self.text_model = text_model
+        self.text_prompt_name = text_prompt_name
         self.label_prompts = {label: list(prompts) for label, prompts in (label_prompts or {}).items()}
         self.vision_model = vision_model
         super().__init__(**kwargs)
-        if len(set(self.vocab)) != len(self.vocab):
-            raise ValueError("vocab holds a key twice; each sensor state has one row.")
-        self._row = {key: NUM_RESERVED_ROWS + i for i, key in enumerate(self.vocab)}
+        SensorVocabulary(self.vocab, self.levels, self.homes)  # refuses a key twice
+
+    @property
+    def _vocabulary(self) -> SensorVocabulary:
+        """The lookup by today's attributes: they may be set at any time, and this costs microseconds."""
+        return SensorVocabulary(self.vocab, self.levels, self.homes)
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds: the arguments of `__init__`."""
@@ -100,13 +109,16 @@ class CasitaProcessor(ProcessorMixin):
         }
         return ["input_ids", "attention_mask", *(name for name, used in optional.items() if used)]
 
-    def __call__(self, events: Any = None, **kwargs: Unpack[CasitaProcessorKwargs]) -> BatchFeature:
+    def __call__(
+        self, events: Any = None, home: str | None = None, **kwargs: Unpack[CasitaProcessorKwargs]
+    ) -> BatchFeature:
         """Encode one stream, or many windows.
 
         Args:
-            events: one stream, as a DataFrame or Arrow table with columns `timestamp`, `sensor`, `state` (and
+            events: one stream, as a DataFrame, Arrow table or dict of columns `timestamp`, `sensor`, `state` (and
                 `session`, which windows do not cross), or a list of `(timestamp, sensor, state)` or of such dicts;
                 it is cut into windows. Or a list of such streams: each is one window, as it is.
+            home: whose events these are; needed where the processor holds several homes and has no `home` of its own.
             return_tensors: "pt" or "np" (default).
 
         Returns:
@@ -114,37 +126,39 @@ class CasitaProcessor(ProcessorMixin):
             since the previous event, `coordinates` `(B, L, 2)`, `timestamps` `(B, L)` seconds since the first event.
 
         Raises:
-            ValueError: no events, a column that is missing, or a sensor or state that the vocabulary lacks.
+            ValueError: no events, a column that is missing, or a home, sensor or state that the vocabulary lacks.
         """
         merged: dict[str, Any] = self._merge_kwargs(**kwargs)
-        text_kwargs, unknown = merged["text_kwargs"], merged.get("unknown", "error")
-        if is_many(events):
-            streams = [self.stream(window, cut=False, unknown=unknown) for window in events]
-            for i, stream in enumerate(streams):
-                if not len(stream.row):
-                    raise ValueError(f"window {i} has no events left. Leave it out.")
-            stream = concatenate_streams(streams)
-        else:
-            stream = self.stream(events, cut=merged.get("cut", True), unknown=unknown)
-        data: dict[str, Any] = self.tensors(
-            stream,
-            pad_to=text_kwargs.get("max_length") if text_kwargs.get("padding") == "max_length" else None,
-            side=text_kwargs.get("padding_side") or "right",
-        )
+        text_kwargs = merged["text_kwargs"]
+        stream = self.stream(events, merged.get("cut", True), merged.get("unknown", "error"), home)
+        if not len(stream.row):
+            raise ValueError("no event is left: the vocabulary knows none of them. Is this the home's own table?")
+        pad_to = text_kwargs.get("max_length") if text_kwargs.get("padding") == "max_length" else None
+        index, mask = _slots(stream, pad_to, text_kwargs.get("padding_side") or "right")
+        data: dict[str, Any] = self._tensors(stream, index, mask)
         if merged.get("return_windows"):
             data["windows"] = np.stack([stream.first, stream.last], axis=1)
+            data["events"] = np.where(mask, stream.order[index], -1)
         return BatchFeature(data, tensor_type=text_kwargs.get("return_tensors") or "np")
 
-    def stream(self, events: Any, cut: bool = True, unknown: str = "error") -> EventStream:
-        """Sort one stream, look its sensors up, and cut it into windows (`cut=False`: one window)."""
-        if unknown not in ("error", "skip", "unk"):
-            raise ValueError(f'unknown={unknown!r} is none of "error", "skip", "unk".')
-        t_us, sensors, states, session = event_columns(events)
-        row = self._rows(sensors, states, unknown)
-        order = np.lexsort((t_us, session))
+    def stream(self, events: Any, cut: bool = True, unknown: str = "error", home: str | None = None) -> EventStream:
+        """Sort events, look their rows up, and cut them into windows; many windows stay as they are.
+
+        The arguments are those of a call.
+        """
+        home = self._home(home)
+        many = is_many(events)
+        columns, window = window_columns(events) if many else (event_columns(events), None)
+        row = self._vocabulary.rows(columns, home, unknown)
+        order = np.lexsort((columns.t_us, columns.session))
         order = order[row[order] >= 0]
-        t_us, row, session = t_us[order], row[order], session[order]
-        if cut:
+        t_us, row, session = columns.t_us[order], row[order], columns.session[order]
+        if window is not None:
+            last = np.cumsum(np.bincount(window[order], minlength=len(events)))
+            first = np.concatenate([[0], last[:-1]])
+            if (empty := first == last).any():
+                raise ValueError(f"window {int(empty.argmax())} has no events left. Leave it out.")
+        elif cut:
             gap_s = None if self.max_gap_min is None else self.max_gap_min * 60
             starts = run_starts(t_us, session, max_gap_s=gap_s)
             first, last = cut_fixed_length(starts, len(row), length=self.length, overlap=self.overlap)
@@ -152,44 +166,77 @@ class CasitaProcessor(ProcessorMixin):
             first, last = np.zeros(1, dtype=np.int64), np.full(1, len(row))
         return EventStream(t_us, row, order, first, last)
 
-    def tensors(self, stream: EventStream, pad_to: int | None = None, side: str = "right") -> dict[str, np.ndarray]:
-        """The model's inputs for all windows of `stream`; `pad_to` events at least, padding on `side`."""
-        index, mask = window_index(stream.first, stream.last)
-        if (extra := (pad_to or 0) - mask.shape[1]) > 0:
-            index, mask = np.pad(index, ((0, 0), (0, extra)), mode="edge"), np.pad(mask, ((0, 0), (0, extra)))
-        if side == "left":
-            shift = (np.arange(mask.shape[1])[None, :] - (mask.shape[1] - mask.sum(axis=1))[:, None]) % mask.shape[1]
-            index, mask = np.take_along_axis(index, shift, axis=1), np.take_along_axis(mask, shift, axis=1)
-        seconds = (stream.t_us[index] - stream.t_us[stream.first][:, None]) / 1e6
-        return self._features(np.where(mask, stream.row[index], PAD), mask, np.where(mask, seconds, 0.0))
+    def tensors(self, stream: EventStream) -> dict[str, np.ndarray]:
+        """The model's inputs for all windows of `stream`, padded on the right to the longest."""
+        return self._tensors(stream, *_slots(stream))
 
-    def encode_windows(self, sensor_keys: Any, seconds: Any) -> dict[str, np.ndarray]:
+    def encode_windows(self, sensor_keys: Any, seconds: Any, home: str | None = None) -> dict[str, np.ndarray]:
         """The model's inputs for windows that are cut already: the list columns `sensor_keys` and `seconds` of a
         windows table (Arrow, or lists of lists), padded on the right to the longest."""
         keys, lengths = _flatten(sensor_keys)
         flat_s, _ = _flatten(seconds)
-        row = self._key_rows(keys)
+        row = self._vocabulary.key_rows(keys, self._home(home))
         last = np.cumsum(lengths)
         index, mask = window_index(last - lengths, last)
         flat_s = np.asarray(flat_s, dtype=np.float64)
         return self._features(np.where(mask, row[index], PAD), mask, np.where(mask, flat_s[index], 0.0))
 
     def decode(self, ids: Any) -> list[list[dict[str, Any]]]:
-        """Rows `(B, L)` back to events: `{"sensor", "state", "room"}`; padding left out, None for reserved rows."""
+        """Rows `(B, L)` back to events: `{"home", "sensor", "state", "room"}`; padding left out, None for reserved
+        rows."""
         return [[self._event(int(i)) for i in row if i != PAD] for row in np.atleast_2d(np.asarray(ids))]
 
-    def set_home(self, table: SensorEmbeddingTable, layout: Mapping[str, Any] | None = None) -> None:
-        """Move to another home: the vocabulary of its table and, from its layout, places and rooms.
+    def set_home(
+        self,
+        model: Any,
+        table: SensorEmbeddingTable | str | os.PathLike,
+        layout: Mapping[str, Any] | str | os.PathLike | None = None,
+        levels: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Move model and processor into another home: no training, no weight changes. Both move, or neither does.
 
-        The model's side of the same step is `model.set_sensor_embeddings(table)`.
+        Args:
+            model: any Casita model that reads image embeddings.
+            table: the home's embeddings by the model's own vision model: a table, or what `SensorEmbeddingTable.load`
+                takes (a file, a model directory, a Hub id).
+            layout: the home's layout or its JSON file: gives places and rooms; needed with `use_coordinates`.
+            levels: numeric sensor -> (low, high); without it, readings of numeric sensors are unknown states.
+
+        With a table of several homes (`SensorEmbeddingTable.concatenate`), `layout` and `levels` map the name of each
+        home to its own, and calls say `home=`.
+
+        Raises:
+            FileNotFoundError, ValueError: the table is not of the kind that the model was trained on, or layout or
+                levels do not fit it. Nothing has changed then.
         """
-        self.vocab, self.home = list(table.keys), table.home
-        self._row = {key: NUM_RESERVED_ROWS + i for i, key in enumerate(self.vocab)}
-        self.coordinates, self.rooms = {}, {}
-        for sensor, told in (layout or {}).get("sensors", {}).items():
-            width, height = layout["size"]  # type: ignore[index]
-            self.coordinates[sensor] = [told["x"] / width, told["y"] / height]
-            self.rooms[sensor] = told["room"]
+        if isinstance(table, (str, os.PathLike)):
+            table = SensorEmbeddingTable.load(table)
+        vocabulary = SensorVocabulary(table.keys, {}, table.homes)
+        facts = home_facts(vocabulary, layout, levels)
+        lost = [sensor for sensor in vocabulary.sensors() if sensor not in facts["coordinates"]]
+        if self.use_coordinates and lost:
+            raise ValueError(f"the model reads coordinates: give the layout of the home with sensor {lost[0]!r}.")
+        model.set_sensor_embeddings(table)  # refuses before it changes anything; from here on nothing can fail
+        self.vocab, self.homes = list(table.keys), list(table.homes)
+        self.home = None if table.homes else table.home
+        self.coordinates, self.rooms, self.levels = (facts[name] for name in ("coordinates", "rooms", "levels"))
+        self.vision_model = table.vision_model
+
+    def _home(self, home: str | None) -> str | None:
+        """The home whose events a call reads."""
+        chosen = self.home if home is None else home
+        known: list[str | None] = [*self.homes] or [self.home]
+        if chosen in known:
+            return chosen
+        if chosen is None:
+            raise ValueError(f"the processor holds several homes: say whose events these are, home={self.homes[0]!r}.")
+        told = ", ".join(map(repr, known))
+        raise ValueError(f"home={chosen!r} is unknown; known: {told}. Move there: processor.set_home(model, table).")
+
+    def _tensors(self, stream: EventStream, index: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """`(B, L)` events of the stream and their mask to what the model's forward takes."""
+        seconds = (stream.t_us[index] - stream.t_us[stream.first][:, None]) / 1e6
+        return self._features(np.where(mask, stream.row[index], PAD), mask, np.where(mask, seconds, 0.0))
 
     def _features(self, ids: np.ndarray, mask: np.ndarray, seconds: np.ndarray) -> dict[str, np.ndarray]:
         """`(B, L)` rows, mask and seconds since the window's start to what the model's forward takes."""
@@ -207,78 +254,30 @@ class CasitaProcessor(ProcessorMixin):
     def _places(self) -> np.ndarray:
         """`(V, 2)` coordinates of each row's sensor, the middle of the plan for the reserved rows."""
         places = np.full((NUM_RESERVED_ROWS + len(self.vocab), 2), 0.5, dtype=np.float32)
-        for key, row in self._row.items():
-            sensor = key.rsplit("_", 1)[0]
+        for row, key in enumerate(self.vocab, start=NUM_RESERVED_ROWS):
+            sensor = key.rpartition("_")[0]
             if sensor not in self.coordinates:
-                raise ValueError(
-                    f"sensor {sensor!r} of home {self.home!r} has no coordinates, but the model reads them."
-                )
+                raise ValueError(f"sensor {sensor!r} has no coordinates, but the model reads them. Give the layout.")
             places[row] = self.coordinates[sensor]
         return places
 
-    def _rows(self, sensors: Sequence[str], states: Sequence[Any], unknown: str) -> np.ndarray:
-        """`(N,)` row of each event; -1 marks one to be skipped."""
-        missing: dict[str, str] = {}
-        skip = {"skip": -1, "unk": UNK, "error": -1}[unknown]
-
-        class Rows(dict):
-            def __missing__(rows, pair):  # `self` is the processor
-                key = self._key(*pair)
-                row = self._row.get(key)
-                if row is None:
-                    missing[key] = pair[0]
-                    row = skip
-                rows[pair] = row
-                return row
-
-        lookup = Rows()  # one look at each distinct pair; the list comprehension does the rest at C speed
-        rows = np.array([lookup[pair] for pair in zip(sensors, states, strict=True)], dtype=np.int64)
-        if missing and unknown == "error":
-            raise ValueError(self._unknown_message(missing))
-        return rows
-
-    def _key(self, sensor: str, state: Any) -> str:
-        text = normalize_state(str(state))
-        if sensor in self.levels:
-            try:
-                text = str(level_of(np.asarray(float(text)), *self.levels[sensor]))
-            except ValueError:
-                raise ValueError(f"sensor {sensor!r} gives numbers, but here it gave {state!r}.") from None
-        return f"{sensor}_{text}"
-
-    def _key_rows(self, keys: Any) -> np.ndarray:
-        """`(N,)` rows of `(N,)` keys (Arrow strings or a list); all must be known."""
-        if hasattr(keys, "dictionary_encode"):
-            encoded = keys.dictionary_encode()
-            distinct, code = encoded.dictionary.to_pylist(), np.asarray(encoded.indices)
-        else:
-            distinct, code = np.unique(np.asarray(keys, dtype=object).astype(str), return_inverse=True)
-        missing = {str(key): str(key).rsplit("_", 1)[0] for key in distinct if key not in self._row}
-        if missing:
-            raise ValueError(self._unknown_message(missing))
-        return np.array([self._row[key] for key in distinct], dtype=np.int64)[code]
-
-    def _unknown_message(self, missing: Mapping[str, str]) -> str:
-        """One line for keys that the vocabulary lacks: which, what is near, and the ways out."""
-        key, sensor = next(iter(missing.items()))
-        states = [known.rsplit("_", 1)[1] for known in self.vocab if known.rsplit("_", 1)[0] == sensor]
-        if states:
-            what = f"state {key[len(sensor) + 1 :]!r} of sensor {sensor!r} is unknown; its states: {', '.join(states)}"
-        else:
-            known_sensors = list(dict.fromkeys(known.rsplit("_", 1)[0] for known in self.vocab))
-            near = difflib.get_close_matches(sensor, known_sensors, n=3, cutoff=0.4) or known_sensors[:3]
-            what = f"sensor {sensor!r} is unknown; nearest in name: {', '.join(near)}"
-        more = f" ({len(missing) - 1} more such keys)" if len(missing) > 1 else ""
-        return (
-            f"home {self.home!r}: {what}{more}. Give the home's own table, or pass "
-            'unknown="skip" to leave such events out, or unknown="unk" to read them as unknown.'
-        )
-
     def _event(self, row: int) -> dict[str, Any]:
         if not NUM_RESERVED_ROWS <= row < NUM_RESERVED_ROWS + len(self.vocab):
-            return {"sensor": None, "state": None, "room": None}
-        sensor, state = self.vocab[row - NUM_RESERVED_ROWS].rsplit("_", 1)
-        return {"sensor": sensor, "state": state, "room": self.rooms.get(sensor)}
+            return {"home": None, "sensor": None, "state": None, "room": None}
+        sensor, _, state = self.vocab[row - NUM_RESERVED_ROWS].rpartition("_")
+        home, _, name = sensor.partition("/") if self.homes else (self.home, "", sensor)
+        return {"home": home, "sensor": name, "state": state, "room": self.rooms.get(sensor)}
+
+
+def _slots(stream: EventStream, pad_to: int | None = None, side: str = "right") -> tuple[np.ndarray, np.ndarray]:
+    """`(B, L)` index of each slot's event and int64 mask; at least `pad_to` slots, padding on `side`."""
+    index, mask = window_index(stream.first, stream.last)
+    if (extra := (pad_to or 0) - mask.shape[1]) > 0:
+        index, mask = np.pad(index, ((0, 0), (0, extra)), mode="edge"), np.pad(mask, ((0, 0), (0, extra)))
+    if side == "left":
+        shift = (np.arange(mask.shape[1])[None, :] - (mask.shape[1] - mask.sum(axis=1))[:, None]) % mask.shape[1]
+        index, mask = np.take_along_axis(index, shift, axis=1), np.take_along_axis(mask, shift, axis=1)
+    return index, mask
 
 
 def _flatten(column: Any) -> tuple[Any, np.ndarray]:

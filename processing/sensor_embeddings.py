@@ -1,27 +1,21 @@
 """The frozen table: one vector for each sensor state, with all that one must know to make another row of it.
 
-The table is data, not weights: swap it and the same checkpoint reads another home. On disk it is a safetensors file,
-the vectors as tensor `embeddings`, the rest as strings in the header; the older NPZ form is read and written too.
-Nothing here unpickles.
+The table is data, not weights: swap it and the same checkpoint reads another home.
 """
 
 import difflib
-import json
 import os
-import zipfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+
+from .table_files import FILE_NAME, find_table, read_table, write_table
 
 NORMALIZATIONS = ("none", "l2", "center")
-FORMAT_VERSION = "1.0"
-_HEADER = ("keys", "home", "vision_model", "revision", "output", "image_size", "pictures_hash", "normalization")
+KIND = ("width", "vision_model", "revision", "output", "image_size", "normalization")  # what rows must share
 
 
 @dataclass(eq=False)
@@ -38,7 +32,9 @@ class SensorEmbeddingTable:
         image_size: side of the pictures in pixels.
         pictures_hash: of the folder of pictures.
         normalization: `"none"`; `"l2"`: unit rows; `"center"`: `mean` subtracted, then unit rows.
-        mean: `(D,)` float32, the home's mean vector, with `"center"` only.
+        mean: `(D,)` float32, the home's mean vector, with `"center"` only; `(H, D)` with several homes.
+        homes: names of the H homes whose tables were put together (`concatenate`): keys then read `"milan/M001_ON"`.
+            Empty: one home.
 
     Raises:
         ValueError: when these do not fit together.
@@ -54,6 +50,7 @@ class SensorEmbeddingTable:
     pictures_hash: str
     normalization: str
     mean: np.ndarray | None = None
+    homes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = [str(key) for key in self.keys]
@@ -77,8 +74,11 @@ class SensorEmbeddingTable:
         if (self.normalization == "center") != (self.mean is not None):
             told = "missing" if self.mean is None else "there"
             raise ValueError(f"the mean vector is {told} with normalization={self.normalization!r}: 'center' has one.")
-        if self.mean is not None and self.mean.shape != shape[1:]:
-            raise ValueError(f"the mean has shape {self.mean.shape}, rows have {shape[1:]}: expected the same.")
+        expected = (len(self.homes), shape[1]) if self.homes else shape[1:]
+        if self.mean is not None and self.mean.shape != expected:
+            raise ValueError(f"the mean has shape {self.mean.shape}, expected {expected}: one vector a home.")
+        if lost := [key for key in self.keys if self.homes and key.partition("/")[0] not in self.homes]:
+            raise ValueError(f"key {lost[0]!r} is of none of the homes {', '.join(self.homes)}: expected home/key.")
 
     @property
     def width(self) -> int:
@@ -96,105 +96,134 @@ class SensorEmbeddingTable:
             )
         return replace(self, keys=list(keys), embeddings=self.embeddings[[row_of[key] for key in keys]])
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the table, whole or not at all: `.safetensors`, or `.npz` for the older form."""
-        path = Path(path)
-        _suffix(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-        try:
-            self._write(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _write(self, path: Path) -> None:
-        header = {
-            "format_version": FORMAT_VERSION,
-            "keys": json.dumps(self.keys, ensure_ascii=False),
-            "home": self.home,
-            "vision_model": self.vision_model,
-            "revision": self.revision or "",
-            "output": self.output,
-            "image_size": str(self.image_size),
-            "pictures_hash": self.pictures_hash,
-            "normalization": self.normalization,
-        }
-        tensors = {"embeddings": np.ascontiguousarray(self.embeddings)}
-        if self.mean is not None:
-            tensors["mean"] = np.ascontiguousarray(self.mean, dtype=np.float32)
-        if path.suffix == ".safetensors":
-            save_file(tensors, path, metadata=header)
-            return
-        pairs = [key.rpartition("_")[::2] for key in self.keys]
-        older = {
-            "image_keys": np.array(self.keys),
-            "sensor_ids": np.array([sensor for sensor, _ in pairs]),
-            "states": np.array([state for _, state in pairs]),
-            "embedding_dim": np.array(self.width),
-            "model_name": np.array(self.vision_model),
-        }
-        told = {name: np.array(text) for name, text in header.items() if name != "keys"}
-        arrays: dict[str, Any] = {**tensors, **older, **told}
-        np.savez(path, **arrays)
+    @classmethod
+    def build(
+        cls,
+        keys: Sequence[str],
+        vectors: np.ndarray,
+        *,
+        home: str,
+        vision_model: str,
+        output: str,
+        normalization: str = "center",
+        revision: str | None = None,
+        image_size: int = 0,
+        pictures_hash: str = "",
+    ) -> "SensorEmbeddingTable":
+        """A table from `(N, D)` raw vectors as the vision model gave them; they are normalised here."""
+        rows, mean = normalize(vectors, normalization)
+        return cls(
+            list(keys), rows, home, vision_model, revision, output, image_size, pictures_hash, normalization, mean
+        )
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "SensorEmbeddingTable":
-        """Read a table written by `save`, or an older NPZ file that holds `embeddings` and `image_keys` only.
+    def concatenate(cls, tables: Sequence["SensorEmbeddingTable"]) -> "SensorEmbeddingTable":
+        """The tables of several homes as one, whose keys carry the home's name: `"milan/M001_ON"`.
 
         Raises:
-            FileNotFoundError: no such file.
+            ValueError: a home twice, a name with "/", or rows of another kind; the difference is spelled out.
+        """
+        parts = [part for table in tables for part in table.split()]
+        names = [part.home for part in parts]
+        if not parts or len(set(names)) < len(names) or any("/" in name or not name for name in names):
+            raise ValueError(f"homes {names}: expected at least one, each with a name of its own and no '/' in it.")
+        for part in parts[1:]:
+            if told := list(_differences(parts[0], part, KIND)):
+                raise ValueError(
+                    f"the tables of {names[0]!r} and {part.home!r} do not fit together: {'; '.join(told)}. Draw and "
+                    "embed both homes' pictures in the same way."
+                )
+        means = [part.mean for part in parts if part.mean is not None]
+        return replace(
+            parts[0],
+            keys=[f"{part.home}/{key}" for part in parts for key in part.keys],
+            embeddings=np.concatenate([part.embeddings for part in parts]),
+            home="+".join(names),
+            pictures_hash=" ".join(part.pictures_hash for part in parts),
+            mean=np.stack(means) if means else None,
+            homes=names,
+        )
+
+    def split(self) -> "list[SensorEmbeddingTable]":
+        """The table of each home that has rows, as it was before `concatenate`; of one home, the table itself."""
+        if not self.homes:
+            return [self]
+        tables = []
+        for i, (home, pictures_hash) in enumerate(zip(self.homes, self.pictures_hash.split(" "), strict=True)):
+            rows = [row for row, key in enumerate(self.keys) if key.partition("/")[0] == home]
+            if rows:
+                table = replace(
+                    self,
+                    keys=[self.keys[row].partition("/")[2] for row in rows],
+                    home=home,
+                    homes=[],
+                    embeddings=self.embeddings[rows],
+                    mean=None if self.mean is None else self.mean[i],
+                    pictures_hash=pictures_hash,
+                )
+                tables.append(table)
+        return tables
+
+    def compare(self, other: "SensorEmbeddingTable") -> list[str]:
+        """What differs between this table and another, a line each; no lines for equal tables."""
+        told = list(_differences(self, other, (*KIND, "home", "pictures_hash")))
+        mine, theirs = ({key: row for row, key in enumerate(table.keys)} for table in (self, other))
+        for which, keys in (("first", mine.keys() - theirs.keys()), ("second", theirs.keys() - mine.keys())):
+            if keys:
+                few = ", ".join(sorted(keys)[:5])
+                told.append(f"{len(keys)} keys only in the {which}: {few}{', ...' if len(keys) > 5 else ''}")
+        shared = [key for key in self.keys if key in theirs]
+        if shared != [key for key in other.keys if key in mine]:
+            told.append(f"the {len(shared)} shared keys stand in another order")
+        if shared and self.width == other.width:
+            told += _cosines(shared, self.select(shared).embeddings, other.select(shared).embeddings)
+        return told
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the table, whole or not at all: `.safetensors`, or `.npz` for the older form; into a model directory
+        as `sensor_embeddings.safetensors`. Equal tables give equal bytes."""
+        path = Path(path)
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        write_table(path / FILE_NAME if path.is_dir() else path, told)
+
+    @classmethod
+    def load(cls, source: str | os.PathLike, revision: str | None = None) -> "SensorEmbeddingTable":
+        """Read a table.
+
+        Args:
+            source: a file written by `save`, an older NPZ file (`embeddings` and `image_keys` suffice), a model
+                directory, or the id of a Hub repository.
+            revision: branch, tag or commit of the repository.
+
+        Raises:
+            FileNotFoundError: no such file, folder or repository.
             ValueError: another format, missing metadata, NaN, a key twice, pickled objects; the file is named.
         """
-        path = Path(path)
-        suffix = _suffix(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such embedding table. Make one: casita embed-images.")
+        path = find_table(source, revision)
+        told = read_table(path)
         try:
-            return _read_safetensors(path) if suffix == ".safetensors" else _read_npz(path)
-        except (ValueError, KeyError, SafetensorError, zipfile.BadZipFile, EOFError) as error:
+            return cls(**told)
+        except ValueError as error:
             raise ValueError(f"{path}: no sound embedding table: {error}") from None
 
 
-def _read_safetensors(path: Path) -> SensorEmbeddingTable:
-    with safe_open(path, framework="numpy") as file:
-        header = file.metadata() or {}
-        names = set(file.keys())
-        if missing := [name for name in _HEADER if name not in header] + sorted({"embeddings"} - names):
-            raise ValueError(f"it lacks {', '.join(missing)}. Write it with SensorEmbeddingTable.save.")
-        embeddings = file.get_tensor("embeddings")
-        mean = file.get_tensor("mean") if "mean" in names else None
-    return _from_header(header, json.loads(header["keys"]), embeddings, mean)
+def _differences(one: SensorEmbeddingTable, other: SensorEmbeddingTable, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        first, second = getattr(one, name), getattr(other, name)
+        if first != second:
+            yield f"{name}: {first or 'not told'}, {second or 'not told'}"
 
 
-def _read_npz(path: Path) -> SensorEmbeddingTable:
-    with np.load(path, allow_pickle=False) as file:
-        if missing := sorted({"embeddings", "image_keys"} - set(file.files)):
-            raise ValueError(f"it lacks {', '.join(missing)}; found: {', '.join(file.files)}.")
-        header = {name: str(file[name]) for name in (*_HEADER, "model_name") if name in file.files}
-        keys = file["image_keys"].tolist()  # this line and the next raise on pickled objects
-        embeddings = file["embeddings"].astype(np.float32)
-        mean = file["mean"] if "mean" in file.files else None
-    unit = np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
-    header.setdefault("vision_model", header.get("model_name", ""))
-    header.setdefault("normalization", "l2" if unit else "none")
-    return _from_header(header, keys, embeddings, mean)
-
-
-def _from_header(
-    header: dict[str, str], keys: list[str], embeddings: np.ndarray, mean: np.ndarray | None
-) -> SensorEmbeddingTable:
-    return SensorEmbeddingTable(
-        keys=keys,
-        embeddings=embeddings,
-        home=header.get("home", ""),
-        vision_model=header["vision_model"],
-        revision=header.get("revision") or None,
-        output=header.get("output", ""),
-        image_size=int(header.get("image_size", 0)),
-        pictures_hash=header.get("pictures_hash", ""),
-        normalization=header["normalization"],
-        mean=mean,
+def _cosines(keys: Sequence[str], one: np.ndarray, other: np.ndarray) -> Iterator[str]:
+    """How far the same keys' vectors `(N, D)` lie apart, where they do."""
+    if np.array_equal(one, other):
+        return
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosine = (one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    low = int(cosine.argmin())
+    yield (
+        f"cosine of the {len(keys)} shared keys: mean {cosine.mean():.4f}, lowest {cosine[low]:.4f} ({keys[low]}), "
+        f"highest {cosine.max():.4f}"
     )
 
 
@@ -222,9 +251,3 @@ def normalize(
             f"{normalization!r} leaves nothing of a picture's vector: are all pictures the same? Use 'l2'."
         )
     return (rows / length).astype(np.float32), None if centre is None else centre.astype(np.float32)
-
-
-def _suffix(path: Path) -> str:
-    if path.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"{path}: an embedding table is a .safetensors file, or an older .npz file.")
-    return path.suffix

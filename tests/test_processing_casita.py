@@ -6,9 +6,13 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
+from casita.datasets_scripts.benchmark import benchmark_encode
+from casita.datasets_scripts.schema import EVENTS
+from casita.datasets_scripts.windows import WindowSettings, build_windows
 from casita.modeling.modeling_casita import CasitaModel, CasitaSensorModel
 from casita.processing.processing_casita import CasitaProcessor
 
@@ -151,6 +155,7 @@ def test_an_unknown_sensor_is_named_with_its_neighbours_and_the_ways_out():
         (None, "no events"),
         ([(datetime(2024, 1, 1), "M001")], "event 0 is"),
         ([("yesterday", "M001", "ON")], "a timestamp cannot be read"),
+        ([("2024-05-01T07:00:00+02:00", "M001", "ON")], "time zone"),
         ([(datetime(2024, 1, 1, tzinfo=timezone.utc), "M001", "ON")], "time zone"),  # noqa: UP017
         (pd.DataFrame({"time": [1], "sensor": ["M001"], "state": ["ON"]}), "'timestamp' is missing"),
         ([(1.0, "T001", "warm")], "sensor 'T001' gives numbers"),
@@ -201,14 +206,15 @@ def test_decoding_tells_the_events():
     decoded = processor.decode(processor(events, padding="max_length", max_length=6)["input_ids"])
     assert [(e["sensor"], e["state"]) for e in decoded[0]] == [event[1:] for event in events]
     assert decoded[0][1]["room"] == "hall"
-    assert processor.decode([[1, 2]]) == [[{"sensor": None, "state": None, "room": None}] * 2]
+    assert processor.decode([[1, 2]]) == [[dict.fromkeys(("home", "sensor", "state", "room"))] * 2]
 
 
 def test_cut_windows_are_encoded_like_the_stream_they_came_from():
     processor = make_processor(length=8, overlap=0.5, use_time_deltas=True, use_coordinates=True, use_timestamps=True)
     events = make_events(30)
     expected = processor(events, return_windows=True)
-    windows = [events[first:last] for first, last in expected.pop("windows")]
+    windows = [[events[i] for i in row if i >= 0] for row in expected.pop("events")]
+    assert windows == [events[first:last] for first, last in expected.pop("windows")]
     keys = [[f"{sensor}_{state}" for _, sensor, state in window] for window in windows]
     seconds = [[(stamp - window[0][0]).total_seconds() for stamp, *_ in window] for window in windows]
     arrow = pa.chunked_array([pa.array(keys[:2]), pa.array(keys[2:])]), pa.chunked_array([pa.array(seconds)])
@@ -222,3 +228,124 @@ def test_cut_windows_are_encoded_like_the_stream_they_came_from():
 def test_a_key_twice_in_the_vocabulary_is_refused():
     with pytest.raises(ValueError, match="a key twice"):
         CasitaProcessor(["M001_ON", "M001_ON"])
+
+
+def dataset_events(days=4, a_day=60, seed=3):
+    """An events table as the dataset's, with silences, a numeric sensor and simultaneous events."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for day in range(days):
+        t_s = np.cumsum(rng.choice([0, 5, 40, 2400], size=a_day, p=[0.1, 0.6, 0.25, 0.05])) + rng.random()
+        for i, seconds in enumerate(t_s):
+            value = float(rng.integers(15, 25)) if i % 7 == 0 else None
+            sensor, state = ("T001", str(value)) if value is not None else ("M001", str(rng.choice(["ON", "OFF"])))
+            stamp = datetime(2024, 5, 1 + day, 7) + timedelta(seconds=round(float(seconds), 6))
+            rows.append({"home": "toy", "session": "s", "timestamp": stamp, "sensor": sensor, "state": state})
+            rows[-1] |= {"value": value, "activity": None, "activities": []}
+    return pa.Table.from_pylist(rows, schema=EVENTS)
+
+
+def test_a_stream_is_cut_and_encoded_as_the_dataset_was():
+    layout = {"home": "toy", "size": [1, 1], "sensors": {s: {"x": 0, "y": 0, "type": "motion"} for s in COORDINATES}}
+    settings = WindowSettings(length=10, overlap=0.3, min_events=1, max_gap_min=30.0, numeric="levels")
+    events = dataset_events()
+    windows, summary = build_windows(events, layout, settings)
+    processor = make_processor(length=10, overlap=0.3, max_gap_min=30.0, levels=summary["levels"], use_timestamps=True)
+    train = windows.filter(pc.field("split") == "train")
+    of_split = events.filter(pc.field("timestamp") <= pc.max(train["end"]))  # the earliest days: one split, one stream
+    stream = processor.stream(of_split)
+    encoded = processor(of_split)
+    expected = processor.encode_windows(train["sensor_keys"], train["seconds"])
+    assert len(train) > 15
+    assert stream.start.tolist() == train["start"].to_pylist()
+    assert stream.end.tolist() == train["end"].to_pylist()
+    for name in expected:
+        np.testing.assert_array_equal(encoded[name], expected[name])
+
+
+def test_window_events_lead_back_to_the_input_whatever_its_order():
+    processor, events = make_processor(length=6, overlap=0.5), make_events(25)
+    events.insert(9, (events[9][0], "X999", "ON"))
+    shuffled = [events[i] for i in np.random.default_rng(2).permutation(len(events))]
+    inputs = processor(shuffled, return_windows=True, unknown="skip", padding_side="left")
+    for row, ids in zip(inputs["events"], inputs["input_ids"], strict=True):
+        told = [f"{shuffled[i][1]}_{shuffled[i][2]}" if i >= 0 else None for i in row]
+        assert [None if i == 0 else VOCAB[i - 3] for i in ids] == told
+    many = processor([events[:4], events[10:12]], return_windows=True)
+    assert many["events"].tolist() == [[0, 1, 2, 3], [4, 5, -1, -1]]
+
+
+def test_dicts_of_columns_record_batches_and_frames_of_any_string_kind_give_the_same_tensors():
+    processor, events = make_processor(use_time_deltas=True), make_events()
+    events[5] = (events[5][0], "T001", "21.5")
+    expected, table = processor(events), frame(events)
+    dictionary = pa.Table.from_pandas(table).set_column(1, "sensor", pa.array(table["sensor"]).dictionary_encode())
+    columns = {name: table[name].tolist() for name in table}
+    kinds = [
+        columns,
+        {name: np.array(values) for name, values in columns.items()},
+        table.astype({"sensor": object, "state": object}),
+        table.assign(timestamp=(table["timestamp"].astype("datetime64[us]").astype(int) / 1e6)).astype(object),
+        table.astype({"sensor": "category", "state": "category"}),
+        table.astype({"sensor": "string", "timestamp": str}),
+        table.iloc[::-1],
+        dictionary,
+        pa.Table.from_batches(dictionary.to_batches(max_chunksize=7)),
+        dictionary.to_batches()[0],
+    ]
+    for same in kinds:
+        inputs = processor(same)
+        for name in expected:
+            np.testing.assert_allclose(inputs[name], expected[name], atol=1e-4)
+    for windows in ([columns, columns], [table, table]):
+        assert processor(windows)["attention_mask"].sum(axis=1).tolist() == [60, 60]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("sensor", None, "event 2 has no sensor"),
+        ("state", float("nan"), "event 2 has no state"),
+        ("timestamp", None, "event 2 has no timestamp"),
+    ],
+)
+def test_a_missing_value_is_named_by_its_event(column, value, told):
+    processor, table = make_processor(), frame(make_events(5))
+    table[column] = [*table[column][:2], value, *table[column][3:]]
+    columns = {name: table[name].tolist() for name in table}
+    triples = list(zip(*columns.values(), strict=True))
+    for events in (table, table.astype(object), pa.Table.from_pandas(table), columns, triples):
+        with pytest.raises(ValueError, match=told):
+            processor(events)
+    with pytest.raises(ValueError, match=f"window 1: {told}"):
+        processor([frame(make_events(5)), table])
+
+
+def test_arrow_timestamps_with_a_time_zone_are_refused_too():
+    table = pa.Table.from_pandas(
+        frame(make_events(3)).assign(timestamp=lambda t: t["timestamp"].dt.tz_localize("UTC"))
+    )
+    for events in (table, table.to_batches()[0], table.to_pandas()):
+        with pytest.raises(ValueError, match="time zone"):
+            make_processor()(events)
+
+
+def test_a_state_keeps_its_type_apart_from_one_that_compares_equal():
+    # True == 1 and hash(True) == hash(1): a dictionary or factorize would take them for one state.
+    processor = make_processor(levels={"T001": [1.5, 2]})
+    events = [(0.0, "T001", 1), (1.0, "M001", True), (2.0, "T001", 1.0)]
+    for same in (events, frame(events)):
+        assert [VOCAB[i - 3] for i in processor(same)["input_ids"][0]] == ["T001_LOW", "M001_ON", "T001_LOW"]
+
+
+def test_a_call_that_skips_everything_says_so():
+    with pytest.raises(ValueError, match="no event is left"):
+        make_processor()([(0.0, "X", "ON")], unknown="skip")
+    with pytest.raises(ValueError, match="window 1 has no events left"):
+        make_processor()([[(0.0, "M001", "ON")], [(0.0, "X", "ON")]], unknown="skip")
+
+
+def test_the_benchmark_encodes_what_it_says():
+    figures = benchmark_encode(windows=30, length=12, repeats=2)
+    assert (figures["windows"], figures["length"]) == (30, 12)
+    assert figures["windows_per_s"] == pytest.approx(30e3 / figures["encode_ms"], rel=0.05)
