@@ -1,0 +1,56 @@
+"""What the README shows runs as it stands, in its order."""
+
+import numpy as np
+import pytest
+import torch
+from snippets import ROOT, snippets
+from toy_model import publish_toy
+
+from casita.cli import COMMANDS
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+
+PAGE = "README.md"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The names that the README's snippets leave behind."""
+    folder = tmp_path_factory.mktemp("readme")
+    publish_toy(folder / "runs" / "milan")
+    rows = np.random.default_rng(0).normal(size=(4, 24))
+    table = SensorEmbeddingTable.build(
+        ["M001_OFF", "M001_ON", "M002_OFF", "M002_ON"], rows, home="aruba", vision_model="pixels", output="pixels"
+    )
+    where = folder / "homes" / "aruba" / "image_embeddings"
+    where.mkdir(parents=True)
+    table.save(where / "pixels.safetensors")
+    names = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for snippet in snippets(PAGE, "python"):
+            exec(compile(snippet, PAGE, "exec"), names)
+    return names
+
+
+def test_the_readmes_vector_is_the_pipelines(ran):
+    torch.testing.assert_close(ran["vectors"].norm(dim=-1), torch.ones(1))
+    np.testing.assert_allclose(ran["rows"][0]["vector"], ran["vectors"][0], rtol=0, atol=1e-6)
+
+
+def test_the_readmes_stream_ends_with_the_pipelines_row(ran):
+    np.testing.assert_allclose(ran["last"]["vector"], ran["rows"][-1]["vector"], rtol=0, atol=1e-5)
+
+
+def test_the_readmes_answers_share_one(ran):
+    assert sum(ran["answers"][0]["scores"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_readme_names_only_commands_and_pages_that_exist():
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    for block in snippets(PAGE, "bash"):
+        for line in block.splitlines():
+            if line.startswith("casita "):
+                assert line.split()[1] in COMMANDS, line
+    for part in text.split("](")[1:]:
+        link = part.split(")")[0]
+        assert link.startswith("http") or (ROOT / link).exists(), link
