@@ -8,6 +8,8 @@ processes must call together say "call on every rank".
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -148,14 +150,9 @@ def publish(
     assert isinstance(model, CasitaModel)
     folder = out / "model"
     if PartialState().is_main_process:
-        # The classes remember it for the process, so every save from here on carries the code: wanted, and only here.
-        type(model.config).register_for_auto_class()
-        for auto_class, cls in AUTO_CLASSES.items():
-            cls.register_for_auto_class(auto_class)
         # A save names the saved class only; the others read the same weights.
         model.config.auto_map = {auto: f"modeling_casita.{cls.__name__}" for auto, cls in AUTO_CLASSES.items()}
-        type(processor).register_for_auto_class("AutoProcessor")
-        with write_beside(folder) as temporary:
+        with _code_travels(model, processor), write_beside(folder) as temporary:
             add_pipelines(model.config, temporary)
             progress_bar.disable_progress_bar()  # a second one amid that of the training
             model.save_pretrained(temporary)
@@ -167,6 +164,20 @@ def publish(
             write_card(temporary, results=None)
     PartialState().wait_for_everyone()
     return folder
+
+
+@contextmanager
+def _code_travels(model: CasitaModel, processor: CasitaProcessor) -> Iterator[None]:
+    """Within it a save copies the code beside the weights: transformers keeps that wish on the classes themselves."""
+    told: dict[Any, str] = {type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
+    told |= {cls: auto_class for auto_class, cls in AUTO_CLASSES.items()}
+    for cls, auto_class in told.items():
+        cls.register_for_auto_class(auto_class)
+    try:
+        yield
+    finally:
+        for cls in told:
+            cls._auto_class = None
 
 
 def load_published(run: Path | str) -> tuple[CasitaModel, CasitaProcessor]:
