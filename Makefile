@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test lint format types lock bench clean
+.PHONY: install demo test peer-tests lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -19,6 +19,9 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
 	$(RUN) -m pytest
+
+peer-tests: install        ## transformers' own common tests on our classes; needs the network once, takes minutes
+	$(RUN) tests/peer/run.py
 
 lint: install types        ## ruff (lint and format) and mypy
 	$(RUN) -m ruff check .
@@ -35,10 +38,11 @@ format: install            ## let ruff rewrite the layout of the code
 
 bench: install             ## speed of the data stages on this machine
 	$(RUN) -m casita.datasets_scripts.benchmark read
+	$(RUN) -m casita.datasets_scripts.benchmark encode
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools
-	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra onnx --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
 

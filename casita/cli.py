@@ -21,6 +21,11 @@ COMMANDS = {
     "layout": ("casita.datasets_scripts.layouts", "list the shipped layouts; check a layout against a log"),
     "train": ("casita.train.align", "align windows of events with their captions"),
     "evaluate": ("casita.train.evaluation", "results.json, report and plots of a run"),
+    "benchmark": (
+        "casita.train.benchmark",
+        "speed and memory beside BertModel and torch's own encoder",
+    ),
+    "export": ("casita.train.export", "the sensor tower as ONNX, for where there is no torch"),
     "embed": ("casita.inference", "a vector for each window of a raw log"),
     "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
 }
