@@ -84,7 +84,8 @@ def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
         expected = model(**inputs).sensor_embeds.numpy()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "windows.json", {"windows": windows, "sentences": list(SENTENCES.values())})
-    command = [sys.executable, "-I", str(RELOADED), str(model_directory), str(out), str(minilm_directory())]
+    given = (RELOADED, model_directory, out, minilm_directory())  # resolved, for it runs in another directory
+    command = [sys.executable, "-I", *(str(path.resolve()) for path in given)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from casita.datasets_scripts.schema import HomeFolder
+from casita.demo import reload
 
 SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]
 
@@ -110,6 +114,12 @@ def test_the_evaluation_has_every_baseline_and_the_card_tells_it(run, results):
     assert "Not evaluated yet" not in card
     probe = next(row for row in results["headline"] if row["method"] == "linear_probe")
     assert f"| `linear_probe` | {100 * probe['accuracy']:.1f} |" in card
+
+
+def test_the_demos_fresh_process_gets_the_same_vectors_from_relative_paths(place, run, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    reload(HomeFolder("home"), Path("run/model"), Path("reload"))
+    assert "largest difference of the embeddings" in capsys.readouterr().out
 
 
 def test_every_window_of_the_raw_log_gets_a_unit_vector(place, home, run):
