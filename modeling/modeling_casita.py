@@ -164,8 +164,11 @@ class CasitaLayer(GradientCheckpointingLayer):
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, position_bias, **kwargs)
-        hidden_states = hidden_states + attended
+        # Without a name of its own the attended tensor is freed before the MLP's wide ones come.
+        hidden_states = (
+            hidden_states
+            + self.attention(self.attention_norm(hidden_states), attention_mask, position_bias, **kwargs)[0]
+        )
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
 
 

@@ -117,3 +117,10 @@ def test_a_missing_part_of_the_extra_is_named(published, tmp_path, monkeypatch, 
 def test_a_folder_without_a_model_is_refused(tmp_path, capsys):
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "neither a run nor a model directory" in capsys.readouterr().err
+
+
+def test_an_export_replaces_nothing_but_an_export(published, capsys):
+    before = sorted(path.name for path in published.iterdir())
+    assert main(["export", str(published), "--out", str(published)]) == 2
+    assert "exists and holds no export" in capsys.readouterr().err
+    assert sorted(path.name for path in published.iterdir()) == before

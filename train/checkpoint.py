@@ -152,7 +152,7 @@ def publish(
     if PartialState().is_main_process:
         # A save names the saved class only; the others read the same weights.
         model.config.auto_map = {auto: f"modeling_casita.{cls.__name__}" for auto, cls in AUTO_CLASSES.items()}
-        with _code_travels(model, processor), write_beside(folder) as temporary:
+        with code_travels(model, processor), write_beside(folder) as temporary:
             add_pipelines(model.config, temporary)
             progress_bar.disable_progress_bar()  # a second one amid that of the training
             model.save_pretrained(temporary)
@@ -167,7 +167,7 @@ def publish(
 
 
 @contextmanager
-def _code_travels(model: CasitaModel, processor: CasitaProcessor) -> Iterator[None]:
+def code_travels(model: CasitaModel, processor: CasitaProcessor) -> Iterator[None]:
     """Within it a save copies the code beside the weights: transformers keeps that wish on the classes themselves."""
     told: dict[Any, str] = {type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
     told |= {cls: auto_class for auto_class, cls in AUTO_CLASSES.items()}

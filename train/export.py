@@ -24,7 +24,7 @@ from casita import __version__
 from casita.files import write_beside, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train.checkpoint import load_published
+from casita.train.checkpoint import code_travels, load_published
 
 OUTPUTS = ("sensor_embeds", "last_hidden_state")
 SHAPES = ((1, 1), (1, 4), (3, 10), (5, 23), (2, 257))  # windows and events on which the files are compared
@@ -167,10 +167,12 @@ def export(run: Path | str, out: Path, int8: bool = False) -> dict[str, Any]:
     """Write `out` from a run, a model directory or a Hub id; returns what `export.json` holds.
 
     Raises:
-        ValueError: onnx, onnxruntime or onnxscript is missing.
+        ValueError: onnx, onnxruntime or onnxscript is missing, or `out` holds something other than an export.
         RuntimeError: the ONNX file does not give PyTorch's numbers; nothing is written then.
     """
     require_extra()
+    if out.exists() and not (out / "export.json").is_file():
+        raise ValueError(f"{out} exists and holds no export, which would be replaced. Name another folder.")
     model, processor = load_published(run)
     model = model.float()
     with write_beside(out) as folder:
@@ -180,8 +182,8 @@ def export(run: Path | str, out: Path, int8: bool = False) -> dict[str, Any]:
         if int8:
             quantize(folder / "model.onnx", folder / "model_int8.onnx")
             told["int8"] = describe_int8(model, folder / "model_int8.onnx")
-        type(processor).register_for_auto_class("AutoProcessor")  # its code travels with it, as from a run
-        processor.save_pretrained(folder)
+        with code_travels(model, processor):
+            processor.save_pretrained(folder)
         write_json(folder / "export.json", told)
         (folder / "README.md").write_text(readme(told, processor), encoding="utf-8")
     return told
@@ -214,7 +216,8 @@ def readme(told: Mapping[str, Any], processor: CasitaProcessor) -> str:
     lines = [
         "# A Casita sensor tower as ONNX",
         "",
-        f"Home: {processor.home}. Inputs: {', '.join(told['inputs'])}; outputs: {', '.join(told['outputs'])}.",
+        f"Home: {', '.join(processor.homes) or processor.home}. "
+        f"Inputs: {', '.join(told['inputs'])}; outputs: {', '.join(told['outputs'])}.",
         "",
         "```python",
         "import onnxruntime",
