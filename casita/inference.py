@@ -34,11 +34,12 @@ def read_stream(
 def score_sentences(
     model: CasitaModel, processor: CasitaProcessor, embeds: np.ndarray, sentences: Sequence[str]
 ) -> np.ndarray:
-    """`(B, N)` probabilities of N sentences for `(B, P)` windows: softmax of the scaled cosines."""
+    """`(B, N)` probabilities of N sentences for `(B, P)` windows: softmax of scale * cosine / stored temperature."""
     if processor.text_model is None:
         raise ValueError("the processor names no text model, so sentences cannot be embedded as in training.")
     texts = embed_texts(load_text_model(processor.text_model), sentences, progress=False)
-    logits = torch.from_numpy(scale_of(model) * embeds @ embed_captions(model, texts).T)
+    scale = scale_of(model) / model.config.zero_shot_temperature
+    logits = torch.from_numpy(scale * embeds @ embed_captions(model, texts).T)
     return logits.softmax(dim=-1).numpy()
 
 

@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.demo import reload
+from casita.inference import score_sentences
+from casita.train.checkpoint import load_published
 
+BUILD = ["build", "--synthetic", "days=6", "--out", "home", "--vision-model", "pixels", "--text-model", "minilm"]
 SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]
 
 
@@ -40,18 +44,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(place):
-    done = casita(
-        "build",
-        "--synthetic",
-        "days=6",
-        "--out",
-        "home",
-        "--vision-model",
-        "pixels",
-        "--text-model",
-        "minilm",
-        cwd=place,
-    )
+    done = casita(*BUILD, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "leak audit: 0 events in two splits" in done.stdout
     return place / "home"
@@ -90,18 +83,7 @@ def test_a_real_home_goes_the_whole_way(place, real_homes):
 
 def test_building_again_makes_nothing_anew(place, home):
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")}
-    done = casita(
-        "build",
-        "--synthetic",
-        "days=6",
-        "--out",
-        "home",
-        "--vision-model",
-        "pixels",
-        "--text-model",
-        "minilm",
-        cwd=place,
-    )
+    done = casita(*BUILD, cwd=place)
     assert done.stdout.count("(up to date)") == 6
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
 
@@ -141,6 +123,16 @@ def test_sentences_share_the_probability_of_a_window(place, home, run):
     scores = pq.read_table(place / "scores.parquet").select(sentences).to_pylist()
     assert all(abs(sum(row.values()) - 1) < 1e-5 for row in scores)
     assert f"{len(scores) - 3:,} more windows" in done.stdout
+
+
+def test_a_stored_temperature_tempers_the_answers(run):
+    model, processor = load_published(run)
+    embeds = np.eye(model.config.projection_dim, dtype=np.float32)[:4]
+    sure = score_sentences(model, processor, embeds, ["somebody sleeps", "somebody cooks"])
+    model.config.zero_shot_temperature = 2.0
+    tempered = score_sentences(model, processor, embeds, ["somebody sleeps", "somebody cooks"])
+    # half the difference of the logits; cosines over 0.07 in float32
+    np.testing.assert_allclose(2 * np.diff(np.log(tempered)), np.diff(np.log(sure)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_sensor_that_the_model_does_not_know_is_named(place, run):

@@ -226,7 +226,7 @@ def measure(case: Case, variants: list[str], rounds: int, device: str, clock: st
                 "variant": name,
                 "ms": median * 1e3,
                 "windows_per_s": case.batch / median,
-                "faster_than": dict(faster),
+                "faster_than": faster,
                 "gflop_per_s": round(case.flops / median / 1e9, 1),
                 "matmul_gflop_per_s": round(matmul_rate / 1e9, 1),
                 "share_of_matmul": share,
