@@ -10,21 +10,26 @@ import pyarrow.parquet as pq
 import torch
 
 from casita.datasets_scripts.read import add_log_options, read_events
-from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
+from casita.datasets_scripts.text_embeddings import load_text_model
 from casita.files import write_beside
 from casita.modeling.modeling_casita import CasitaModel
+from casita.modeling.pipeline_casita import ZeroShotActivityPipeline
 from casita.processing.event_streams import EventStream
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.checkpoint import load_published
-from casita.train.encoding import embed_captions, embed_windows, scale_of
+from casita.train.encoding import embed_windows
 
 
 def read_stream(
-    processor: CasitaProcessor, logs: Sequence[Path], columns: Sequence[str] | None, unknown: str
+    processor: CasitaProcessor,
+    logs: Sequence[Path],
+    columns: Sequence[str] | None,
+    unknown: str,
+    home: str | None = None,
 ) -> tuple[EventStream, list[str]]:
     """A raw log's events cut into windows as the processor does it, and each window's session."""
-    events, _ = read_events(logs, processor.home or "home", columns)
-    stream = processor.stream(events, unknown=unknown)
+    events, _ = read_events(logs, home or processor.home or "home", columns)
+    stream = processor.stream(events, unknown=unknown, home=home)
     if not len(stream.first):
         raise ValueError(f"{logs[0]}: no window is left of {len(events)} events. See --unknown.")
     sessions = events["session"].take(pa.array(stream.order[stream.first])).to_pylist()
@@ -34,13 +39,12 @@ def read_stream(
 def score_sentences(
     model: CasitaModel, processor: CasitaProcessor, embeds: np.ndarray, sentences: Sequence[str]
 ) -> np.ndarray:
-    """`(B, N)` probabilities of N sentences for `(B, P)` windows: softmax of scale * cosine / stored temperature."""
+    """`(B, N)` probabilities of N sentences for `(B, P)` windows, as the `zero-shot-activity` pipeline gives them."""
     if processor.text_model is None:
         raise ValueError("the processor names no text model, so sentences cannot be embedded as in training.")
-    texts = embed_texts(load_text_model(processor.text_model), sentences, progress=False)
-    scale = scale_of(model) / model.config.zero_shot_temperature
-    logits = torch.from_numpy(scale * embeds @ embed_captions(model, texts).T)
-    return logits.softmax(dim=-1).numpy()
+    text_model = load_text_model(processor.text_model)
+    ask = ZeroShotActivityPipeline(model=model, processor=processor, text_model=text_model)
+    return ask.score(torch.from_numpy(embeds), list(sentences))[1].numpy()
 
 
 def window_table(stream: EventStream, sessions: Sequence[str], **columns: pa.Array) -> pa.Table:
@@ -64,7 +68,7 @@ def write_windows(path: Path, table: pa.Table) -> None:
 
 def run_embed(args: argparse.Namespace) -> None:
     model, processor = load_published(args.run_dir)
-    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
+    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
     _, embeds = embed_windows(model, processor.tensors(stream))
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
     write_windows(args.out, window_table(stream, sessions, embedding=vectors))
@@ -73,19 +77,20 @@ def run_embed(args: argparse.Namespace) -> None:
 
 def run_ask(args: argparse.Namespace) -> None:
     model, processor = load_published(args.run_dir)
-    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown)
+    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
     _, embeds = embed_windows(model, processor.tensors(stream))
-    scores = score_sentences(model, processor, embeds, args.sentences)
+    sentences = list(dict.fromkeys(args.sentences))  # one said twice counts once
+    scores = score_sentences(model, processor, embeds, sentences)
     best = scores.argmax(axis=1)
     if args.out:
-        columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(args.sentences)}
+        columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(sentences)}
         write_windows(args.out, window_table(stream, sessions, **columns))
-        print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(args.sentences)} sentences")
-    print(f"{'start':<19}  {'end':<19}  events  best of {len(args.sentences)} sentences")
+        print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(sentences)} sentences")
+    print(f"{'start':<19}  {'end':<19}  events  best of {len(sentences)} sentences")
     for i in range(min(len(best), args.show)):
         start, end = (str(t)[:19].replace("T", " ") for t in (stream.start[i], stream.end[i]))
         size = stream.last[i] - stream.first[i]
-        print(f"{start}  {end}  {size:>6}  {scores[i, best[i]]:.2f} {args.sentences[best[i]]}")
+        print(f"{start}  {end}  {size:>6}  {scores[i, best[i]]:.2f} {sentences[best[i]]}")
     if len(best) > args.show:
         print(f"... {len(best) - args.show:,} more windows; --out FILE keeps them all, --show N prints more")
 
@@ -111,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["error", "skip", "unk"],
         help="a sensor or state that the model's home lacks (default %(default)s)",
     )
+    parser.add_argument("--home", metavar="NAME", help="whose log this is, where the model knows several homes")
     parser.set_defaults(act=run_ask if asks else run_embed)
 
 

@@ -36,6 +36,12 @@ def window_batches(
         yield rows, {name: torch.from_numpy(array[rows, :end]).to(device) for name, array in inputs.items()}
 
 
+def candidate_logits(model: Any, vectors: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """Unit rows `(B, P)` of windows, `(K, P)` of candidates to `(B, K)`: the model's scale * cosine / temperature."""
+    scale = min(model.logit_scale.float().exp().item(), float(model.config.logit_scale_max))
+    return scale / model.config.zero_shot_temperature * vectors @ directions.T
+
+
 class CasitaPipeline(Pipeline):
     """What both tasks share: events to windows to unit vectors.
 
@@ -162,17 +168,21 @@ class ZeroShotActivityPipeline(CasitaPipeline):
 
     def _forward(self, windows: dict[str, Any], batch_size: int, candidate_labels: Any = None) -> dict[str, Any]:
         """Adds `labels` (K) and `scores` `(B, K)`."""
-        prompts = self._prompts(candidate_labels)  # first, since it can be refused
-        directions = self._directions(prompts)
+        self._directions(self._prompts(candidate_labels))  # first, since they can be refused; `score` finds them kept
         encoded = super()._forward(windows, batch_size)
-        scale = self.model.logit_scale.float().exp().clamp(max=self.model.config.logit_scale_max).cpu()
-        logits = scale * encoded["vectors"] @ directions.T / self.model.config.zero_shot_temperature
-        return {**encoded, "labels": list(prompts), "scores": logits.softmax(dim=-1)}
+        labels, scores = self.score(encoded["vectors"], candidate_labels)
+        return {**encoded, "labels": labels, "scores": scores}
 
     def postprocess(self, windows: dict[str, Any]) -> list[dict[str, Any]]:
         scores, order = windows["scores"].sort(dim=-1, descending=True, stable=True)
         labels = [[windows["labels"][i] for i in row] for row in order.tolist()]
         return window_rows(windows["stream"], labels=labels, scores=scores.tolist())
+
+    @torch.inference_mode()
+    def score(self, vectors: torch.Tensor, candidate_labels: Any = None) -> tuple[list[str], torch.Tensor]:
+        """Labels (K) and their probabilities `(B, K)` for windows that are unit rows `(B, P)` already."""
+        prompts = self._prompts(candidate_labels)
+        return list(prompts), candidate_logits(self.model, vectors, self._directions(prompts)).softmax(dim=-1)
 
     def _prompts(self, candidates: Sequence[str] | Mapping[str, Any] | None) -> dict[str, list[str]]:
         """Label -> its sentences."""

@@ -287,6 +287,30 @@ def test_zero_shot_is_the_models_own_softmax_over_prompts(loaded):
     np.testing.assert_allclose(found.probabilities, out.logits_per_sensor.softmax(dim=1)[5:].numpy(), atol=1e-5)
 
 
+def test_zero_shot_is_tempered_by_the_validation_windows_alone():
+    rng = np.random.default_rng(0)
+    labels, y = ["a", "b", "c"], rng.integers(0, 3, size=900)
+    prototypes = np.eye(3, dtype=np.float32)
+    # Each window lies near a prototype that is right in half of the cases: a scale of 30 makes every answer sure.
+    near = np.where(rng.random(900) < 0.5, y, (y + 1) % 3)
+    sensor = (prototypes[near] + rng.normal(0, 0.05, size=(900, 3))).astype(np.float32)
+    sensor /= np.linalg.norm(sensor, axis=1, keepdims=True)
+    names = [labels[i] for i in y]
+    splits = ["train"] * 100 + ["validation"] * 400 + ["test"] * 400
+    task = make_task(names, splits, unlabelled=False)
+    tempered = zero_shot(sensor, prototypes, labels, 30.0, task)
+    untempered = zero_shot(
+        sensor, prototypes, labels, 30.0, make_task(names, ["train"] * 500 + ["test"] * 400, unlabelled=False)
+    )
+    assert untempered.settings["temperature"] == 1.0
+    assert tempered.labels == untempered.labels
+    assert untempered.metrics(task)["ece"] > 0.4  # sure, and right in half of the cases
+    assert tempered.metrics(task)["ece"] < 0.1
+    # Other test labels fit no other temperature.
+    other = make_task(names[:500] + names[500:][::-1], splits, unlabelled=False)
+    assert zero_shot(sensor, prototypes, labels, 30.0, other).settings == tempered.settings
+
+
 def test_a_prototype_is_the_mean_direction_of_its_prompts(loaded):
     labels = ["Sleep", "Cook"]
     prompts = label_prompts(LAYOUT, labels)

@@ -125,9 +125,17 @@ def test_sentences_share_the_probability_of_a_window(place, home, run):
     assert f"{len(scores) - 3:,} more windows" in done.stdout
 
 
+def test_the_evaluation_leaves_its_temperature_with_the_model(run, results):
+    told = results["protocols"]["chronological"]["classification"]
+    (seed,) = told["labelled"]["zero_shot"]["seeds"].values()
+    assert seed["settings"]["fitted_on"] == "validation"
+    assert load_published(run)[0].config.zero_shot_temperature == seed["settings"]["temperature"] != 1.0
+
+
 def test_a_stored_temperature_tempers_the_answers(run):
     model, processor = load_published(run)
     embeds = np.eye(model.config.projection_dim, dtype=np.float32)[:4]
+    model.config.zero_shot_temperature = 1.0
     sure = score_sentences(model, processor, embeds, ["somebody sleeps", "somebody cooks"])
     model.config.zero_shot_temperature = 2.0
     tempered = score_sentences(model, processor, embeds, ["somebody sleeps", "somebody cooks"])
@@ -146,7 +154,7 @@ def test_a_sensor_that_the_model_does_not_know_is_named(place, run):
     ("arguments", "words"),
     [
         (["read", "new", "--log", "nowhere.txt"], ["nowhere.txt", "no such log"]),
-        (["windows", "new"], ["new/events.parquet", "casita read new"]),
+        (["windows", "new"], ["new", "casita read"]),
         (["layout", "check", "home/synthetic.txt", "atlantis"], ["atlantis"]),
         (["windows", "home", "--lenght", "30"], ["--lenght", "did you mean --length"]),
         (["caption", "home", "--caption-style", "structured", "--seed", "1.5"], ["--seed"]),

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from casita import __version__
 from casita.datasets_scripts.schema import HomeFolder
-from casita.files import write_beside
+from casita.files import read_json, write_beside, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.train import probes, report
 from casita.train.checkpoint import write_card
@@ -108,8 +108,17 @@ def evaluate_run(
     }
     write_results(out, results, answers["labelled"], tasks, encoded["trained"], run / "metrics.jsonl", progress)
     if out.resolve() == run.resolve() and data is None and (run / "model" / "training.json").is_file():
-        write_card(run / "model", results)  # what another home's windows gave is no matter of this card
+        # What another home's windows gave is no matter of this card, nor of this model's calibration.
+        store_temperature(run / "model", answers["labelled"]["zero_shot"])
+        write_card(run / "model", results)
     return results
+
+
+def store_temperature(model_directory: Path, answers: Mapping[str, Prediction]) -> None:
+    """Keep the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
+    config = read_json(model_directory / "config.json")
+    (answer,) = answers.values()
+    write_json(model_directory / "config.json", {**config, "zero_shot_temperature": answer.settings["temperature"]})
 
 
 # -------------------------------------------------------------------------------------------------------- scoring

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from casita.train.calibration import fit_temperature
 from casita.train.metrics import classification_metrics, ece
 
 C_GRID = (0.01, 0.1, 1.0, 10.0)  # two decades around scikit-learn's default of 1, one step a decade
@@ -152,11 +154,19 @@ def zero_shot(
 ) -> Prediction:
     """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both.
 
-    No prompt says "unlabelled": where that is a label, such windows count as misses.
+    One temperature, fitted on the labelled validation windows, divides the logits: it moves no window to another
+    label, only how sure the answers are. Without such windows it is 1. No prompt says "unlabelled": where that is a
+    label, such windows count as misses.
     """
-    logits = scale * sensor[task.test] @ prototypes.T
-    exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return Prediction(exponent / exponent.sum(axis=1, keepdims=True), list(classes))
+    number = {label: i for i, label in enumerate(classes)}
+    known = np.array([row for row in task.validation if task.y[row] in number], dtype=np.int64)
+    settings: dict[str, Any] = {"temperature": 1.0, "fitted_on": "default: no usable validation window"}
+    if len(known) and len(classes) > 1:
+        target = np.array([number[label] for label in task.y[known]])
+        fitted = fit_temperature(scale * sensor[known] @ prototypes.T, target)
+        settings = {"temperature": fitted, "fitted_on": "validation"}
+    logits = scale / settings["temperature"] * sensor[task.test] @ prototypes.T
+    return Prediction(softmax(logits, axis=1), list(classes), settings)
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

@@ -16,7 +16,8 @@ from casita.train.probes import UNLABELLED
 
 METHODS = {
     "linear_probe": "**Linear probe**: logistic regression on this model's frozen embedding of a window.",
-    "zero_shot": "**Zero-shot**: no label was used; a window gets the activity whose written prompts lie nearest.",
+    "zero_shot": "**Zero-shot**: no label was used to answer; a window gets the activity whose written prompts lie "
+    "nearest. One temperature, fitted on validation windows, sets how sure the answers are (ECE), and changes none.",
     "random_encoder": "Linear probe on the same architecture and table before any training: what both give for free.",
     "bag_of_sensors": "Logistic regression on how often each sensor state occurs in the window: no order, no model.",
     "tfidf_captions": "Logistic regression on tf-idf of the window's caption: what the wording alone gives away.",
