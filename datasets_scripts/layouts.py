@@ -6,13 +6,14 @@
  "source": "read off the plan by hand",                     optional: where the facts come from
  "sensors": {"M001": {"x": 120, "y": 80, "room": "kitchen", "type": "motion",
                       "description": "stove", "approximate": true}},       the last two optional
- "activities": {"Cook": {"coarse": "kitchen", "prompts": ["a person cooks"]}}}            optional
+ "activities": {"Cook_Lunch": {"coarse": "Cook", "prompts": ["Somebody makes lunch."], "short": "making lunch",
+                               "long": "Somebody cooks at noon, and sets the table."}}}   optional, but for `coarse`
 """
 
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ NATURAL_STATES: dict[str, tuple[str, ...]] = {
 }
 
 _TOP_KEYS = {"home", "size", "floor_plan", "rooms", "source", "sensors", "activities"}
+_ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
 _SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
 
@@ -73,6 +75,12 @@ def load_layout(name_or_path: str | Path) -> dict[str, Any]:
             raise FileNotFoundError(f"{plan}: no such picture, the floor_plan of {path}. Mend or remove the entry.")
         layout["floor_plan"] = str(plan)
     return layout
+
+
+@cache
+def coarse_activities() -> dict[str, dict[str, Any]]:
+    """The coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
+    return read_json(Path(str(resources.files("casita.datasets_scripts") / "layouts" / "coarse_activities.json")))
 
 
 def _refuse_twins(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -157,11 +165,31 @@ def _check_activities(activities: Any) -> Iterator[str]:
     if not isinstance(activities, dict):
         yield f"activities should be an object {{label: {{coarse, prompts}}}}, found {type(activities).__name__}"
         return
+    spellings = {_letters(name): name for name in coarse_activities()}
     for label, told in activities.items():
-        coarse, prompts = (told.get("coarse"), told.get("prompts", [])) if isinstance(told, dict) else (None, [])
-        sound = isinstance(coarse, str) and isinstance(prompts, list) and prompts
-        if not sound or not all(isinstance(text, str) for text in prompts):
+        if not isinstance(told, dict) or not _is_words(told.get("coarse")):
             yield f'activity {label!r} should be {{"coarse": word, "prompts": [sentence, ...]}}, found {told!r}'
+            continue
+        for key in sorted(told.keys() - _ACTIVITY_KEYS):
+            yield f"activity {label!r}: {key!r} is not a known key; known: {', '.join(sorted(_ACTIVITY_KEYS))}"
+        coarse = told["coarse"]
+        if (known := spellings.get(_letters(coarse), coarse)) != coarse:
+            yield f"activity {label!r}: coarse {coarse!r} is written {known!r} elsewhere"
+        for key in ("short", "long"):
+            if key in told and not _is_words(told[key]):
+                yield f"activity {label!r}: {key} should be words, found {told[key]!r}"
+        prompts = told.get("prompts", ["-"])
+        if not isinstance(prompts, list) or not prompts or not all(map(_is_words, prompts)):
+            yield f"activity {label!r}: prompts should be a list of sentences, found {prompts!r}"
+
+
+def _letters(label: str) -> str:
+    """A label without what people spell differently: `Bed_to_Toilet` and `bed to toilet` are one."""
+    return "".join(filter(str.isalnum, label)).casefold()
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_pair(value: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SPLITS = ("train", "validation", "test")
 RATIOS = (0.7, 0.1, 0.2)  # of the days or sessions, the reference system's
@@ -22,6 +23,7 @@ def assign_splits(
     unit: str = "auto",
     order: str = "chronological",
     purge_events: int = 0,
+    purge_s: float = 0.0,
     seed: int = 0,
 ) -> tuple[np.ndarray, str]:
     """Give every event its split by whole days or whole sessions.
@@ -33,6 +35,7 @@ def assign_splits(
             time count as one: Kyoto's P011 and P369 are the same recording under two names.
         order: `chronological`: the earliest units train, the latest test; or `random`: units shuffled by `seed`.
         purge_events: where two splits meet inside a session, so many events after the border belong to neither.
+        purge_s: nor do the events of so many seconds from the first one behind the border on.
 
     Returns:
         `(N,)` index into `SPLITS`, or `PURGED`; and the unit that was used.
@@ -44,30 +47,48 @@ def assign_splits(
         raise ValueError(
             f"split unit {unit!r}, order {order!r}: expected auto, day or session; chronological or random."
         )
+    starts = _changes(session)
     if unit == "auto":
-        unit = "session" if len(np.unique(session)) >= 10 else "day"
-    code = _together(t_us, session) if unit == "session" else (t_us - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
+        unit = "session" if len(np.unique(session[starts])) >= 10 else "day"
+    if unit == "day":
+        day = (t_us - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
+        starts = _changes(session, day)
+    # A stretch is a session, or a day of a session: few, and sorted by time within.
+    size = np.diff(np.append(starts, len(t_us)))
+    first, last = t_us[starts], t_us[starts + size - 1]
+    code = _together(session[starts], first, last) if unit == "session" else day[starts]
     units, inverse = np.unique(code, return_inverse=True)
     if len(units) < 3:
         alone = " that do not overlap in time" if unit == "session" else ""
         raise ValueError(f"the log has {len(units)} {unit}(s){alone}; train, validation and test need at least 3.")
     rank = np.empty(len(units), dtype=np.int64)
-    ranked = np.argsort(_first_time(t_us, inverse, len(units)), kind="stable")
+    ranked = np.argsort(_first_time(first, inverse, len(units)), kind="stable")
     rank[ranked] = (
         np.arange(len(units)) if order == "chronological" else np.random.default_rng(seed).permutation(len(units))
     )
-    split = np.searchsorted(_bounds(len(units)), rank, side="right")[inverse]
-    border = np.flatnonzero((np.diff(split) != 0) & (np.diff(session) == 0)) + 1
-    purged = np.zeros(len(split), dtype=bool)
-    for start in border:
-        purged[start : start + purge_events] = session[start : start + purge_events] == session[start]
-    return np.where(purged, PURGED, split), unit
+    of_stretch = np.searchsorted(_bounds(len(units)), rank, side="right")[inverse]
+    split = np.repeat(of_stretch.astype(np.int8), size)
+    session_end = np.append(starts[1:][np.diff(session[starts]) != 0], len(t_us))
+    for k in np.flatnonzero((np.diff(of_stretch) != 0) & (np.diff(session[starts]) == 0)) + 1:
+        end = session_end[np.searchsorted(session_end, starts[k], side="right")]
+        by_time = starts[k] + np.searchsorted(t_us[starts[k] : end], first[k] + purge_s * 1e6)
+        split[starts[k] : min(end, max(starts[k] + purge_events, by_time))] = PURGED
+    return split, unit
 
 
-def _together(t_us: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """`(N,)` code of each event's session, the same one for sessions that overlap in time."""
+def _changes(*codes: np.ndarray) -> np.ndarray:
+    """Where a stretch of equal codes begins: `(S,)` indices, the first one 0; none without events."""
+    new = np.zeros(len(codes[0]), dtype=bool)
+    new[:1] = True
+    for code in codes:
+        new[1:] |= code[1:] != code[:-1]
+    return np.flatnonzero(new)
+
+
+def _together(session: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """`(S,)` code of each stretch's session, the same one for sessions that overlap in time."""
     names, inverse = np.unique(session, return_inverse=True)
-    first, last = _first_time(t_us, inverse, len(names)), -_first_time(-t_us, inverse, len(names))
+    first, last = _first_time(begin, inverse, len(names)), -_first_time(-end, inverse, len(names))
     order = np.argsort(first, kind="stable")
     apart = first[order][1:] > np.maximum.accumulate(last[order])[:-1]
     group = np.empty(len(names), dtype=np.int64)
@@ -76,7 +97,7 @@ def _together(t_us: np.ndarray, session: np.ndarray) -> np.ndarray:
 
 
 def _first_time(t_us: np.ndarray, unit: np.ndarray, num_units: int) -> np.ndarray:
-    """`(U,)` earliest time of each unit's events."""
+    """`(U,)` earliest of each unit's times."""
     first = np.full(num_units, np.iinfo(np.int64).max)
     np.minimum.at(first, unit, t_us)
     return first
@@ -101,18 +122,42 @@ def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     # One sorted axis for all homes: later homes are shifted past the end of the earlier ones.
     low = t_us.min(initial=np.iinfo(np.int64).max)
     span = t_us.max(initial=low) - low + 2
-    axis = np.sort((t_us - low) + home * span)
+    axis = t_us - low
+    if home.any():
+        axis += home * span
+    if (axis[1:] < axis[:-1]).any():
+        axis = np.sort(axis)
     start = np.clip(_microseconds(windows, "start") - low, 0, span - 1) + of_window * span
     end = np.clip(_microseconds(windows, "end") - low, -1, span - 1) + of_window * span
-    split = np.asarray(windows["split"].to_pylist(), dtype=object)
+    first, last = np.searchsorted(axis, start, side="left"), np.searchsorted(axis, end, side="right")
+    split = windows["split"]
     covered = {}
     for name in SPLITS:
-        chosen = split == name
-        change = np.zeros(len(axis) + 1, dtype=np.int64)
-        np.add.at(change, np.searchsorted(axis, start[chosen], side="left"), 1)
-        np.add.at(change, np.searchsorted(axis, end[chosen], side="right"), -1)
-        covered[name] = np.cumsum(change)[:-1] > 0
-    return {f"{a}/{b}": int((covered[a] & covered[b]).sum()) for a, b in combinations(SPLITS, 2)}
+        chosen = np.asarray(pc.equal(split, name).combine_chunks())
+        covered[name] = _united(first[chosen], last[chosen])
+    return {f"{a}/{b}": _shared(covered[a], covered[b]) for a, b in combinations(SPLITS, 2)}
+
+
+def _united(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Stretches [first, last) `(B,)` as ascending ones that do not meet: what they cover together."""
+    order = np.argsort(first[first < last], kind="stable")
+    first, last = first[first < last][order], np.maximum.accumulate(last[first < last][order])
+    new = np.flatnonzero(first[1:] > last[:-1]) + 1
+    return first[np.append(0, new)[: len(first)]], last[np.append(new - 1, len(last) - 1)[: len(last)]]
+
+
+def _shared(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> int:
+    """How many events lie both in the stretches of `a` and in those of `b`."""
+    if not len(a[0]) or not len(b[0]):
+        return 0
+    ends = np.append(0, np.cumsum(b[1] - b[0]))
+
+    def covered_before(x: np.ndarray) -> np.ndarray:
+        """Events of `b` before each index `x`."""
+        begun = np.searchsorted(b[0], x)
+        return ends[begun] - np.where(begun > 0, np.maximum(0, b[1][begun - 1] - x), 0)
+
+    return int((covered_before(a[1]) - covered_before(a[0])).sum())
 
 
 def _home_codes(*tables: pa.Table) -> list[np.ndarray]:
@@ -120,9 +165,10 @@ def _home_codes(*tables: pa.Table) -> list[np.ndarray]:
     known: dict[str, int] = {}
     codes = []
     for table in tables:
-        home = table["home"].combine_chunks().dictionary_encode()
+        column = table["home"] if pa.types.is_dictionary(table["home"].type) else table["home"].dictionary_encode()
+        home = column.unify_dictionaries().combine_chunks()
         code = np.array([known.setdefault(name, len(known)) for name in home.dictionary.to_pylist()], dtype=np.int64)
-        codes.append(code[np.asarray(home.indices)])
+        codes.append(code[np.asarray(home.indices)] if len(code) > 1 else np.full(len(table), code.sum()))
     return codes
 
 

@@ -13,7 +13,8 @@ class CasitaStream:
 
     Only the last `length` events are kept, and the model runs only when a result is due. The answers are those of the
     pipeline `sensor-embedding` over the same events in one piece: a window every `every` events, a shorter last one
-    where a silence of more than the processor's `max_gap_min` minutes or `flush()` ends the run.
+    where a silence of more than the processor's `max_gap_min` minutes or `flush()` ends the run. A stream counts
+    events: where the processor cuts by duration, say `length` and `every`.
 
     Args:
         model: a `CasitaModel` in eval mode.
@@ -27,7 +28,8 @@ class CasitaStream:
         due_in: events until the next result, unless a silence comes first.
 
     Raises:
-        ValueError: `every` or `length` out of bounds, or a model in training mode.
+        ValueError: `every` or `length` out of bounds, or not given while the processor cuts by duration; or a model in
+            training mode.
     """
 
     due_in: int
@@ -43,6 +45,11 @@ class CasitaStream:
     ):
         refuse_training_mode(model)
         self.model, self.processor, self.unknown, self.home = model, processor, unknown, home
+        if processor.strategy != "fixed_length" and (length is None or every is None):
+            raise ValueError(
+                f"the processor cuts by duration (strategy={processor.strategy!r}), a stream counts events. Give "
+                "length= and every=, or hand whole recordings to the pipeline sensor-embedding."
+            )
         self.length = processor.length if length is None else length
         self.every = max(1, round(self.length * (1 - processor.overlap))) if every is None else every
         if not 1 <= self.every <= self.length:

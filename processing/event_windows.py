@@ -5,11 +5,94 @@ long silence, and, when wanted, without a change of label or split.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 LEVELS = ("LOW", "NORMAL", "HIGH")
+STRATEGIES = ("fixed_length", "fixed_duration", "variable_duration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowing:
+    """How a stream of events becomes windows. Every window depends on the events of its own run alone.
+
+    strategy: `fixed_length`: windows of `length` events. `fixed_duration`: the events in [t0, t0 + `duration_s`),
+        where t0 is the first one's time. `variable_duration`: the same with a duration for each window, drawn from
+        `durations_s` by the window's first time and `seed`, hence the same in the dataset and in a user's stream.
+    overlap: the next window starts `length * (1 - overlap)` events later, or with the first event at or after
+        t0 + duration * (1 - overlap).
+    min_events: windows of fewer events are left out. (At most `length` with `fixed_length`.)
+    max_events: a window of more events (by duration) is split into pieces of nearly equal size. None is lost.
+    max_gap_min: a silence of more minutes ends the run; None: no silence does.
+    """
+
+    strategy: str = "fixed_length"
+    length: int = 20
+    duration_s: float | None = None
+    durations_s: tuple[float, ...] | None = None
+    overlap: float = 0.5
+    min_events: int = 1
+    max_events: int | None = None
+    max_gap_min: float | None = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for wrong in self._contradictions():
+            raise ValueError(wrong)
+
+    @property
+    def all_durations_s(self) -> tuple[float, ...]:
+        """The durations that a window may have; none with `fixed_length`."""
+        return self.durations_s or (() if self.duration_s is None else (self.duration_s,))
+
+    def cut(self, t_us: np.ndarray, *codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(B,)` first event and `(B,)` one past the last of each window, in the order of their first events.
+
+        Args:
+            t_us: `(N,)` int64 microseconds, sorted within each session.
+            codes: `(N,)` integer arrays (session, split, label, ...); no window crosses a change of one of them.
+        """
+        starts = run_starts(t_us, *codes, max_gap_s=None if self.max_gap_min is None else self.max_gap_min * 60)
+        if self.strategy == "fixed_length":
+            least = min(self.min_events, self.length)
+            return cut_fixed_length(starts, len(t_us), length=self.length, overlap=self.overlap, min_events=least)
+        drawn = draw_durations(t_us, self.all_durations_s, self.seed)
+        first, last = cut_durations(starts, t_us, drawn, overlap=self.overlap, min_events=self.min_events)
+        return (first, last) if self.max_events is None else split_long(first, last, self.max_events)
+
+    def _contradictions(self) -> Sequence[str]:
+        durations = {"fixed_length": (), "fixed_duration": ("duration_s",), "variable_duration": ("durations_s",)}
+        if self.strategy not in durations:
+            return [f"strategy={self.strategy!r} is none of {', '.join(STRATEGIES)}."]
+        found = []
+        for name in ("duration_s", "durations_s"):
+            if (getattr(self, name) is not None) != (name in durations[self.strategy]):
+                lacking = name in durations[self.strategy]
+                found.append(f"strategy={self.strategy} {'needs' if lacking else 'does not read'} {name}.")
+        # 0.1 ms: anything shorter is a slip, and windows must advance
+        if self.durations_s == () or any(not 1e-4 <= d < np.inf for d in self.all_durations_s):
+            found.append(f"durations should be seconds, 0.0001 or more, found {list(self.all_durations_s)}.")
+        if self.length < 1 or self.min_events < 1 or not 0 <= self.overlap < 1:
+            found.append(
+                f"length={self.length} and min_events={self.min_events} must be at least 1, "
+                f"overlap={self.overlap} in [0, 1)."
+            )
+        if self.max_gap_min is not None and not self.max_gap_min > 0:
+            found.append(f"max_gap_min={self.max_gap_min} must be above 0; None: no silence ends a window.")
+        if self.max_events is not None and self.strategy == "fixed_length":
+            found.append(f"strategy=fixed_length does not read max_events; its windows hold length={self.length}.")
+        elif self.max_events is not None and not 2 * self.min_events <= self.max_events + 1:
+            found.append(
+                f"max_events={self.max_events} splits windows into pieces of {(self.max_events + 1) // 2} events or "
+                f"more, which min_events={self.min_events} would not allow. Raise the one or lower the other."
+            )
+        return found
+
+
+# What a processor takes over from the dataset. Not `min_events`: a user who gives three events wants an answer.
+STREAM_SETTINGS = tuple(field.name for field in fields(Windowing) if field.name != "min_events")
 
 
 def run_starts(t_us: np.ndarray, *codes: np.ndarray, max_gap_s: float | None = None) -> np.ndarray:
@@ -55,6 +138,72 @@ def cut_fixed_length(
     last = np.minimum(first + length, starts[run] + size[run])
     kept = last - first >= min_events
     return first[kept], last[kept]
+
+
+def draw_durations(t_us: np.ndarray, durations_s: Sequence[float], seed: int = 0) -> np.ndarray:
+    """`(N,)` int64 microseconds: how long a window lasts that starts with each event, one of `durations_s`.
+
+    Drawn by the event's time and `seed` alone (the finaliser of SplitMix64, Steele et al. 2014), so a window is the
+    same whatever lies before it or in other runs.
+    """
+    x = t_us.astype(np.uint64) + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    which = (x ^ (x >> np.uint64(31))) % np.uint64(len(durations_s))
+    return np.round(np.asarray(durations_s, dtype=np.float64) * 1e6).astype(np.int64)[which.astype(np.intp)]
+
+
+def cut_durations(
+    starts: np.ndarray, t_us: np.ndarray, duration_us: np.ndarray, *, overlap: float = 0.0, min_events: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut each run by time: `(B,)` first event and `(B,)` one past the last.
+
+    A window that starts with event i holds the events of its run in [t_i, t_i + duration_i). The next one starts with
+    the first event at or after t_i + duration_i * (1 - overlap), as long as the run has one; that may be a window
+    whose events all lie in the one before. Windows of fewer than `min_events` events are left out.
+
+    Args:
+        starts: `(R,)` from `run_starts`; t_us: `(N,)` int64; duration_us: `(N,)` int64 for a start at each event.
+    """
+    if not len(t_us):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    size = np.diff(np.append(starts, len(t_us)))
+    # One sorted axis for all runs, each further from the one before than any window reaches.
+    span = t_us[starts + size - 1] - t_us[starts] + duration_us.max() + 1
+    axis = t_us + np.repeat(np.cumsum(span) - span - t_us[starts], size)
+    step = np.maximum(1, np.round(duration_us * (1 - overlap)).astype(np.int64))
+    first = _reached(starts, np.searchsorted(axis, axis + step))
+    last = np.searchsorted(axis, axis[first] + duration_us[first])
+    kept = last - first >= min_events
+    return first[kept], last[kept]
+
+
+def _reached(starts: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """`(B,)` events met on the ways from `starts` along i -> `following[i]` (`(N,)`; N ends a way), ascending.
+
+    By doubling: after k rounds all events within 2^k steps are marked, and `jump` goes 2^k steps at once.
+    """
+    end = len(following)
+    marked = np.zeros(end + 1, dtype=bool)
+    marked[starts] = True
+    jump, before = np.append(following, end), 0
+    marked[end] = True
+    while (count := int(np.count_nonzero(marked))) > before:
+        before = count
+        marked[jump[marked]] = True
+        jump = jump[jump]
+    return np.flatnonzero(marked[:end])
+
+
+def split_long(first: np.ndarray, last: np.ndarray, max_events: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows `(B,)` of more than `max_events` events as few pieces whose sizes differ by one at most."""
+    size = last - first
+    pieces = -(-size // max_events)
+    window = np.repeat(np.arange(len(first)), pieces)
+    nth = np.arange(len(window)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    bounds = [first[window] + (nth + k) * size[window] // pieces[window] for k in (0, 1)]
+    order = np.argsort(bounds[0], kind="stable")
+    return bounds[0][order], bounds[1][order]
 
 
 def window_index(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
 from .event_streams import EventStream, event_columns, is_many, window_columns
-from .event_windows import cut_fixed_length, run_starts, window_index
+from .event_windows import STREAM_SETTINGS, Windowing, window_index
 from .home_layouts import home_facts
 from .sensor_embeddings import SensorEmbeddingTable
 from .sensor_vocabulary import NUM_RESERVED_ROWS, PAD, SensorVocabulary
@@ -18,7 +18,7 @@ from .sensor_vocabulary import NUM_RESERVED_ROWS, PAD, SensorVocabulary
 class CasitaProcessorKwargs(ProcessingKwargs, total=False):
     """What a call can change.
 
-    cut: cut a stream into windows of the processor's `length` (default); False keeps it as one window.
+    cut: cut a stream into windows as the processor's settings say (default); False keeps it as one window.
     unknown: what to do with a sensor or state that the vocabulary lacks: "error" (default), "skip" the event, or
         "unk": give it the row for the unknown.
     return_windows: add which window came from which events: `windows` `(B, 2)`, first event and one past the last,
@@ -42,6 +42,8 @@ class CasitaProcessor(ProcessorMixin):
         rooms: sensor -> room.
         levels: numeric sensor -> [low, high], the bounds by which a reading becomes LOW, NORMAL or HIGH.
         length, overlap, max_gap_min: how a stream is cut into windows: events, share, minutes of silence that end one.
+        strategy, duration_s, durations_s, max_events, seed: windows by duration instead (see `Windowing`), the same
+            ones as the dataset's. (Of a dataset that was cut by its labels too, without them.)
         use_time_deltas, use_coordinates, use_timestamps: which optional tensors the model reads.
         text_model: the sentence model that the texts of this model must go through.
         text_prompt_name: which of the sentence model's prompts stands before each text; None: its own default.
@@ -70,6 +72,11 @@ class CasitaProcessor(ProcessorMixin):
         label_prompts: Mapping[str, Sequence[str]] | None = None,
         vision_model: str | None = None,
         text_prompt_name: str | None = None,
+        strategy: str = "fixed_length",
+        duration_s: float | None = None,
+        durations_s: Sequence[float] | None = None,
+        max_events: int | None = None,
+        seed: int = 0,
         **kwargs,
     ):
         self.vocab = list(vocab or [])
@@ -81,6 +88,11 @@ class CasitaProcessor(ProcessorMixin):
         self.length = length
         self.overlap = overlap
         self.max_gap_min = max_gap_min
+        self.strategy = strategy
+        self.duration_s = duration_s
+        self.durations_s = None if durations_s is None else list(durations_s)
+        self.max_events = max_events
+        self.seed = seed
         self.use_time_deltas = use_time_deltas
         self.use_coordinates = use_coordinates
         self.use_timestamps = use_timestamps
@@ -90,6 +102,14 @@ class CasitaProcessor(ProcessorMixin):
         self.vision_model = vision_model
         super().__init__(**kwargs)
         SensorVocabulary(self.vocab, self.levels, self.homes)  # refuses a key twice
+        _ = self._windowing  # refuses settings that contradict each other
+
+    @property
+    def _windowing(self) -> Windowing:
+        """How a stream is cut, by today's attributes."""
+        settings = {name: getattr(self, name) for name in STREAM_SETTINGS}
+        settings["durations_s"] = None if self.durations_s is None else tuple(self.durations_s)
+        return Windowing(**settings)
 
     @property
     def _vocabulary(self) -> SensorVocabulary:
@@ -159,9 +179,7 @@ class CasitaProcessor(ProcessorMixin):
             if (empty := first == last).any():
                 raise ValueError(f"window {int(empty.argmax())} has no events left. Leave it out.")
         elif cut:
-            gap_s = None if self.max_gap_min is None else self.max_gap_min * 60
-            starts = run_starts(t_us, session, max_gap_s=gap_s)
-            first, last = cut_fixed_length(starts, len(row), length=self.length, overlap=self.overlap)
+            first, last = self._windowing.cut(t_us, session)
         else:
             first, last = np.zeros(1, dtype=np.int64), np.full(1, len(row))
         return EventStream(t_us, row, order, first, last)

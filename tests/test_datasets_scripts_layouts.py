@@ -76,6 +76,10 @@ def test_facts_of_shipped_layouts_are_those_of_the_homes():
         (lambda flat: flat["rooms"].update(hall=[[0, 0], [1, 1]]), "polygon of 3 points"),
         (lambda flat: flat["rooms"]["kitchen"].append([0, 201]), "room 'kitchen': (0, 201) lies outside"),
         (lambda flat: flat.update(activities={"Cook": {"prompts": ["a person cooks"]}}), "activity 'Cook' should be"),
+        (lambda flat: flat.update(activities={"Nap": {"coarse": "sleep"}}), "coarse 'sleep' is written 'Sleep'"),
+        (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "prompts": []}}), "a list of sentences"),
+        (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "short": 3}}), "short should be words"),
+        (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "lang": "a"}}), "'lang' is not a known key"),
     ],
 )
 def test_each_mistake_is_told_and_nothing_else(flat, change, told):

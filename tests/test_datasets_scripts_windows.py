@@ -97,6 +97,16 @@ def test_a_purge_gap_follows_each_border_within_a_session():
     assert np.flatnonzero(split == -1).tolist() == [i for b in borders for i in range(b, b + 20)]
 
 
+def test_a_purge_of_seconds_takes_exactly_the_events_within_them():
+    events = make_events()
+    t_us = np.asarray(events["timestamp"].cast(pa.int64()))
+    split, _ = assign_splits(t_us, np.zeros(len(t_us), dtype=int), purge_s=3600)
+    borders = [7 * 120, 8 * 120]
+    expected = [i for b in borders for i in range(b, b + 120) if t_us[i] < t_us[b] + 3600 * 10**6]
+    assert 4 < len(expected) < 40
+    assert np.flatnonzero(split == -1).tolist() == expected
+
+
 def test_two_days_are_too_few():
     t_us = np.asarray(make_events(days=2)["timestamp"].cast(pa.int64()))
     with pytest.raises(ValueError, match=r"has 2 day\(s\).*at least 3"):
@@ -158,7 +168,7 @@ def test_labels_are_the_majority_and_null_where_most_events_have_none():
 
 
 def test_presegmented_windows_hold_one_label_only():
-    windows, _ = build_windows(make_events(), LAYOUT, WindowSettings(length=30, presegment=True, max_gap_min=None))
+    windows, _ = build_windows(make_events(), LAYOUT, WindowSettings(length=30, presegment="fine", max_gap_min=None))
     assert pc.min(windows["activity_share"]).as_py() == 1.0
 
 

@@ -49,6 +49,14 @@ def make_events(runs, seed=0, gap=timedelta(minutes=31)):
     return events
 
 
+def test_a_stream_counts_events_so_a_processor_of_durations_needs_numbers():
+    model, processor = make_pair(strategy="fixed_duration", duration_s=60.0)
+    with pytest.raises(ValueError, match=r"strategy='fixed_duration'.*length= and every="):
+        CasitaStream(model, processor)
+    stream = CasitaStream(model, processor, length=4, every=2)
+    assert [row["events"] for row in push_all(stream, make_events([6]))] == [4, 4]
+
+
 def push_all(stream, events):
     told = [stream.push(event) for event in events]
     return [row for row in [*told, stream.flush()] if row is not None]

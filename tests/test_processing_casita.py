@@ -243,12 +243,21 @@ def dataset_events(days=4, a_day=60, seed=3):
     return pa.Table.from_pylist(rows, schema=EVENTS)
 
 
-def test_a_stream_is_cut_and_encoded_as_the_dataset_was():
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"length": 10, "overlap": 0.3},
+        {"strategy": "fixed_duration", "duration_s": 60.0, "overlap": 0.5},
+        {"strategy": "variable_duration", "durations_s": (20.0, 60.0, 300.0), "max_events": 4, "seed": 5},
+    ],
+)
+@pytest.mark.parametrize("max_gap_min", [30.0, 1.0])
+def test_a_stream_is_cut_and_encoded_as_the_dataset_was(how, max_gap_min):
     layout = {"home": "toy", "size": [1, 1], "sensors": {s: {"x": 0, "y": 0, "type": "motion"} for s in COORDINATES}}
-    settings = WindowSettings(length=10, overlap=0.3, min_events=1, max_gap_min=30.0, numeric="levels")
+    settings = WindowSettings(**how, min_events=1, max_gap_min=max_gap_min, numeric="levels")
     events = dataset_events()
     windows, summary = build_windows(events, layout, settings)
-    processor = make_processor(length=10, overlap=0.3, max_gap_min=30.0, levels=summary["levels"], use_timestamps=True)
+    processor = make_processor(**how, max_gap_min=max_gap_min, levels=summary["levels"], use_timestamps=True)
     train = windows.filter(pc.field("split") == "train")
     of_split = events.filter(pc.field("timestamp") <= pc.max(train["end"]))  # the earliest days: one split, one stream
     stream = processor.stream(of_split)
@@ -259,6 +268,17 @@ def test_a_stream_is_cut_and_encoded_as_the_dataset_was():
     assert stream.end.tolist() == train["end"].to_pylist()
     for name in expected:
         np.testing.assert_array_equal(encoded[name], expected[name])
+
+
+def test_windows_by_duration_survive_saving_and_contradictions_do_not(tmp_path):
+    processor = make_processor(strategy="variable_duration", durations_s=(30, 60), seed=2)
+    processor.save_pretrained(tmp_path)
+    again = CasitaProcessor.from_pretrained(tmp_path)
+    assert again.to_dict() == processor.to_dict()
+    events = dataset_events().filter(pc.is_null(dataset_events()["value"]))
+    assert again.stream(events).first.tolist() == processor.stream(events).first.tolist()
+    with pytest.raises(ValueError, match="strategy=fixed_duration needs duration_s"):
+        make_processor(strategy="fixed_duration")
 
 
 def test_window_events_lead_back_to_the_input_whatever_its_order():

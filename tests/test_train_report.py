@@ -13,6 +13,7 @@ from casita.train.report import (
     DIRECTIONS,
     METRICS,
     RETRIEVAL,
+    _sampling_line,
     headline_text,
     plot_confusion,
     plot_loss,
@@ -199,3 +200,14 @@ def test_labels_read_as_words():
     assert readable("R1_Bed_to_Toilet") == "R1 bed to toilet"
     assert readable("Watch_TV") == "Watch TV"
     assert readable("unlabelled") == "unlabelled"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "told"),
+    [
+        ({"duration_s": 60.0, "durations_s": None}, "Windows of 60 seconds, overlapping by 50 %."),
+        ({"duration_s": None, "durations_s": [30.0, 90.0]}, "Windows of 30 or 90 seconds, overlapping by 50 %."),
+    ],
+)
+def test_windows_by_duration_are_told_in_seconds(sampling, told):
+    assert _sampling_line({"length": 20, "overlap": 0.5, "presegment": None, **sampling}) == told

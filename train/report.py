@@ -278,7 +278,9 @@ def _data_table(data: Mapping[str, Any]) -> str:
 
 
 def _sampling_line(sampling: Mapping[str, Any]) -> str:
-    told = f"Windows of {sampling['length']} events, overlapping by {100 * sampling['overlap']:.0f} %."
+    durations_s = [d for d in (sampling.get("duration_s"), *(sampling.get("durations_s") or ())) if d]
+    size = f"{' or '.join(f'{d:g}' for d in durations_s)} seconds" if durations_s else f"{sampling['length']} events"
+    told = f"Windows of {size}, overlapping by {100 * sampling['overlap']:.0f} %."
     if sampling["presegment"]:
         told += " **They were cut where the true labels change, in the test split too: easier than a stream is.**"
     return told
