@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test peer-tests lint format types lock bench clean
+.PHONY: install demo test fault-tests peer-tests lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -19,6 +19,9 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
 	$(RUN) -m pytest
+
+fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
+	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py
 
 peer-tests: install        ## transformers' own common tests on our classes; needs the network once, takes minutes
 	$(RUN) tests/peer/run.py
@@ -36,13 +39,17 @@ format: install            ## let ruff rewrite the layout of the code
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: install             ## speed of the data stages on this machine
+bench: install             ## speed and memory of the data stages on this machine; a few minutes
 	$(RUN) -m casita.datasets_scripts.benchmark read
+	$(RUN) -m casita.datasets_scripts.benchmark windows
+	$(RUN) -m casita.datasets_scripts.benchmark captions
+	$(RUN) -m casita.datasets_scripts.benchmark draw
 	$(RUN) -m casita.datasets_scripts.benchmark encode
+	$(RUN) -m casita.datasets_scripts.benchmark scale --events 1e6
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools
-	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra onnx --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra onnx --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
 

@@ -1,13 +1,128 @@
-"""Files that are whole or absent: write beside, then rename; and the hashes by which a stage knows its inputs."""
+"""Files that are whole or absent: write beside, then rename; one writer a folder; the hashes of a stage's inputs."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import SoftFileLock, Timeout
+
+LOCK = ".lock"
+_LEFTOVER = re.compile(r"^\..+\.(\d+)\.(partial(\.\w+)?|old)$")  # the names that `write_beside` gives
+
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's words for a full disk, without an errno
+
+# What the disk has against a file, not the program: the line that a person gets says what to do about it.
+_ADVICE = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EFBIG: "Raise the limit of a file's size",
+    errno.EROFS: "Choose a place that can be written, or mount it so",
+    errno.EACCES: "Choose a place that you may write, or ask for the right",
+    errno.EPERM: "Choose a place that you may write, or ask for the right",
+}
+
+
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Be the only writer of `folder` (made if it is not there); the same thread may enter again.
+
+    The lock is the file `.lock` in the folder. That of a dead process on this host is taken over, and what such
+    processes left half-written (`.name.PID.partial`) is removed. Readers need no lock: files are whole or absent.
+
+    Args:
+        folder: a home folder or a run folder.
+        what: the command that wants to write, such as `casita windows`; for the message.
+
+    Raises:
+        BlockingIOError: another process is writing; the message names it. OSError: the folder cannot be written.
+    """
+    folder = Path(folder).resolve()
+    made = not folder.exists()
+    with _advised(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = SoftFileLock(folder / LOCK, timeout=0, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BlockingIOError(f"{what}: {_holder(folder)}") from None
+    try:
+        remove_leftovers(folder)
+        yield
+    finally:
+        lock.release()
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _holder(folder: Path) -> str:
+    """One sentence about the process that holds the lock of `folder`, and what to do."""
+    lock = folder / LOCK
+    try:
+        pid, host = lock.read_text(encoding="utf-8").split("\n")[:2]
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lock.stat().st_mtime))
+    except (OSError, ValueError):  # released or written just now
+        return f"{folder} is being written by another process. Run the command again when that one has ended."
+    return (
+        f"{folder} is being written by process {pid} on {host} since {since}. Wait until it has ended, or stop it; "
+        f"if {host} has no such process any more, remove {lock}."
+    )
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Remove what processes that are dead left half-written below `folder`; the paths that were removed.
+
+    A folder that such a process had moved aside, in order to replace it, is put back if the new one never came.
+    """
+    removed = []
+    for root, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            left = _LEFTOVER.match(name)
+            if left is None or _is_alive(int(left[1])):
+                continue
+            path = Path(root, name)
+            whole = path.with_name(name[1:].removesuffix(f".{left[1]}.old"))
+            if name.endswith(".old") and not whole.exists():
+                path.rename(whole)
+                continue
+            _remove(path)
+            removed.append(path)
+        folders[:] = [name for name in folders if not _LEFTOVER.match(name)]
+    return removed
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no process has such a number
+        return True
+    return True
+
+
+@contextmanager
+def _advised(path: Path) -> Iterator[None]:
+    """Turn what the disk has against writing `path` into one line that says what to do; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or next((n for n in _ADVICE if os.strerror(n) in str(error)), None)
+        if number is None and _SHORT_WRITE.search(str(error)):
+            number = errno.ENOSPC
+        if number not in _ADVICE or "could not be written" in str(error):  # a file within a folder has told already
+            raise
+        raise type(error)(
+            f"{path}: could not be written ({os.strerror(number)}); what was there before is as it was. "
+            f"{_ADVICE[number]}, and run the same command again."
+        ) from error
 
 
 @contextmanager
@@ -15,10 +130,15 @@ def write_beside(path: Path) -> Iterator[Path]:
     """Yield a temporary name in `path`'s folder; on success it becomes `path`, on any error it is removed.
 
     Works for a file and for a folder (the body creates whichever it wants). A folder that `path` held before is
-    replaced as a whole.
+    replaced as a whole. A full disk, a target that is read-only, ... is an `OSError` that says what to do.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _advised(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield from _write_beside(path)
+
+
+def _write_beside(path: Path) -> Iterator[Path]:
     # The suffix is kept: writers such as PIL and safetensors choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     _remove(temporary)
@@ -27,7 +147,11 @@ def write_beside(path: Path) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
             _remove(old)
         else:
             os.replace(temporary, path)

@@ -1,9 +1,8 @@
-"""How fast the data stages are: `python -m casita.datasets_scripts.benchmark read` (or `encode`), on one core."""
+"""How fast the data stages are, on one core: `python -m casita.datasets_scripts.benchmark read` (or another one)."""
 
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -16,8 +15,14 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from casita.datasets_scripts import scale_benchmark
+from casita.datasets_scripts.captions import STYLES, caption_windows
+from casita.datasets_scripts.floor_plans import draw_pictures, picture_keys
+from casita.datasets_scripts.layouts import load_layout
 from casita.datasets_scripts.read import read_events
-from casita.datasets_scripts.schema import EVENTS, write_table
+from casita.datasets_scripts.scale_benchmark import peak_memory_mib
+from casita.datasets_scripts.schema import EVENTS, WINDOWS, write_table
+from casita.datasets_scripts.windows import WindowSettings, build_windows
 
 DAY_ZERO = np.datetime64("2010-01-04T00:00:00", "us")
 ACTIVITIES = ("Sleep", "Cook", "Watch_TV", "Work", "Bed_to_Toilet", "Wash_Dishes")
@@ -117,10 +122,114 @@ def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, se
     }
 
 
-def peak_memory_mib() -> float:
-    """The most memory that this process has held so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)  # bytes there, KiB here
+def make_events(events: int, seed: int = 0) -> pa.Table:
+    """An events table as the windows stage reads it: one home, 40 motion sensors, an event in 6 s on average."""
+    random = np.random.default_rng(seed)
+    t_us = DAY_ZERO + np.cumsum(random.integers(1, 12_000_000, events)).astype("timedelta64[us]")
+    label = (np.arange(events) // 40) % (len(ACTIVITIES) + 1)
+    texts = {
+        "home": (np.zeros(events, dtype=np.int32), ["benchmark"]),
+        "session": (np.zeros(events, dtype=np.int32), ["log"]),
+        "sensor": (random.integers(0, 40, events, dtype=np.int32), [f"M{number:03d}" for number in range(40)]),
+        "state": (random.integers(0, 2, events, dtype=np.int32), ["OFF", "ON"]),
+        "activity": (pa.array(label, pa.int32(), mask=label == len(ACTIVITIES)), list(ACTIVITIES)),
+    }
+    columns = {name: pa.DictionaryArray.from_arrays(code, names) for name, (code, names) in texts.items()}
+    return pa.table({**columns, "timestamp": pa.array(t_us), "value": pa.nulls(events, pa.float32())})
+
+
+def benchmark_windows(
+    events: int = 5_000_000, length: int = 20, repeats: int = 3, seed: int = 0, **settings: Any
+) -> dict[str, Any]:
+    """Events to the windows table, with choice of events, splits, labels and leak audit: the best run's windows/s.
+
+    `settings` go to `WindowSettings`. The Parquet file has its own figure.
+    """
+    table = make_events(events, seed)
+    sensors = {
+        name: {"x": 1, "y": 1, "room": "hall", "type": "motion"} for name in table["sensor"].unique().to_pylist()
+    }
+    layout = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
+    how = WindowSettings(length=length, **settings)
+    seconds, cpu_seconds = [], []
+    for _ in range(repeats):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        windows, _ = build_windows(table, layout, how)
+        seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        write_table(Path(folder) / "windows.parquet", windows, WINDOWS)
+        parquet_s = time.perf_counter() - start
+    return {
+        "stage": "windows",
+        "events": events,
+        "windows": len(windows),
+        "build_s": round(min(seconds), 3),
+        "windows_per_s": round(len(windows) / min(seconds)),
+        "cpu_s": round(min(cpu_seconds), 3),
+        "windows_per_cpu_s": round(len(windows) / min(cpu_seconds)),
+        "parquet_s": round(parquet_s, 3),
+        "peak_mib": peak_memory_mib(),
+    }
+
+
+def make_windows(count: int, length: int = 20, seed: int = 0) -> pa.Table:
+    """Windows of the shipped Kyoto home as the caption stage reads them: a walk that stays at a sensor for a while."""
+    random = np.random.default_rng(seed)
+    sensors = [name for name, told in load_layout("kyoto")["sensors"].items() if told["type"] in ("motion", "door")]
+    keys = [f"{name}_{state}" for name in sensors for state in ("ON", "OFF")]
+    moves = np.where(random.random(count * length) < 0.2, random.integers(0, len(sensors), count * length), 0)
+    codes = 2 * (np.cumsum(moves) % len(sensors)) + random.integers(0, 2, count * length)
+    seconds = np.cumsum(random.integers(0, 20, (count, length)), axis=1).astype(np.float32)
+    seconds -= seconds[:, :1]
+    start = DAY_ZERO + np.cumsum(random.integers(1, 600_000_000, count)).astype("timedelta64[us]")
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * length)
+    told = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), keys).cast(pa.string())
+    return pa.table(
+        {
+            "window_id": [f"kyoto/s/fixed_length/{i}" for i in range(count)],
+            "start": start,
+            "end": start + (seconds[:, -1] * 1e6).astype("timedelta64[us]"),
+            "sensor_keys": pa.ListArray.from_arrays(offsets, told),
+            "seconds": pa.ListArray.from_arrays(offsets, pa.array(seconds.reshape(-1))),
+        }
+    )
+
+
+def benchmark_captions(windows: int = 50_000, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
+    """Windows of 20 events to captions, one or four a window: the best run's captions a CPU second, by style."""
+    table, layout = make_windows(windows, seed=seed), load_layout("kyoto")
+    figures: dict[str, Any] = {"stage": "captions", "windows": windows}
+    for style, captions in [*((style, 1) for style in STYLES), ("narrative", 4)]:
+        seconds, told = [], list[list[str]]()
+        for _ in range(repeats):
+            start = time.process_time()
+            told = caption_windows(table, layout, style, captions=captions, seed=seed)
+            seconds.append(time.process_time() - start)
+        figures[f"{style}_x{captions}_per_cpu_s"] = round(sum(map(len, told)) / min(seconds))
+    return {**figures, "peak_mib": peak_memory_mib()}
+
+
+def benchmark_draw(size: int = 224, repeats: int = 3) -> dict[str, Any]:
+    """Draw the pictures of the shipped Kyoto home, `size` pixels a side, as PNG files: the best run's figures."""
+    layout = load_layout("kyoto")
+    keys = picture_keys(layout, [])
+    seconds, cpu_seconds = [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            start, cpu_start = time.perf_counter(), time.process_time()
+            draw_pictures(layout, keys, Path(folder) / "pictures", size, progress=False)
+            seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - cpu_start)
+    return {
+        "stage": "draw",
+        "pictures": len(keys),
+        "size": size,
+        "draw_s": round(min(seconds), 3),
+        "cpu_s": round(min(cpu_seconds), 3),
+        "pictures_per_s": round(len(keys) / min(seconds)),
+    }
 
 
 def use_one_core() -> None:
@@ -154,10 +263,38 @@ def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, default=50, help="events a window (default 50)")
 
 
+def run_windows(args: argparse.Namespace) -> dict[str, Any]:
+    return benchmark_windows(args.events, args.length, args.repeats, args.seed)
+
+
+def add_windows_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--events", type=int, default=5_000_000, help="events of the generated table (5000000)")
+    parser.add_argument("--length", type=int, default=20, help="events a window (default 20)")
+
+
+def run_draw(args: argparse.Namespace) -> dict[str, Any]:
+    return benchmark_draw(args.size, args.repeats)
+
+
+def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=224, help="side of a picture in pixels (default 224)")
+
+
+def run_captions(args: argparse.Namespace) -> dict[str, Any]:
+    return benchmark_captions(args.windows, args.repeats, args.seed)
+
+
+def add_captions_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--windows", type=int, default=50_000, help="windows of the generated table (default 50000)")
+
+
 # stage -> (what it measures, adds its arguments, runs and returns its figures)
 STAGES: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., dict[str, Any]]]] = {
     "read": ("raw CASAS text to the events table", add_read_arguments, run_read),
+    "captions": ("the windows table to captions of each style", add_captions_arguments, run_captions),
+    "draw": ("a layout to a picture file for each sensor state", add_draw_arguments, run_draw),
     "encode": ("a DataFrame of events to the model's tensors", add_encode_arguments, run_encode),
+    "windows": ("the events table to the windows table", add_windows_arguments, run_windows),
 }
 
 
@@ -174,9 +311,14 @@ def main(argv: list[str] | None = None) -> int:
         stage.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts (default 3)")
         stage.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
         stage.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    scale = stages.add_parser("scale", help="all data stages at growing numbers of events: time and peak memory")
+    scale_benchmark.add_arguments(scale)
     args = parser.parse_args(argv)
     use_one_core()
     try:
+        if args.stage == "scale":
+            scale_benchmark.run(args)
+            return 0
         figures = STAGES[args.stage][2](args)
     except (ValueError, OSError) as error:
         print(f"benchmark {args.stage}: error: {error}", file=sys.stderr)

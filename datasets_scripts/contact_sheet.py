@@ -1,6 +1,7 @@
 """The contact sheet: a home's plan with every name on it, above all of its pictures; for people, not for models."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +17,8 @@ _INK, _PALE, _WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_font = cache(ImageFont.load_default)  # by size; it unpacks a file each time
 
 
 def draw_contact_sheet(
@@ -39,7 +42,7 @@ def draw_contact_sheet(
     sheet = Image.new("RGB", (SHEET_WIDTH, grid_top + rows * pitch + _GAP), _WHITE)
     pen = ImageDraw.Draw(sheet)
     told = f"{title}: {len(dots)} sensors, {len(index)} pictures"
-    pen.text((_GAP, 20), told, fill=_INK, font=ImageFont.load_default(30))
+    pen.text((_GAP, 20), told, fill=_INK, font=_font(30))
     sheet.paste(top, ((SHEET_WIDTH - top.width) // 2, 70))
     for i, (key, name) in enumerate(index.items()):
         left, upper = _GAP + i % columns * (THUMBNAIL + _GAP), grid_top + i // columns * pitch
@@ -53,7 +56,7 @@ def draw_contact_sheet(
 def _fitting(text: str, width_px: int) -> tuple[str, tuple[int, int, int], Font]:
     """`text`, ink and the largest font up to 14 in which it fits `width_px`; shortened in its middle if none does."""
     for size in (14, 12, 10):
-        font = ImageFont.load_default(size)
+        font = _font(size)
         if font.getlength(text) <= width_px:
             return text, _INK, font
     keep = len(text)
@@ -72,7 +75,7 @@ def _label(plan: Image.Image, dots: Mapping[str, Point], rooms: Mapping[str, Poi
     """`plan` with room names, and the sensor names beside their dots where they cover least of one another."""
     picture = plan.copy()
     pen = ImageDraw.Draw(picture)
-    small, large = ImageFont.load_default(15), ImageFont.load_default(24)
+    small, large = _font(15), _font(24)
     taken: list[Box] = [(x - 9, y - 9, x + 9, y + 9) for x, y in dots.values()]
     for sensor, at in sorted(dots.items(), key=lambda item: item[1][::-1]):
         _, _, right, lower = pen.textbbox((0, 0), sensor, font=small)

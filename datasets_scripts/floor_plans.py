@@ -23,12 +23,13 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
+from scipy.ndimage import distance_transform_cdt
 from tqdm import tqdm
 
 from casita.datasets_scripts.contact_sheet import PLAN_SIDE, draw_contact_sheet
 from casita.datasets_scripts.layouts import NATURAL_STATES
-from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, read_table
+from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, home_folders, read_table, writes
 from casita.files import hash_json, write_beside
 from casita.processing.event_windows import LEVELS
 
@@ -237,6 +238,7 @@ def paste_dot(picture: Image.Image, at: tuple[float, float], radius: float, colo
     picture.paste(colour, (left, top), core.reduce(_FINE))
 
 
+@writes("draw")
 def draw_home(folder: HomeFolder, size: int = 224, radius: float = RADIUS, progress: bool = True) -> dict | None:
     """Draw every key of a home: `pictures/<quoted key>.png`, `pictures/index.json` (key -> file), `contact_sheet.png`.
 
@@ -259,31 +261,44 @@ def draw_home(folder: HomeFolder, size: int = 224, radius: float = RADIUS, progr
     if folder.is_current("draw", settings, inputs):
         return None
     keys = picture_keys(layout, seen_keys(folder.events))
-    background = draw_background(layout, size, folder.root)
-    index = {key: f"{quote(key, safe='')}.png" for key in keys}
-    with write_beside(folder.pictures) as pictures:
-        pictures.mkdir()
-        for key in tqdm(keys, desc="draw", unit="picture", disable=not progress):
-            # level 1: half the time of the default for files a few kB larger
-            draw_sensor(background, layout, key, radius).save(pictures / index[key], compress_level=1)
-        (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
     sheet = folder.root / "contact_sheet.png"
-    with write_beside(sheet) as temporary:
-        _contact_sheet(folder, layout).save(temporary)
+    with write_beside(sheet) as temporary, write_beside(folder.pictures) as pictures:  # both new, or both as they were
+        draw_pictures(layout, keys, pictures, size, radius, plan_folder=folder.root, progress=progress)
+        _contact_sheet(layout, pictures, folder.root).save(temporary, compress_level=1)
     summary = {"pictures": len(keys), "size": size}
     folder.record("draw", settings, inputs, [folder.pictures, sheet], summary)
     return summary
 
 
-def _contact_sheet(folder: HomeFolder, layout: dict[str, Any]) -> Image.Image:
-    """The plan with every sensor active and named, above the pictures of `folder`."""
-    plan = draw_background(layout, PLAN_SIDE, folder.root)
+def draw_pictures(
+    layout: dict[str, Any],
+    keys: Iterable[str],
+    pictures: Path,
+    size: int = 224,
+    radius: float = RADIUS,
+    *,
+    plan_folder: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Make the folder `pictures`: a PNG for each key, and `index.json` (key -> file)."""
+    background = draw_background(layout, size, plan_folder)
+    index = {key: f"{quote(key, safe='')}.png" for key in keys}
+    pictures.mkdir()
+    for key, name in tqdm(index.items(), desc="draw", unit="picture", disable=not progress):
+        # level 1: half the time of the default for files a few kB larger
+        draw_sensor(background, layout, key, radius).save(pictures / name, compress_level=1)
+    (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _contact_sheet(layout: dict[str, Any], pictures: Path, plan_folder: Path) -> Image.Image:
+    """The plan with every sensor active and named, above the `pictures`."""
+    plan = draw_background(layout, PLAN_SIDE, plan_folder)
     frame = Frame.fit(layout, PLAN_SIDE)
     dots = {sensor: frame.at(place["x"], place["y"]) for sensor, place in layout["sensors"].items()}
     for sensor, at in dots.items():
         paste_dot(plan, at, 8 / PLAN_SIDE, PALETTE[layout["sensors"][sensor]["type"]][2])
     names = {room: _middle(layout, room, frame) for room in room_tints(layout)}
-    return draw_contact_sheet(layout["home"], plan, dots, names, folder.pictures)
+    return draw_contact_sheet(layout["home"], plan, dots, names, pictures)
 
 
 def _middle(layout: dict[str, Any], room: str, frame: Frame) -> tuple[float, float]:
@@ -294,9 +309,8 @@ def _middle(layout: dict[str, Any], room: str, frame: Frame) -> tuple[float, flo
     coarse = Frame.fit(layout, 160)
     mask = Image.new("L", (160, 160))
     ImageDraw.Draw(mask).polygon([coarse.at(x, y) for x, y in layout["rooms"][room]], fill=255)
-    while (smaller := mask.filter(ImageFilter.MinFilter(3))).getbbox():
-        mask = smaller
-    x, y = np.argwhere(np.asarray(mask)).mean(axis=0)[::-1]
+    from_walls = distance_transform_cdt(np.asarray(mask), "chessboard")
+    x, y = np.argwhere(from_walls == from_walls.max()).mean(axis=0)[::-1]
     return frame.at((x - coarse.left) / coarse.scale, (y - coarse.top) / coarse.scale)
 
 
@@ -313,7 +327,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """`casita draw DIR`."""
-    folder = HomeFolder(args.dir)
-    summary = draw_home(folder, args.size, args.radius)
-    told = f"{summary['pictures']} pictures" if summary else "up to date"
-    print(f"{folder.pictures}: {told}; look at {folder.root / 'contact_sheet.png'}")
+    for folder in home_folders(args.dir):
+        summary = draw_home(folder, args.size, args.radius)
+        told = f"{summary['pictures']} pictures" if summary else "up to date"
+        print(f"{folder.pictures}: {told}; look at {folder.root / 'contact_sheet.png'}")

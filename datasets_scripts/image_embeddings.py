@@ -12,7 +12,7 @@ Anything else is a Hub id or a folder; its output is what its architecture offer
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModel
 
-from casita.datasets_scripts.schema import HomeFolder, add_folder_argument, slug
-from casita.files import hash_file, read_json
+from casita.datasets_scripts.schema import HomeFolder, add_folder_argument, home_folders, slug, writes
+from casita.files import hash_file, read_json, write_beside
 from casita.processing.sensor_embeddings import NORMALIZATIONS, SensorEmbeddingTable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -180,12 +180,22 @@ def embed_pictures(
     rows = []
     with tqdm(total=len(paths), desc="embed images", unit="picture", disable=not progress) as bar:
         for start in range(0, len(paths), batch_size):
-            batch = [Image.open(path).convert("RGB") for path in paths[start : start + batch_size]]
+            batch = [_read_picture(path) for path in paths[start : start + batch_size]]
             rows.append(encoder(batch))
             bar.update(len(batch))
     return np.concatenate(rows)
 
 
+def _read_picture(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such picture, though index.json names it. Run: casita draw") from None
+    except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged PNG
+        raise ValueError(f"{path}: no sound picture ({error}). Run: casita draw") from None
+
+
+@writes("embed-images")
 def embed_home(
     folder: HomeFolder,
     vision_model: str = "clip",
@@ -195,6 +205,7 @@ def embed_home(
     dtype: str = "float32",
     revision: str | None = None,
     progress: bool = True,
+    load: Callable[[], VisionEncoder] | None = None,
 ) -> SensorEmbeddingTable | None:
     """Embed a home's pictures into `image_embeddings/<vision model>.safetensors`.
 
@@ -206,6 +217,7 @@ def embed_home(
         device: such as `cuda:1`; by default the best that is there.
         dtype: of the weights, `float32` or `bfloat16`; the table is float32 always.
         revision: commit, branch or tag of a Hub model.
+        load: gives the model, where several homes share one.
 
     Returns:
         The table, or None when the file is up to date.
@@ -221,7 +233,7 @@ def embed_home(
         return None
     index: dict[str, str] = read_json(index_path)
     paths = [folder.pictures / name for name in index.values()]
-    encoder = load_vision_model(vision_model, revision=revision, device=device, dtype=dtype)
+    encoder = load() if load else load_vision_model(vision_model, revision=revision, device=device, dtype=dtype)
     raw = embed_pictures(encoder, paths, batch_size=batch_size, progress=progress)
     with Image.open(paths[0]) as first:
         side = first.width
@@ -236,7 +248,8 @@ def embed_home(
         image_size=side,
         pictures_hash=hash_file(folder.pictures),
     )
-    table.save(path)
+    with write_beside(path) as temporary:
+        table.save(temporary)
     folder.record(stage, settings, inputs, [path], {"rows": len(index), "width": table.width, "output": table.output})
     return table
 
@@ -268,9 +281,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """`casita embed-images DIR`."""
-    folder = HomeFolder(args.dir)
-    table = embed_home(
-        folder, args.vision_model, args.normalization, args.batch_size, args.device, args.dtype, args.revision
-    )
-    told = f"{len(table.keys)} rows of {table.width}, output {table.output}" if table else "up to date"
-    print(f"{folder.image_embeddings(args.vision_model)}: {told}")
+    options = {"device": args.device, "dtype": args.dtype, "revision": args.revision}
+    load = cache(lambda: load_vision_model(args.vision_model, **options))  # once for all homes, if at all
+    for folder in home_folders(args.dir):
+        table = embed_home(folder, args.vision_model, args.normalization, args.batch_size, load=load, **options)
+        told = f"{len(table.keys)} rows of {table.width}, output {table.output}" if table else "up to date"
+        print(f"{folder.image_embeddings(args.vision_model)}: {told}")

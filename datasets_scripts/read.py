@@ -13,7 +13,7 @@ from casita.datasets_scripts.casas import looks_like_a_log, read_casas
 from casita.datasets_scripts.casas_columns import COLUMNS
 from casita.datasets_scripts.events_table import ReadSummary
 from casita.datasets_scripts.pyadlml_csv import find_pair, read_pyadlml
-from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, write_table
+from casita.datasets_scripts.schema import EVENTS, HomeFolder, write_table, writes
 
 # Only endings that name a format: `p01.t1` and `p01.t2` are two sessions.
 _FORMAT_ENDING = re.compile(r"(\.(txt|csv|log|dat|tsv))?(\.gz)?$", re.IGNORECASE)
@@ -86,6 +86,7 @@ def log_files(logs: Sequence[Path]) -> list[Path]:
     return files
 
 
+@writes("read")
 def read_home(
     folder: HomeFolder,
     logs: Sequence[Path],
@@ -107,14 +108,15 @@ def read_home(
         described = load_layout(layout)
     name = home_name(logs, described, home)
     settings = {"home": name, "columns": list(columns) if columns else None}
-    current = folder.is_current("read", settings, log_files(logs))
-    if not current:
-        events, summary = read_events(logs, name, columns)
-        write_table(folder.events, events, EVENTS, settings)
-        folder.record("read", settings, log_files(logs), [folder.events], asdict(summary))
     # Without --layout the home keeps the one that it has.
-    folder.describe(home=name, **({} if described is None else {"layout": described}))
-    return None if current else summary
+    description = {"home": name} if described is None else {"home": name, "layout": described}
+    if folder.is_current("read", settings, log_files(logs)):
+        folder.describe(**description)
+        return None
+    events, summary = read_events(logs, name, columns)
+    write_table(folder.events, events, EVENTS, settings)
+    folder.record("read", settings, log_files(logs), [folder.events], asdict(summary), description)
+    return summary
 
 
 def run_summary(folder: HomeFolder) -> ReadSummary:
@@ -155,7 +157,7 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Read the raw logs of one home into DIR/events.parquet, and tell what was found and mended."
     parser.epilog = "example: casita read homes/kyoto --log raw/kyoto --layout kyoto"
-    add_folder_argument(parser)
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the home folder to make, or to read anew")
     add_log_arguments(parser)
 
 

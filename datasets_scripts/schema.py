@@ -10,22 +10,26 @@ A home folder (`DIR` on the command line) holds
     captions/<style>.parquet                    CAPTIONS
     text_embeddings/<style>--<text>.parquet     text_embeddings_schema(D)
 
+A data set of several homes is a folder of such folders (`home_folders`).
+
 A *key* is a sensor in a state, `"M001_ON"`; sensors may hold underscores, states never do.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from casita.files import hash_file, read_json, write_beside, write_json
+from casita.files import hash_file, locked, read_json, write_beside, write_json
 
 SCHEMA_VERSION = "1.0"
+ROW_GROUP = 16_384  # windows, captions or embeddings that a streamed training reads, and holds, at a time
 
 EVENTS = pa.schema(
     [
@@ -77,11 +81,32 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, metadata: Mappin
     """Write `table` as Parquet, cast to `schema`, whole or not at all; `metadata` goes under the key `casita`."""
     described = schema.with_metadata({"casita": json.dumps({"schema_version": SCHEMA_VERSION, **(metadata or {})})})
     with write_beside(path) as temporary:
-        pq.write_table(table.select(schema.names).cast(described), temporary, compression="zstd")
+        whole = table.select(schema.names).cast(described)
+        rows = ROW_GROUP if "window_id" in schema.names else None
+        pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True, row_group_size=rows)
 
 
-def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file and check that it has `schema`'s columns (or the named ones) with `schema`'s types."""
+def read_table(
+    path: Path, schema: pa.Schema, columns: list[str] | None = None, dictionaries: list[str] | None = None
+) -> pa.Table:
+    """Read a Parquet file and check that it has `schema`'s columns (or the named ones) with `schema`'s types.
+
+    The text columns `dictionaries` come as Arrow dictionaries, which costs less time and memory.
+
+    Raises:
+        ValueError: no Parquet, other columns, or damaged (the pages carry checksums).
+    """
+    check_columns(path, schema, columns)
+    try:
+        return pq.read_table(path, columns=columns, read_dictionary=dictionaries, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}). Run the stage that writes it again.") from None
+
+
+def check_columns(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> Path:
+    """`path`, if it is Parquet with `schema`'s columns (or the named ones) and types, else a `ValueError`."""
     try:
         found = pq.read_schema(path)
     except pa.ArrowInvalid as error:
@@ -92,7 +117,7 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
             raise ValueError(
                 f"{path}: column {name!r} should be {schema.field(name).type}, found {was}. Run the stage again."
             )
-    return pq.read_table(path, columns=columns)
+    return path
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -181,9 +206,13 @@ class HomeFolder:
         inputs: Iterable[Path],
         outputs: Iterable[Path],
         summary: Mapping[str, Any] | None = None,
+        describe: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note that `stage` has just written `outputs` from `inputs`; `summary` is what a person wants to know."""
-        content = self._content()
+        """Note that `stage` has just written `outputs` from `inputs`; `summary` is what a person wants to know.
+
+        `describe` has top-level keys to set in the same breath, so that a stage that is killed leaves both or neither.
+        """
+        content = {**self._content(), **(describe or {})}
         content.setdefault("stages", {})[stage] = {
             "settings": _plain(settings),
             "inputs": self._hashes(inputs),
@@ -217,6 +246,58 @@ class HomeFolder:
         return self.root / name  # an absolute name stays itself
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Stage = Callable[Concatenate[HomeFolder, P], R]
+
+
+def writes(command: str) -> Callable[[Stage[P, R]], Stage[P, R]]:
+    """Decorator of a stage's function, whose first argument is the home folder: it alone writes there meanwhile.
+
+    `command` is the stage's name on the command line. All but `read` need a home that is there already.
+    """
+
+    def decorate(stage: Stage[P, R]) -> Stage[P, R]:
+        @wraps(stage)
+        def alone(folder: HomeFolder, *args: P.args, **kwargs: P.kwargs) -> R:
+            if command != "read":
+                _ = folder.description  # a folder that is no home is told before a lock makes it
+            with locked(folder.root, f"casita {command}"):
+                return stage(folder, *args, **kwargs)
+
+        return alone
+
+    return decorate
+
+
+def home_folders(root: Path | str) -> list[HomeFolder]:
+    """The home folder `root`, or, where `root` is a data set of several homes, the home folders in it, by name.
+
+    A data set of several homes is nothing but a folder of home folders, each with a home of its own.
+
+    Raises:
+        FileNotFoundError: `root` is neither. ValueError: two of its folders hold the same home.
+    """
+    root = Path(root)
+    if (root / "home.json").is_file():
+        return [HomeFolder(root)]
+    found = [HomeFolder(path.parent) for path in sorted(root.glob("*/home.json"))]
+    if not found:
+        raise FileNotFoundError(
+            f"{root}: holds no home.json and no folder that does, so it is neither a home folder nor a data set of "
+            "several. Make one: casita build, or casita read."
+        )
+    where: dict[str, Path] = {}
+    for folder in found:
+        if folder.name in where:
+            raise ValueError(
+                f"{root}: {where[folder.name].name} and {folder.root.name} both hold home {folder.name!r}. Build one "
+                "of them under another name (--home), or move it elsewhere."
+            )
+        where[folder.name] = folder.root
+    return found
+
+
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives it back, so that tuples and lists compare equal to what a file holds."""
     return json.loads(json.dumps(content))
@@ -224,4 +305,4 @@ def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_folder_argument(parser: argparse.ArgumentParser) -> None:
     """The positional `DIR` of every stage command."""
-    parser.add_argument("dir", type=Path, metavar="DIR", help="the home folder")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="a home folder, or a folder of several")
