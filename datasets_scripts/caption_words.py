@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
@@ -46,12 +47,14 @@ def with_articles(words: str) -> str:
     return words if re.match(rf"(?:the|a|an|{PREPOSITION})\b", words) else f"the {words}"
 
 
+@cache
 def room_name(room: str) -> str:
     """`"master_bedroom"` -> `"the master bedroom"`, `"bedroom_2"` -> `"bedroom 2"`."""
     words = FULL_ROOM.get(room.lower(), room).replace("_", " ").strip()
     return words if re.search(r"\d$", words) else with_articles(words)
 
 
+@cache
 def in_room(room: str) -> str:
     """The room with its preposition: `"in the kitchen"`, `"on the stairs"`, `"at the garage door"`."""
     name = room_name(room)
@@ -133,6 +136,14 @@ def part_of_day(weekday: int, hour: int) -> str:
         return f"in the early hours of {day}"
     part = "morning" if hour < 12 else "afternoon" if hour < 17 else "evening" if hour < 22 else "night"
     return f"on {day} {part}"
+
+
+def time_of_day(hour: int) -> str:
+    """`7` -> `"in the morning"`, without the weekday."""
+    if hour < 5:
+        return "in the early hours"
+    part = "morning" if hour < 12 else "afternoon" if hour < 17 else "evening"
+    return f"in the {part}" if hour < 22 else "at night"
 
 
 def clock(hour: int, minute: int) -> str:

@@ -1,11 +1,14 @@
 """Sentences as vectors: a frozen text model, loaded with its own pooling and its own prompts.
 
 sentence-transformers reads from each model how its vectors are to be made (which tokens are pooled, which prompt goes
-in front, which dense layers follow), so that a caption here is what the model's authors meant a caption to be.
+in front, which dense layers follow), so that a caption here is what the model's authors meant a caption to be. Of CLIP
+and SigLIP it takes `get_text_features`, the vector that is compared with pictures.
 """
 
 import argparse
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +21,15 @@ from casita.datasets_scripts.schema import (
     CAPTIONS,
     HomeFolder,
     add_folder_argument,
+    home_folders,
+    read_metadata,
     read_table,
     slug,
     text_embeddings_schema,
     write_table,
+    writes,
 )
-from casita.files import hash_file
+from casita.files import hash_file, hash_json, read_json, write_beside, write_json
 
 if TYPE_CHECKING:  # the library takes seconds to import: only where a model is loaded
     from sentence_transformers import SentenceTransformer
@@ -36,9 +42,13 @@ TEXT_MODELS = {
     "minilm": MINILM,
     "distilroberta": "sentence-transformers/all-distilroberta-v1",  # distilroberta-base itself makes no sentences
     "embeddinggemma": "google/embeddinggemma-300m",
+    "clip": "openai/clip-vit-base-patch32",
+    "siglip": "google/siglip-base-patch16-224",
 }
-# Models that name no prompt for plain `encode` though they were trained with one: the one for comparing sentences.
-PROMPT_NAMES = {"google/embeddinggemma-300m": "STS"}
+# EmbeddingGemma was trained with prompts but names none for plain `encode`: this is its one for comparing sentences.
+PROMPT_NAME = "STS"
+PADDED = ("siglip", "siglip2")  # model types that were trained on texts padded to the full length, without a mask
+PART_BATCHES = 16  # batches between two files of an unfinished run
 
 
 def minilm_directory() -> Path:
@@ -67,15 +77,33 @@ def load_text_model(name: str, device: str | None = None) -> "SentenceTransforme
     try:
         _must_be_within_reach(source)
         model = SentenceTransformer(source, device=device).eval()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: a tokenizer's package, as SigLIP's
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(
             f"text model {name!r} could not be loaded from {source!r} ({why}). Short names: {', '.join(TEXT_MODELS)}; "
             "else a Hub id or a directory of sentence-transformers. Without network only minilm and directories work."
         ) from None
-    if model_id in PROMPT_NAMES:
-        model.default_prompt_name = PROMPT_NAMES[model_id]
+    if model.default_prompt_name is None and PROMPT_NAME in model.prompts:
+        model.default_prompt_name = PROMPT_NAME
+    _read_as_trained(model)
     return model
+
+
+def _read_as_trained(model: "SentenceTransformer") -> None:
+    """Cut and pad texts as CLIP and SigLIP were trained; sentence-transformers pads to the longest of a batch.
+
+    `modeling.pipeline_casita.read_as_trained` does the same where casita is not installed; a test compares them.
+    """
+    first: Any = model[0]
+    config = getattr(first, "config", None)
+    if config is None or hasattr(config, "max_position_embeddings"):
+        return  # no transformer, or a text model: its length is known
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if length is not None:
+        first.max_seq_length = min(first.max_seq_length or length, length)
+        if config.model_type in PADDED:
+            padded = {"padding": "max_length", "max_length": length, "return_attention_mask": False}
+            first.processing_kwargs = {"text": padded}
 
 
 def _must_be_within_reach(source: str) -> None:
@@ -93,36 +121,79 @@ def _must_be_within_reach(source: str) -> None:
 
 
 def embed_texts(
-    model: "SentenceTransformer", texts: Sequence[str], *, batch_size: int = 64, progress: bool = True
+    model: "SentenceTransformer",
+    texts: Sequence[str],
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+    parts: Path | None = None,
 ) -> np.ndarray:
-    """Unit vectors `(N, D)` float32 of `N` texts, with the model's default prompt; equal texts are embedded once."""
+    """Unit vectors `(N, D)` float32 of `N` texts, with the model's default prompt; equal texts are embedded once.
+
+    `parts`: a folder for what is finished, from which an interrupted call of the same texts and batch size goes on.
+    """
     unique, index = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
     vectors = np.zeros((len(unique), _width(model)), dtype=np.float32)
     # Texts of like length share a batch, since a batch is padded to its longest.
     order = np.argsort([len(text) for text in unique], kind="stable")
     with tqdm(total=len(unique), desc="text embeddings", unit="text", disable=not progress) as bar:
-        for first in range(0, len(unique), batch_size):
-            rows = order[first : first + batch_size]
-            vectors[rows] = model.encode(
-                unique[rows].tolist(), batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True
-            )
-            bar.update(len(rows))
+        for number, rows in enumerate(_slices(order, PART_BATCHES * batch_size)):
+            part = parts / f"{number:06d}.npy" if parts else None
+            if part and part.is_file():
+                vectors[rows] = np.load(part, allow_pickle=False)
+                bar.update(len(rows))
+                continue
+            for batch in _slices(rows, batch_size):
+                vectors[batch] = model.encode(
+                    unique[batch].tolist(), batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True
+                )
+                bar.update(len(batch))
+            if part:
+                with write_beside(part) as temporary:
+                    np.save(temporary, vectors[rows], allow_pickle=False)
     return vectors[index]
 
 
+def _slices(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+def count_truncated(model: "SentenceTransformer", texts: Sequence[str], chunk: int = 4096) -> int:
+    """How many of `texts` have more tokens than the model reads; of those the end is lost."""
+    tokenizer, longest = getattr(model[0], "tokenizer", None), model.max_seq_length
+    if not callable(tokenizer) or longest is None:
+        return 0
+    prompt, count = model.prompts.get(model.default_prompt_name or "") or "", 0
+    for first in range(0, len(texts), chunk):
+        prompted = [prompt + text for text in texts[first : first + chunk]]
+        tokens = tokenizer(prompted, truncation=False, padding=False, return_attention_mask=False, verbose=False)
+        count += sum(len(ids) > longest for ids in tokens["input_ids"])
+    return count
+
+
 def describe_text_model(model: "SentenceTransformer", name: str) -> dict[str, Any]:
-    """What one must know to make the same vectors again: id, revision, pooling, prompt and width."""
+    """What one must know to make the same vectors again: id, revision, pooling, prompt, padding, length and width."""
     modes: Any = [module.pooling_mode for module in model if hasattr(module, "pooling_mode")]
-    transformer: Any = model[0]
+    first: Any = model[0]
+    if getattr(first, "module_output_name", None) == "sentence_embedding":  # CLIP, SigLIP: pooled by themselves
+        modes = [first.modality_config["text"]["method"]]
     described = {
         "text_model": TEXT_MODELS.get(name, name),
-        "revision": getattr(transformer.auto_model.config, "_commit_hash", None),  # None for a directory
+        "revision": getattr(getattr(first, "config", None), "_commit_hash", None),  # None for a directory
         "pooling": "+".join(mode if isinstance(mode, str) else "+".join(mode) for mode in modes) or None,
         "prompt": model.prompts.get(model.default_prompt_name or "", ""),
+        "prompt_name": model.default_prompt_name,
+        "padding": getattr(first, "processing_kwargs", {}).get("text", {}).get("padding", "longest"),
+        "max_tokens": model.max_seq_length,
         "normalized": True,
         "width": _width(model),
     }
     return described | ({"weights_sha256": MINILM_SHA256} if described["text_model"] == MINILM else {})
+
+
+def stored_prompt_name(path: Path) -> str | None:
+    """Which of the text model's prompts stood before the texts of a file of embeddings; None: its default, or none."""
+    return read_metadata(path).get("prompt_name") if path.is_file() else None
 
 
 def _width(model: "SentenceTransformer") -> int:
@@ -132,6 +203,7 @@ def _width(model: "SentenceTransformer") -> int:
     return width
 
 
+@writes("embed-text")
 def embed_captions(
     folder: HomeFolder,
     style: str = "narrative",
@@ -139,29 +211,44 @@ def embed_captions(
     *,
     batch_size: int = 64,
     device: str | None = None,
+    load: "Callable[[], SentenceTransformer] | None" = None,
 ) -> dict[str, Any] | None:
     """Write `text_embeddings/<style>--<model>.parquet` of a home folder; give a summary, or None if up to date.
 
-    The batch size and the device are no part of the settings: they change nothing but the last digits.
+    Row k of a window is its k-th caption's. What is finished is kept in a folder `.parts` beside, from which an
+    interrupted run goes on with the same result. The batch size and the device are no part of the settings: they
+    change nothing but the last digits. `load` gives the model where several homes share one.
     """
     stage, path = f"embed-text:{style}:{slug(text_model)}", folder.text_embeddings(style, text_model)
     settings = {"style": style, "text_model": text_model}
     source = folder.require(folder.captions(style), f"caption --caption-style {style}")
     # A model directory is an input like any other: new weights in it make new vectors.
     inputs = [source, Path(text_model)] if Path(text_model).is_dir() else [source]
+    parts = path.with_suffix(".parts")
     if folder.is_current(stage, settings, inputs):
+        shutil.rmtree(parts, ignore_errors=True)
         return None
     captions = read_table(source, CAPTIONS)
-    model = load_text_model(text_model, device)
-    vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size)
+    model = load() if load else load_text_model(text_model, device)
     described = describe_text_model(model, text_model)
+    _keep_parts(parts, hash_json([described, [hash_file(path) for path in inputs], batch_size, str(model.device)]))
+    vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size, parts=parts)
     width = described["width"]
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
     table = captions.select(["window_id", "style"]).append_column("embedding", embedding)
     write_table(path, table, text_embeddings_schema(width), described)
-    summary = {"texts": len(vectors), "unique": pc.count_distinct(captions["caption"]).as_py(), **described}
+    unique = pc.unique(captions["caption"]).to_pylist()
+    summary = {"texts": len(vectors), "unique": len(unique), "truncated": count_truncated(model, unique), **described}
     folder.record(stage, settings, inputs, [path], summary)
+    shutil.rmtree(parts)
     return summary
+
+
+def _keep_parts(parts: Path, key: str) -> None:
+    """Make the folder of an unfinished run, or keep it where it is of the same `key`."""
+    if not (parts / "key.json").is_file() or read_json(parts / "key.json") != key:
+        shutil.rmtree(parts, ignore_errors=True)
+        write_json(parts / "key.json", key)
 
 
 def add_model_argument(parser: argparse._ActionsContainer) -> None:
@@ -175,7 +262,10 @@ def add_model_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Embed the captions of a home folder: DIR/text_embeddings/<style>--<model>.parquet."
+    parser.description = (
+        "Embed the captions of a home, or of each home of a data set: DIR/text_embeddings/<style>--<model>.parquet.\n"
+        "Interrupted, it goes on where it was when the same command runs again."
+    )
     parser.epilog = "example: casita embed-text homes/milan --caption-style narrative --text-model minilm"
     add_folder_argument(parser)
     parser.add_argument("--caption-style", default="narrative", help="which captions (default: narrative)")
@@ -187,12 +277,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1.")
-    folder = HomeFolder(args.dir)
-    done = embed_captions(folder, args.caption_style, args.text_model, batch_size=args.batch_size, device=args.device)
+    load = cache(lambda: load_text_model(args.text_model, args.device))  # once for all homes, if at all
+    for folder in home_folders(args.dir):
+        done = embed_captions(folder, args.caption_style, args.text_model, batch_size=args.batch_size, load=load)
+        print(f"{folder.text_embeddings(args.caption_style, args.text_model)}: {_told(done)}")
+
+
+def _told(done: dict[str, Any] | None) -> str:
     if done is None:
-        print(f"text embeddings ({args.caption_style}, {args.text_model}): up to date")
-        return
-    print(
-        f"text embeddings ({args.caption_style}, {args.text_model}): {done['texts']:,} captions, {done['unique']:,} "
-        f"different ones, {done['width']} wide, pooling {done['pooling']}"
-    )
+        return "up to date"
+    told = f"{done['texts']:,} captions, {done['unique']:,} different ones, {done['width']} wide"
+    told += f", pooling {done['pooling']}"
+    if done["truncated"]:
+        told += f"; {done['truncated']:,} are longer than {done['max_tokens']} tokens, and their end is lost"
+    return told

@@ -213,6 +213,7 @@ class ZeroShotActivityPipeline(CasitaPipeline):
         """`(n, T)` unit rows of sentences, with the prompt that the processor names."""
         if self._text_model is None or isinstance(self._text_model, (str, os.PathLike)):
             self._text_model = load_text_model(self._text_model or self.processor.text_model, str(self.device))
+        read_as_trained(self._text_model)
         vectors = self._text_model.encode(
             texts,
             prompt_name=self.processor.text_prompt_name,
@@ -234,12 +235,29 @@ def load_text_model(name: str | os.PathLike | None, device: str) -> Any:
         raise ImportError("sentences need sentence-transformers: pip install sentence-transformers") from None
     try:
         return SentenceTransformer(str(name), device=device).eval()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(
             f"text model {str(name)!r} could not be loaded ({why}). Without network pass text_model= with its "
             "directory, or a loaded SentenceTransformer."
         ) from None
+
+
+def read_as_trained(text_model: Any) -> None:
+    """Let CLIP and SigLIP cut, and SigLIP pad, texts as they were trained; of other models nothing changes.
+
+    SigLIP reads texts padded to its full length without a mask; sentence-transformers pads to the longest of a batch.
+    """
+    first = text_model[0]
+    config = getattr(first, "config", None)
+    if config is None or hasattr(config, "max_position_embeddings"):
+        return
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if length is not None:
+        first.max_seq_length = min(first.max_seq_length or length, length)
+        if config.model_type in ("siglip", "siglip2"):
+            padded = {"padding": "max_length", "max_length": length, "return_attention_mask": False}
+            first.processing_kwargs = {"text": padded}
 
 
 PIPELINES = {"sensor-embedding": SensorEmbeddingPipeline, "zero-shot-activity": ZeroShotActivityPipeline}

@@ -1,6 +1,7 @@
 """Captions tell what the sensors saw, all of it, in order, and nothing that only the label knows."""
 
 import re
+from collections import Counter
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -10,7 +11,9 @@ from casita import cli
 from casita.datasets_scripts import caption_words as words
 from casita.datasets_scripts.captions import STYLES, caption_home, caption_windows
 from casita.datasets_scripts.layouts import SHIPPED, load_layout
+from casita.datasets_scripts.read import read_events
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
+from casita.datasets_scripts.windows import WindowSettings, build_windows
 
 TUESDAY = datetime(2024, 1, 2, 7, 10)
 ROOM_SENSOR = {"bedroom": "M012", "hallway": "M002", "kitchen": "M005", "living_room": "M009", "office": "M016"}
@@ -41,13 +44,17 @@ def walk(*rooms: str) -> list[str]:
     return [f"{ROOM_SENSOR[room]}_ON" for room in rooms]
 
 
+def first_captions(windows, layout, style="narrative", **how) -> list[str]:
+    return [told[0] for told in caption_windows(windows, layout, style, **how)]
+
+
 def tell(layout, keys, style="narrative", **how) -> str:
-    return caption_windows(table(window(keys, **how)), layout, style)[0]
+    return first_captions(table(window(keys, **how)), layout, style)[0]
 
 
 def many_wordings(layout, keys, n=60, **how) -> list[str]:
     rows = [window(keys, name=f"w{i}", **how) for i in range(n)]
-    return caption_windows(table(*rows), layout)
+    return first_captions(table(*rows), layout)
 
 
 def mentions(caption: str) -> list[str]:
@@ -85,7 +92,7 @@ def rooms_walked(caption: str) -> list[str]:
         ("office", "hallway", "kitchen", "hallway", "kitchen", "living_room", "kitchen", "bedroom"),
     ],
 )
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["narrative", "structured"])
 def test_the_whole_way_can_be_read_back_from_a_caption(layout, rooms, style):
     assert rooms_walked(tell(layout, walk(*rooms), style)) == list(rooms)
 
@@ -103,16 +110,17 @@ def test_the_label_and_the_split_change_nothing(layout, style):
     keys = ["M005_ON", "D002_OPEN", "D002_CLOSE", "M004_ON"]
     plain = [window(keys, name=f"w{i}") for i in range(20)]
     labelled = [row | {"activity": "Cook", "activity_share": 1.0, "split": "test"} for row in plain]
-    told = caption_windows(table(*plain), layout, style)
-    assert told == caption_windows(table(*labelled), layout, style)
-    assert not any("cook" in caption.lower() for caption in told)
+    told = caption_windows(table(*plain), layout, style, captions=3)
+    assert told == caption_windows(table(*labelled), layout, style, captions=3)
+    assert not any("cook" in caption.lower() for captions in told for caption in captions)
 
 
 def test_a_caption_depends_on_its_own_window_alone(layout):
     rows = [window(walk("kitchen", "hallway") + ["D001_OPEN"] * (i % 3 + 1), name=f"w{i}") for i in range(50)]
-    told = caption_windows(table(*rows), layout)
-    assert caption_windows(table(*rows[::-1]), layout) == told[::-1]
-    assert [caption_windows(table(row), layout)[0] for row in rows] == told
+    for style in STYLES:
+        told = caption_windows(table(*rows), layout, style, captions=3)
+        assert caption_windows(table(*rows[::-1]), layout, style, captions=3) == told[::-1]
+        assert [caption_windows(table(row), layout, style, captions=3)[0] for row in rows] == told
 
 
 def test_another_seed_words_it_otherwise(layout):
@@ -184,7 +192,7 @@ def test_captions_of_every_shipped_home_are_grammatical(home, style):
     layout = load_layout(home)
     keys = [f"{sensor}_{'OPEN' if told['type'] == 'door' else 'ON'}" for sensor, told in layout["sensors"].items()]
     rows = [window(keys[i : i + 5], name=f"w{i}", start=TUESDAY + timedelta(hours=i)) for i in range(len(keys))]
-    for caption in caption_windows(table(*rows), layout, style):
+    for caption in first_captions(table(*rows), layout, style):
         assert caption[0].isupper(), caption
         assert caption.endswith("."), caption
         assert "_" not in caption, caption
@@ -261,7 +269,7 @@ def test_a_sensor_that_the_layout_lacks_is_named(layout):
 
 
 def test_an_unknown_style_is_refused(layout):
-    with pytest.raises(ValueError, match="'poem': there are narrative, structured"):
+    with pytest.raises(ValueError, match="'poem': there are narrative, structured, brief, mixed"):
         tell(layout, ["M005_ON"], "poem")
 
 
@@ -281,8 +289,89 @@ def test_a_home_is_captioned_once(home):
     assert caption_home(home, seed=1) is not None
     written = read_table(home.captions("narrative"), CAPTIONS)
     assert written["window_id"].to_pylist() == [f"w{i}" for i in range(12)]
-    assert written["caption"].to_pylist() == caption_windows(read_table(home.windows, WINDOWS), home.layout, seed=1)
+    assert written["caption"].to_pylist() == first_captions(read_table(home.windows, WINDOWS), home.layout, seed=1)
     assert read_metadata(home.captions("narrative"))["seed"] == 1
+
+
+# Several captions a window, and the short and mixed styles
+
+
+@pytest.mark.parametrize("style", ["narrative", "brief", "mixed"])
+def test_captions_of_a_real_home_are_distinct_within_each_window(real_homes, style):
+    kyoto = sorted((real_homes / "kyoto").glob("P0*.txt"))[:9]
+    for name, logs, types in (("ordonez_a", [real_homes / "ordonez_a"], None), ("kyoto", kyoto, ("motion", "item"))):
+        layout = load_layout(name)
+        events, _ = read_events(logs, name)
+        windows, _ = build_windows(events, layout, WindowSettings(unplaced="drop", types=types, max_gap_min=None))
+        told = caption_windows(windows, layout, style, captions=4)
+        assert len(told) == len(windows) > 50
+        assert all(len(captions) == len(set(captions)) == 4 for captions in told)
+
+
+def test_the_kth_caption_is_the_same_however_many_are_asked_for(layout):
+    rows = table(*(window(walk("kitchen", "hallway"), name=f"w{i}") for i in range(20)))
+    for style in STYLES:
+        six = caption_windows(rows, layout, style, captions=6)
+        for count in (1, 2, 5):
+            assert caption_windows(rows, layout, style, captions=count) == [told[:count] for told in six]
+
+
+def test_where_there_is_no_other_wording_there_are_fewer(layout, home, capsys):
+    rows = table(*(window(walk("kitchen"), name=f"w{i}") for i in range(5)))
+    assert [len(told) for told in caption_windows(rows, layout, "structured", captions=4)] == [1] * 5
+    assert cli.main(["caption", str(home.root), "--caption-style", "structured", "--captions", "2"]) == 0
+    assert "12 windows have fewer, since there is no other wording" in capsys.readouterr().out
+    assert read_table(home.captions("structured"), CAPTIONS).num_rows == 12
+
+
+def test_mixed_tells_a_window_in_all_styles_and_windows_begin_with_each(layout):
+    rows = table(*(window(walk("kitchen", "hallway", "office"), name=f"w{i}") for i in range(90)))
+
+    def style_of(caption: str) -> str:
+        return "structured" if caption.startswith("This happened") else "brief" if len(caption) < 70 else "narrative"
+
+    told = [
+        [style_of(caption) for caption in captions] for captions in caption_windows(rows, layout, "mixed", captions=3)
+    ]
+    assert all(set(styles) == {"narrative", "structured", "brief"} for styles in told)
+    firsts = Counter(styles[0] for styles in told)
+    assert min(firsts.values()) > 15  # 30 each on average
+
+
+def test_brief_is_one_short_sentence_of_place_and_time_of_day(layout):
+    rooms = ["kitchen", "hallway", "kitchen", "office", "kitchen", "hallway"]
+    rows = table(*(window(walk(*rooms), name=f"w{i}") for i in range(40)))
+    for caption in first_captions(rows, layout, "brief"):
+        assert "in the kitchen and in the hallway" in caption.lower()
+        assert "in the morning" in caption.lower()
+        assert "office" not in caption  # the two that were entered most often
+        assert len(caption.split()) <= 16
+        assert caption.count(".") == 1
+
+
+def test_captions_of_a_window_are_neighbouring_rows_in_their_order(home):
+    caption_home(home, captions=3)
+    written = read_table(home.captions("narrative"), CAPTIONS)
+    assert written["window_id"].to_pylist() == [f"w{i // 3}" for i in range(36)]
+    told = caption_windows(read_table(home.windows, WINDOWS), home.layout, captions=3)
+    assert written["caption"].to_pylist() == [caption for captions in told for caption in captions]
+    assert caption_home(home, captions=3) is None
+    assert caption_home(home, captions=2) is not None
+
+
+def test_no_caption_at_all_is_refused(home):
+    with pytest.raises(ValueError, match="captions=0: give at least 1"):
+        caption_home(home, captions=0)
+
+
+def test_a_data_set_of_homes_is_told_home_by_home(home, layout, capsys):
+    other = HomeFolder(home.root.parent / "other")
+    other.describe(home="other", layout=layout | {"home": "other"})
+    write_table(other.windows, table(window(["T001_HIGH"], name="x")), WINDOWS)
+    assert cli.main(["caption", str(home.root.parent), "--captions", "2", "--report"]) == 0
+    assert capsys.readouterr().out.count("captions of") == 2
+    assert read_table(other.captions("narrative"), CAPTIONS)["window_id"].to_pylist() == ["x", "x"]
+    assert (other.root / "captions" / "narrative.report.json").is_file()
 
 
 def test_the_command_writes_the_file_and_says_so(home, capsys):

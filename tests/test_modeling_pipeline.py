@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from tiny_text_models import make_text_model
 from toy_model import PROMPTS, make_events, make_pair, publish_toy
 from transformers import pipeline
 
@@ -221,6 +223,22 @@ def test_a_text_model_of_another_width_is_refused(pair, text_model):
     )
     with pytest.raises(ValueError, match=r"width 384, the model was aligned with width 12\. Use the text model"):
         other(make_events(), SENTENCES)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("clip", 24), ("siglip", 32)])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_clip_and_siglip_read_sentences_as_they_were_read_for_training(pair, tmp_path, kind, width, loaded):
+    """Also where the caller hands over the loaded model: sentence-transformers alone would pad SigLIP otherwise."""
+    folder = make_text_model(kind, tmp_path)
+    config = copy.deepcopy(pair[0].config)
+    config.text_embedding_dim = width
+    torch.manual_seed(1)
+    model, processor = CasitaModel(config).eval(), make_pair(text_model=str(folder))[1]
+    given = {"text_model": SentenceTransformer(str(folder), device="cpu")} if loaded else {}
+    found = ZeroShotActivityPipeline(model=model, processor=processor, device="cpu", **given)(make_events(), SENTENCES)
+    vectors = [row["vector"] for row in SensorEmbeddingPipeline(model=model, processor=processor)(make_events())]
+    expected = by_hand(model, load_text_model(str(folder)), np.stack(vectors), [[text] for text in SENTENCES])
+    np.testing.assert_allclose(score_columns(found, SENTENCES), expected, **TOLERANCE)
 
 
 def test_what_a_pipeline_cannot_serve_is_refused(pair, embed):
