@@ -7,7 +7,7 @@ and time of day. `mixed` tells the captions of a window in these three by turns.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 
 from casita.datasets_scripts import caption_words as words
@@ -52,7 +52,7 @@ def _pieces(rooms: Sequence[str]) -> list[str]:
     return pieces
 
 
-@cache
+@lru_cache(maxsize=65536)
 def way(rooms: tuple[str, ...]) -> str:
     """`("office", "hallway", "office", "den")` -> `"from the office to the hallway and back, then to the den"`."""
     pieces = _pieces(rooms)

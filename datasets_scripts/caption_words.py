@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
@@ -47,14 +47,14 @@ def with_articles(words: str) -> str:
     return words if re.match(rf"(?:the|a|an|{PREPOSITION})\b", words) else f"the {words}"
 
 
-@cache
+@lru_cache(maxsize=65536)
 def room_name(room: str) -> str:
     """`"master_bedroom"` -> `"the master bedroom"`, `"bedroom_2"` -> `"bedroom 2"`."""
     words = FULL_ROOM.get(room.lower(), room).replace("_", " ").strip()
     return words if re.search(r"\d$", words) else with_articles(words)
 
 
-@cache
+@lru_cache(maxsize=65536)
 def in_room(room: str) -> str:
     """The room with its preposition: `"in the kitchen"`, `"on the stairs"`, `"at the garage door"`."""
     name = room_name(room)
