@@ -20,7 +20,9 @@ COMMANDS = {
     "embed-text": ("casita.datasets_scripts.text_embeddings", "captions -> text embeddings"),
     "layout": ("casita.datasets_scripts.layouts", "list the shipped layouts; check a layout against a log"),
     "train": ("casita.train.align", "align windows of events with their captions"),
+    "finetune": ("casita.train.finetune", "classify activities with an aligned checkpoint: its head, or all of it"),
     "evaluate": ("casita.train.evaluation", "results.json, report and plots of a run"),
+    "compare": ("casita.train.compare", "train and evaluate a grid of configurations over seeds: one table"),
     "benchmark": (
         "casita.train.benchmark",
         "speed and memory beside BertModel and torch's own encoder",

@@ -48,7 +48,7 @@ def run_demo(out: Path, days: int) -> None:
         log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
         build_home(home, [log], OFFLINE)
     with _step("2/4  alignment training (preset tiny)"):
-        train(load_config("demo", {"data": str(home.root), "out": str(run), "resume_from_checkpoint": "last"}))
+        train(load_config("demo", {"data": str(home.root), "out": str(run)}))
     with _step("3/4  evaluation on the test days"):
         evaluate_run(run)
     with _step("4/4  the model directory, loaded by a process that cannot import casita"):

@@ -6,6 +6,17 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+FINETUNING = (
+    "mode",
+    "from_scratch",
+    "level",
+    "few_shot",
+    "batch_size",
+    "epochs",
+    "learning_rate",
+    "weight_decay",
+    "seed",
+)
 SETTINGS = ("preset", "batch_size", "epochs", "learning_rate", "weight_decay", "temperature", "dropout", "seed")
 
 
@@ -16,7 +27,7 @@ def render_model_card(config: Any, processor: Any, training: Mapping[str, Any], 
         config: the model's configuration, as config.json holds it, or an object with `to_dict()`.
         processor: the processor's, as processor_config.json holds it, or an object with `to_dict()`.
         training: `home`, `windows` (by split), `config` (the run's settings), `step`, `validation` (`loss`, or None),
-            `processes`, `device`, `precision`, `versions`.
+            `processes`, `device`, `precision`, `versions`; of a classifier also `classes`, label -> train windows.
         results: of `casita evaluate`, with `settings.protocol` and rows of metrics in `headline`; None before that.
 
     Raises:
@@ -32,7 +43,8 @@ def render_model_card(config: Any, processor: Any, training: Mapping[str, Any], 
                 processor=processor,
                 training=training,
                 results=results,
-                settings=SETTINGS,
+                settings=FINETUNING if "classes" in training else SETTINGS,
+                classes=training.get("classes"),
                 percent=lambda share: f"{100 * share:.1f}",
                 **_facts(config, processor),
             )
@@ -48,15 +60,18 @@ def _content(source: Any) -> dict[str, Any]:
 def _facts(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
     """What the template tells in words of its own."""
     vision, text = processor["vision_model"], processor["text_model"]
+    homes = processor.get("homes") or []
+    prefix = f"{homes[0]}/" if homes else ""
     # A log holds readings, not their levels; and states hold no underscore, though sensors may.
-    seen = [key.rsplit("_", 1) for key in processor["vocab"]]
+    seen = [key.removeprefix(prefix).rsplit("_", 1) for key in processor["vocab"] if key.startswith(prefix)]
     plain = [event for event in seen if event[1] not in ("LOW", "NORMAL", "HIGH")]
     if config["embedding_source"] == "image":
         tokens = f"frozen pictures of sensor states, embedded by `{vision}`"
     else:
         tokens = "learned embeddings of sensor, state and room"
     return {
-        "home": processor["home"],
+        "home": ", ".join(homes) or processor["home"],
+        "home_argument": f', home="{homes[0]}"' if homes else "",
         "vocab": processor["vocab"],
         "vision_model": vision,
         "text_model": text,

@@ -17,17 +17,17 @@ def mask_spans(
     *,
     vocab_size: int,
     mask_token_id: int = 2,
-    start_probability: float = 0.25,
+    start_probability: float = 0.1,
     mean_length: float = 5.0,
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Hide spans of events: `(B, L)` rows to `(B, L)` rows with some replaced, and `(B, L)` labels.
 
     A span starts at each event with `start_probability` and is as long as an exponential draw of mean `mean_length`,
-    rounded, at least 1 (the reference system's defaults; spans after SpanBERT, Joshi et al. 2020). Spans may overlap:
-    64 % of the events of a window of 20 are hidden, 70 % of 50; with `start_probability=0.1` 34 and 38 %. Of the
-    hidden ones 80 % become the mask row, 10 % any row, 10 % stay (BERT, Devlin et al. 2019). Padding and reserved rows
-    are never hidden; of every window with another event at least one is.
+    rounded, at least 1 (spans after SpanBERT, Joshi et al. 2020). Spans may overlap: 34 % of the events of a window of
+    20 are hidden, 38 % of 50; with `start_probability=0.25` 64 and 70 %. Of the hidden ones 80 % become the mask row,
+    10 % any row, 10 % stay (BERT, Devlin et al. 2019). Padding and reserved rows are never hidden; of every window
+    with another event at least one is.
 
     Args:
         attention_mask: `(B, L)`, 0 for padding; None when there is none.

@@ -206,6 +206,8 @@ class CasitaPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": CasitaLayer, "attentions": CasitaAttention}
+    # One directory serves all classes: what another class has is no news. What a class misses still is.
+    _keys_to_ignore_on_load_unexpected = [r"^(head|classifier|\w+_projection)\.", r"^logit_(scale|bias)$"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -70,7 +70,7 @@ def test_as_many_events_are_hidden_as_a_loop_over_the_papers_recipe_hides():
     def slow(length: int) -> int:
         hidden = [False] * length
         for start in range(length):
-            if random.random() < 0.25:
+            if random.random() < 0.1:
                 for i in range(start, min(length, start + max(1, round(random.expovariate(1 / 5))))):
                     hidden[i] = True
         return sum(hidden)
@@ -88,7 +88,7 @@ def test_hidden_events_become_mask_any_row_or_stay_as_80_10_10():
     shown, labels = mask_spans(ids, vocab_size=50, generator=generator)
     hidden = labels != -100
     masked, kept = (shown[hidden] == 2).float().mean(), (shown[hidden] == ids[hidden]).float().mean()
-    # 25,000 hidden events: a standard deviation of 0.0025. A random row is the true one once in 47.
+    # 13,000 hidden events: a standard deviation of 0.0035. A random row is the true one once in 47.
     assert masked.item() == pytest.approx(0.8, abs=0.01)
     assert kept.item() == pytest.approx(0.1 + 0.1 / 47, abs=0.01)
 

@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from ddp_step import config_of, gradients
+from ddp_step import VARIANTS, config_of, gradients
 from safetensors.torch import load_file
 from train_home import KEYS, make_home, tiny
 from transformers import AutoModel, AutoProcessor
 
 from casita.datasets_scripts.schema import HomeFolder
-from casita.train.align import Trainer, make_accelerator, train
+from casita.train.align import train
 from casita.train.checkpoint import checkpoints, read_progress
 from casita.train.config import TrainConfig, load_config
 from casita.train.data import build_processor, load_split, load_table
-from casita.train.model import build_model, make_scheduler, parameter_groups
+from casita.train.loop import make_accelerator
+from casita.train.model import TrainedModel, build_model, make_scheduler, parameter_groups
+from casita.train.objective import AlignmentObjective
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,9 @@ def journal(run: Path, split: str) -> list[dict[str, Any]]:
 
 
 def model_of(home: HomeFolder, config: TrainConfig):
-    table = load_table(home, config)
-    processor = build_processor(home, config, table)
-    return build_model(config, processor, table, load_split(home, "train", config, processor).texts.shape[1])
+    table = load_table(config)
+    processor = build_processor(config, table)
+    return build_model(config, processor, table, load_split(config, "train", processor).text_width)
 
 
 def test_a_run_learns_and_leaves_what_it_promises(run):
@@ -65,18 +67,18 @@ def test_the_published_model_is_the_best_by_validation_and_loads_by_auto_classes
     config = load_config(run / "config.yaml")
     assert processor.vocab == KEYS
     accelerator = make_accelerator(config)
-    trainer = Trainer(config, accelerator, model, None, None)
-    validation = load_split(home, "validation", config, build_processor(home, config, load_table(home, config)))
+    objective = AlignmentObjective(config, accelerator, TrainedModel(config, model))
+    validation = load_split(config, "validation", build_processor(config, load_table(config)))
     best = min(journal(run, "validation"), key=lambda line: line["loss"])
-    assert trainer.validate(validation)["loss"] == pytest.approx(best["loss"], abs=1e-6)
+    assert objective.validate(validation)["loss"] == pytest.approx(best["loss"], abs=1e-6)
     last = read_progress(checkpoints(run)[-1])
-    assert (last.best_step, last.best_loss) == (best["step"], best["loss"])
+    assert (last.best_step, last.best) == (best["step"], best["loss"])
 
 
 def test_the_frozen_table_and_the_input_projection_stay_as_they_were(home, run):
     fresh = model_of(home, load_config(run / "config.yaml")).state_dict()
     trained = load_file(run / "model" / "model.safetensors")
-    table = load_table(home, load_config(run / "config.yaml"))
+    table = load_table(load_config(run / "config.yaml"))
     assert torch.equal(trained["sensor_model.embeddings.table.weight"][3:], torch.from_numpy(table.embeddings))
     untouched = {name for name, tensor in trained.items() if torch.equal(tensor, fresh[name])}
     frozen = {"sensor_model.embeddings.table.weight", "logit_bias"}
@@ -90,7 +92,7 @@ def test_resuming_changes_nothing(run, tmp_path):
     shutil.copytree(run, resumed)
     shutil.rmtree(checkpoints(resumed)[-1])  # as if the machine had stopped after step 16, within epoch 4
     shutil.rmtree(resumed / "model")
-    config = load_config(run / "config.yaml", {"out": str(resumed), "resume_from_checkpoint": "last"})
+    config = load_config(run / "config.yaml", {"out": str(resumed)})
     train(config)
     for name in ("model.safetensors", "rng.safetensors"):
         straight, again = (load_file(checkpoints(folder)[-1] / name) for folder in (run, resumed))
@@ -129,7 +131,7 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings_or_data(
     shutil.copytree(run, stopped)
     shutil.rmtree(checkpoints(stopped)[-1])
     with pytest.raises(ValueError, match=r"stands at step 16 of 20\. Go on with --resume_from_checkpoint last"):
-        train(load_config(run / "config.yaml", {"out": str(stopped)}))
+        train(load_config(run / "config.yaml", {"out": str(stopped), "resume_from_checkpoint": "none"}))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
@@ -141,7 +143,7 @@ def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
     file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:1000])
     told = "no whole checkpoint, optimizer.pt missing" if damage == "missing" else "damaged, or of another model"
     with pytest.raises(ValueError, match=told):
-        train(load_config(run / "config.yaml", {"out": str(stopped), "resume_from_checkpoint": "last"}))
+        train(load_config(run / "config.yaml", {"out": str(stopped)}))
 
 
 def test_the_learned_source_trains_from_the_same_config_by_one_key(home, tmp_path):
@@ -191,34 +193,42 @@ def test_the_scale_stops_at_its_limit(home, tmp_path):
     assert max(scales) <= 20.5 * (1 + 1e-6)
 
 
-def test_two_processes_do_what_one_does(home, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
+def test_three_processes_do_what_one_does(home, tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
     script = Path(__file__).parent / "ddp_step.py"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     paths = os.pathsep.join([str(script.parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*launch, str(script), str(home.root), str(two)],
+        [*launch, str(script), str(home.root), str(three)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    world, expected = gradients(config_of(home, one / "run"), home)
-    assert world == 1
-    for rank in range(2):
-        found = load_file(two / f"gradients_{rank}.safetensors")
-        assert found.pop("world") == 2
-        assert found.keys() == expected.keys()
-        for name, gradient in expected.items():
-            # Sums in another order, seen through weights of size 1: float32 keeps 1e-7 of those.
-            torch.testing.assert_close(
-                found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
-            )
-    assert math.sqrt(sum(float(g.square().sum()) for g in expected.values())) > 0.1  # there was something to compare
+    for name, (settings, _) in VARIANTS.items():
+        world, expected = gradients(config_of(home, one / "run", **settings), home)
+        assert world == 1
+        for rank in range(3):
+            found = load_file(three / f"{name}_{rank}.safetensors")
+            assert found.pop("world") == 3
+            assert found.keys() == expected.keys()
+            for weight, gradient in expected.items():
+                # Sums in another order, seen through weights of size 1: float32 keeps 1e-7 of those.
+                told = f"{name}, {weight}"
+                torch.testing.assert_close(
+                    found[weight], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, t=told: f"{t}: {text}"
+                )
+        length = math.sqrt(sum(float(gradient.square().sum()) for gradient in expected.values()))
+        assert length > 0.1, name  # there was something to compare
+    masked = [load_file(three / f"masked_{rank}.safetensors") for rank in range(3)]
+    assert all(torch.equal(masked[0][weight], other[weight]) for weight in masked[0] for other in masked[1:])
+    assert masked[0]["head.dense.weight"].abs().max() > 1e-4
+    for rank in range(3):  # a signal to one process stops both at the same step
+        assert load_file(three / f"signal_{rank}.safetensors")["came"].tolist() == [False, True]
     train(config_of(home, one / "run"))
     for split in ("train", "validation"):
-        ours, theirs = journal(one / "run", split), journal(two / "run", split)
+        ours, theirs = journal(one / "run", split), journal(three / "run", split)
         assert [line["step"] for line in theirs] == [line["step"] for line in ours]
         assert [line["loss"] for line in theirs] == pytest.approx([line["loss"] for line in ours], rel=1e-3)
-    assert read_progress(checkpoints(two / "run")[-1]).processes == 2
+    assert read_progress(checkpoints(three / "run")[-1]).processes == 3

@@ -40,11 +40,11 @@ def write_captions(home: HomeFolder, rows: list[tuple[str, str]]) -> None:
     write_table(home.text_embeddings("narrative", "minilm"), pa.table(table), text_embeddings_schema(WIDTH))
 
 
-def make_home(root: Path, seed: int = 0) -> HomeFolder:
+def make_home(root: Path, seed: int = 0, name: str = "toy") -> HomeFolder:
     """Windows of 3 to 8 events; each stays in one room, which its caption tells, so captions repeat."""
     rng = np.random.default_rng(seed)
     home = HomeFolder(root)
-    home.describe(home="toy", layout=LAYOUT)
+    home.describe(home=name, layout={**LAYOUT, "home": name})
     rows: list[dict[str, Any]] = []
     captions = []
     for i, split in enumerate(np.repeat(list(COUNTS), list(COUNTS.values()))):
@@ -53,7 +53,7 @@ def make_home(root: Path, seed: int = 0) -> HomeFolder:
         start = np.datetime64("2024-01-01T08:00:00", "us") + np.timedelta64(i, "h")
         seconds = np.cumsum(rng.integers(0, 60, size=len(keys))).astype(np.float32)
         seconds -= seconds[0]
-        row = {"window_id": f"toy/s/fixed/{i}", "home": "toy", "session": "s", "split": str(split), "start": start}
+        row = {"window_id": f"{name}/s/fixed/{i}", "home": name, "session": "s", "split": str(split), "start": start}
         row |= {"end": start + np.timedelta64(1, "h"), "sensor_keys": keys.tolist(), "seconds": seconds.tolist()}
         rows.append(row | {"activity": f"in_{room}" if i % 3 else None, "activity_share": 1.0})
         # Two of three windows share their caption with others of the room.
@@ -63,7 +63,7 @@ def make_home(root: Path, seed: int = 0) -> HomeFolder:
     settings = {"length": 8, "overlap": 0.5, "max_gap_min": 30.0}
     home.record("windows", settings, inputs=[], outputs=[home.windows], summary={"levels": {}})
     write_captions(home, captions)
-    write_pictures(home)
+    write_pictures(home, name)
     return home
 
 

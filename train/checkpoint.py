@@ -10,13 +10,14 @@ processes must call together say "call on every rank".
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -33,6 +34,8 @@ from casita.modeling.modeling_casita import (
 from casita.modeling.pipeline_casita import add_pipelines
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.train.config import MAY_CHANGE, RunConfig
+from casita.train.randomness import rng_state, set_rng_state
 
 KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
 _FILES = ("model.safetensors", "optimizer.pt", "rng.safetensors", "progress.json")
@@ -53,8 +56,9 @@ class Progress:
     processes: int
     total_steps: int
     step: int = 0  # optimizer steps done
-    best_loss: float | None = None  # of validation
+    best: float | None = None  # of what validation tells, the number that chooses the model
     best_step: int | None = None
+    unlogged: list[dict[str, float]] = field(default_factory=list)  # what each step since the last logged line told
 
     @property
     def finished(self) -> bool:
@@ -69,18 +73,24 @@ def save_checkpoint(
     scheduler: LRScheduler,
     progress: Progress,
 ) -> Path:
-    """Write `run/train_state/step_...` and drop all but the newest two. Call on every rank; rank 0 writes."""
+    """Write `run/train_state/step_...` and drop all but the newest two. Call on every rank; rank 0 writes.
+
+    Raises:
+        OSError: it could not be written, the disk being full, say; older checkpoints are as they were.
+    """
     folder = run / "train_state" / f"step_{progress.step:08d}"
-    states = gather_object([_rng_state()])  # every rank's dropout has its own random numbers
+    states = gather_object([rng_state()])  # every rank's dropout has its own random numbers
     if accelerator.is_main_process:
         with write_beside(folder) as temporary:
             temporary.mkdir()
-            save_file(_tensors(accelerator, model), temporary / "model.safetensors")
-            torch.save(
-                {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, temporary / "optimizer.pt"
-            )
+            learned = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
             named = {f"{rank}.{name}": state for rank, each in enumerate(states) for name, state in each.items()}
-            save_file(named, temporary / "rng.safetensors")
+            try:
+                save_file(_tensors(accelerator, model), temporary / "model.safetensors")
+                torch.save(learned, temporary / "optimizer.pt")
+                save_file(named, temporary / "rng.safetensors")
+            except (SafetensorError, RuntimeError) as error:  # what these two make of a full disk
+                raise OSError(f"{folder}: could not be written ({error})") from error
             write_json(temporary / "progress.json", asdict(progress))
         for old in checkpoints(run)[:-KEEP]:
             shutil.rmtree(old)
@@ -112,7 +122,7 @@ def load_checkpoint(
         raise ValueError(
             f"{folder}: damaged, or of another model ({error}). Resume from an older one or start a new run."
         ) from None
-    _set_rng_state(
+    set_rng_state(
         {name.split(".")[1]: s for name, s in rng.items() if name.startswith(f"{accelerator.process_index}.")}
     )
     return progress
@@ -121,6 +131,49 @@ def load_checkpoint(
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first."""
     return sorted((run / "train_state").glob("step_*"))
+
+
+def find_checkpoint(config: RunConfig, wanted: Progress) -> Path | None:
+    """The checkpoint to go on from, None for a new run.
+
+    Raises:
+        ValueError: `out` holds an unfinished run and nobody asked to resume it, or the checkpoint was trained with
+            other settings or other data than `wanted`.
+    """
+    found = checkpoints(Path(config.out))
+    if config.resume_from_checkpoint in (None, "last"):
+        checkpoint = found[-1] if found else None
+    else:
+        checkpoint = Path(config.resume_from_checkpoint or "")
+    if checkpoint is None:
+        return None
+    was = read_progress(checkpoint)
+    differs = [
+        f"{key} {was.config.get(key)!r} -> {value!r}"
+        for key, value in wanted.config.items()
+        if key not in MAY_CHANGE and was.config.get(key) != value
+    ]
+    differs += [f"the content of {name}" for name, content in wanted.data.items() if was.data.get(name) != content]
+    if differs:
+        raise ValueError(
+            f"{checkpoint}: trained with other settings or data: {'; '.join(differs)}. "
+            "Give another --out for a new run."
+        )
+    if config.resume_from_checkpoint is None and not was.finished:
+        raise ValueError(
+            f"{config.out}: holds a run that stands at step {was.step} of {was.total_steps}. "
+            "Go on with --resume_from_checkpoint last, which is the default, or give another --out."
+        )
+    return checkpoint
+
+
+def resume(config: RunConfig, checkpoint: Path, *trained: Any) -> Progress:
+    """`load_checkpoint` for a run with these settings; `trained` as it takes them. Call on every rank."""
+    progress = load_checkpoint(checkpoint, *trained)
+    progress.config = config.as_dict()
+    if checkpoint.resolve().parent.parent != Path(config.out).resolve():
+        progress.best = progress.best_step = None  # that model lies in the other run's folder: seek the best anew
+    return progress
 
 
 def read_progress(folder: Path) -> Progress:
@@ -180,15 +233,24 @@ def code_travels(model: CasitaModel, processor: CasitaProcessor) -> Iterator[Non
             cls._auto_class = None
 
 
-def load_published(run: Path | str) -> tuple[CasitaModel, CasitaProcessor]:
-    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference on the CPU."""
+def load_published(run: Path | str, **changed: Any) -> tuple[CasitaModel, CasitaProcessor]:
+    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference on the CPU.
+
+    `changed` are settings of the model's configuration, dropout say.
+    """
+    source = published(run)
+    return CasitaModel.from_pretrained(source, **changed).eval(), CasitaProcessor.from_pretrained(source)
+
+
+def published(run: Path | str) -> str:
+    """The model directory of a run folder; a model directory or a Hub id as it is."""
     inside = Path(run) / "model"
     source = str(inside if inside.is_dir() else run)
     if Path(run).is_dir() and not (Path(source) / "config.json").is_file():
         raise FileNotFoundError(
             f"{source}/config.json: no such file, so {run} is neither a run nor a model directory."
         )
-    return CasitaModel.from_pretrained(source).eval(), CasitaProcessor.from_pretrained(source)
+    return source
 
 
 def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
@@ -204,17 +266,3 @@ def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tens
     """The bare model's state on the CPU, each tensor with memory of its own, as safetensors asks."""
     state = accelerator.unwrap_model(model).state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _rng_state() -> dict[str, torch.Tensor]:
-    """This process's random number generators; NumPy's and Python's global ones are not used in training."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_rng_state(state: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])

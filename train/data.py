@@ -1,65 +1,158 @@
-"""A home folder as tensors in memory, and the order in which training reads them.
+"""What a run reads: the table and processor of its homes, a split's windows with their captions, and their order.
 
-No DataLoader: a split is a few tensors of some hundred megabytes, and cutting a permutation into batches is 50 times
-faster than collating rows. The order is a function of (seed, epoch) alone, so a run resumes at any step by asking for
-the batches from there on.
+No DataLoader: a split is a few flat arrays, memory-mapped from a cache (casita.train.tensor_cache), and cutting a
+permutation into batches is many times faster than collating rows. The order is a function of (seed, epoch) alone, so a
+run resumes at any step by asking for the batches from there on.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from casita.datasets_scripts.label_prompts import label_prompts
-from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, text_embeddings_schema
-from casita.datasets_scripts.text_embeddings import PROMPT_NAMES, TEXT_MODELS
-from casita.files import hash_file, hash_json
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, home_folders, read_table
+from casita.datasets_scripts.text_embeddings import TEXT_MODELS, stored_prompt_name
+from casita.files import hash_json
+from casita.processing.event_windows import STREAM_SETTINGS
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import TrainConfig
+from casita.train.home_arrays import HomeArrays, Source, Strings, join_strings
+from casita.train.tensor_cache import content_hash, load_arrays, read_keys
 
 
-@dataclass(frozen=True)
 class Split:
-    """`N` windows of one split with their captions' embeddings.
+    """`N` windows of one split, of one home or several, with their captions' embeddings.
 
-    `inputs` holds the model's own argument names: `input_ids` `(N, L)` int64, `attention_mask` `(N, L)`, and where the
-    config wants them `time_deltas` `(N, L)` s, `coordinates` `(N, L, 2)` in [0, 1], `timestamps` `(N, L)` s.
-    `texts` `(U, T)` float32 has a row for each distinct caption; window i's captions are rows
-    `caption_rows[caption_starts[i]:caption_starts[i + 1]]`. A row's number is also the caption's group: windows with
-    equal groups are each other's positives.
+    `homes` `(N,)` says of which of `home_names` a window is. A window's captions are rows of all texts put together
+    (`choose_captions`), `groups` their numbers: captions with equal text have equal ones, in any home.
     """
 
-    inputs: dict[str, Tensor]
-    texts: Tensor
-    caption_rows: np.ndarray
-    caption_starts: np.ndarray
-    window_ids: np.ndarray
+    def __init__(self, parts: Sequence[HomeArrays], processor: CasitaProcessor):
+        self.parts = list(parts)
+        self.home_names = list(dict.fromkeys(part.home for part in parts))
+        sizes = [len(part) for part in parts]
+        number = [self.home_names.index(part.home) for part in parts]
+        self.homes = np.repeat(np.array(number, np.int64), sizes)
+        self._part = np.repeat(np.arange(len(parts)), sizes)
+        self._first = np.concatenate([part.starts[:-1] for part in parts])
+        self._length = np.concatenate([np.diff(part.starts) for part in parts])
+        self._text_base = np.cumsum([0, *(len(part.texts) for part in parts)])
+        self._captions = np.concatenate([part.caption_rows + base for part, base in self._based(self._text_base)])
+        ends = np.cumsum([0, *(len(part.caption_rows) for part in parts)])
+        self._caption_first = np.concatenate([part.caption_starts[:-1] + base for part, base in self._based(ends)])
+        self._caption_count = np.concatenate([np.diff(part.caption_starts) for part in parts])
+        self.groups = np.concatenate([part.groups for part in parts])
+        self._use = processor.model_input_names
+        self._code_base = np.cumsum([1, *(len(part.keys) for part in parts)])  # code 0 is padding
+        self._rows, self._places = code_tables(parts, processor)
 
     def __len__(self) -> int:
-        return len(self.window_ids)
+        return len(self.homes)
 
-    def choose_captions(self, seed: int, epoch: int) -> np.ndarray:
-        """One caption row `(N,)` for each window: each epoch draws anew where a window has several."""
-        counts = np.diff(self.caption_starts)
-        drawn = np.random.default_rng([seed, epoch, 1]).random(len(self))
-        return self.caption_rows[self.caption_starts[:-1] + (drawn * counts).astype(np.int64)]
+    def _based(self, bases: np.ndarray) -> Iterator[tuple[HomeArrays, Any]]:
+        return zip(self.parts, bases[:-1], strict=True)
+
+    @property
+    def num_captions(self) -> int:
+        """Different captions."""
+        return len(np.unique(self.groups))
+
+    @property
+    def text_width(self) -> int:
+        """T, the width of the captions' embeddings."""
+        return self.parts[0].texts.shape[1]
+
+    @cached_property
+    def window_ids(self) -> Strings:
+        """`N` ids; indexed by rows they are an array of `str`."""
+        return join_strings([part.ids for part in self.parts])
+
+    def choose_captions(self, seed: int, epoch: int, *place: int) -> np.ndarray:
+        """One caption row `(N,)` for each window: each epoch (and `place`) draws anew where a window has several."""
+        drawn = np.random.default_rng([seed, epoch, 1, *place]).random(len(self))
+        return self._captions[self._caption_first + (drawn * self._caption_count).astype(np.int64)]
 
     def batch(self, windows: np.ndarray, captions: np.ndarray, device: torch.device | str = "cpu") -> "Batch":
-        """The rows `windows` `(b,)` with the caption rows `captions` `(b,)`, cut to the longest of these windows."""
-        rows = torch.from_numpy(windows)
-        used = self.inputs["attention_mask"][rows].bool().any(dim=0).nonzero()
-        length = int(used[-1]) + 1
-        groups = torch.from_numpy(captions)
-        inputs = {name: tensor[rows, :length].to(device) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.texts[groups].to(device), groups.to(device))
+        """The rows `windows` `(b,)` with the caption rows `captions` `(b,)`, padded to the longest of these windows.
+
+        The numbers are those of `CasitaProcessor.encode_windows`.
+        """
+        first, length = self._first[windows], self._length[windows]
+        offset = np.arange(length.max(initial=0))
+        mask = offset < length[:, None]
+        event = np.minimum(first[:, None] + offset, (first + length - 1)[:, None])
+        codes, seconds = np.empty(event.shape, np.int32), np.empty(event.shape, np.float32)
+        texts = torch.empty(len(windows), self.text_width)
+        for number, at in self._by_part(windows):
+            part = self.parts[number]
+            codes[at] = part.codes[event[at]] + self._code_base[number]
+            seconds[at] = part.seconds[event[at]]
+            rows = torch.from_numpy(captions[at] - self._text_base[number])
+            found = torch.from_numpy(part.texts).index_select(0, rows)  # torch: it lets other threads run
+            texts = found if len(rows) == len(windows) else texts.index_copy_(0, torch.from_numpy(at), found)
+        inputs = self._features(np.where(mask, codes, 0), mask, np.where(mask, seconds, np.float32(0)))
+        tensors = {name: to_device(torch.from_numpy(inputs[name]), device) for name in self._use}
+        groups = torch.from_numpy(self.groups[captions])
+        return Batch(tensors, to_device(texts, device), to_device(groups, device))
+
+    def _by_part(self, windows: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """The parts that the rows `windows` `(b,)` are of, each with where in the batch its own stand."""
+        if len(self.parts) == 1:
+            yield 0, slice(None)
+            return
+        part = self._part[windows]
+        order = np.argsort(part, kind="stable")
+        numbers, starts = np.unique(part[order], return_index=True)
+        yield from zip(numbers.tolist(), np.split(order, starts)[1:], strict=True)
+
+    def _features(self, codes: np.ndarray, mask: np.ndarray, seconds: np.ndarray) -> dict[str, np.ndarray]:
+        """`(b, L)` codes, mask and seconds (0 where padded) to all that a model may read."""
+        features = {"input_ids": self._rows[codes], "attention_mask": mask.astype(np.int64), "timestamps": seconds}
+        if "time_deltas" in self._use:
+            features["time_deltas"] = np.where(mask, np.diff(seconds, axis=1, prepend=np.float32(0)), np.float32(0))
+        if self._places is not None:
+            features["coordinates"] = self._places[codes]
+        return features
+
+    def take(self, windows: np.ndarray, captions: np.ndarray) -> list[HomeArrays]:
+        """Copies of the rows `windows` `(n,)`, each with the one caption row in `captions` `(n,)`; part after part."""
+        return [
+            self.parts[number].take(windows[at] - np.searchsorted(self._part, number), captions[at] - base)
+            for number, at in self._by_part(windows)
+            for base in [self._text_base[number]]
+        ]
+
+
+def code_tables(parts: Sequence[HomeArrays], processor: CasitaProcessor) -> tuple[np.ndarray, np.ndarray | None]:
+    """For padding, then for each part's keys: the table's row `(K,)` int64, and the place `(K, 2)` if it is wanted.
+
+    Asked of the processor itself, all keys of a part as one window: unknown ones are its error.
+    """
+    rows, places = [np.zeros(1, np.int64)], [np.full((1, 2), 0.5, np.float32)]
+    for part in parts:
+        if not part.keys:
+            continue
+        home = part.home if processor.homes else None
+        told = processor.encode_windows([part.keys], [[0.0] * len(part.keys)], home)
+        rows.append(told["input_ids"][0])
+        places.append(told["coordinates"][0] if processor.use_coordinates else places[0][:0])
+    return np.concatenate(rows), np.concatenate(places) if processor.use_coordinates else None
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """`tensor` on `device`; to a GPU from pinned memory, so that nobody waits for the copy."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -71,156 +164,111 @@ class Batch:
     groups: Tensor
 
 
-@dataclass(frozen=True)
-class Batches:
-    """Which windows each step reads: `size` of `num_windows` a batch over all ranks, this rank's slice of each.
-
-    The incomplete batch at an epoch's end is left out: other windows come last in the next epoch. The global batch is
-    the same for any number of ranks, which makes N ranks comparable with one.
-    """
-
-    num_windows: int
-    size: int
-    seed: int
-    rank: int = 0
-    ranks: int = 1
-
-    def __post_init__(self) -> None:
-        if self.size > self.num_windows:
-            raise ValueError(f"batch_size={self.size}, but there are {self.num_windows} windows. Give a smaller one.")
-        if self.size % self.ranks:
-            raise ValueError(f"batch_size={self.size} must be a multiple of the {self.ranks} processes.")
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self.num_windows // self.size
-
-    def order(self, epoch: int) -> np.ndarray:
-        """All windows `(num_windows,)` int64 in the order of this epoch."""
-        return np.random.default_rng([self.seed, epoch, 0]).permutation(self.num_windows)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-        """This rank's `(size / ranks,)` windows of batch `start`, `start + 1`, ... of the epoch."""
-        order, share = self.order(epoch), self.size // self.ranks
-        for batch in range(start, len(self)):
-            first = batch * self.size + self.rank * share
-            yield order[first : first + share]
-
-
-def load_table(folder: HomeFolder, config: TrainConfig) -> SensorEmbeddingTable | None:
-    """The home's picture embeddings by `config.vision_model`; None with `embedding_source: learned`.
+def load_table(config: TrainConfig) -> SensorEmbeddingTable | None:
+    """The homes' picture embeddings by `config.vision_model`; None with `embedding_source: learned`.
 
     Raises:
         FileNotFoundError: no home folder, or no table in it yet. ValueError: it is the table of another home.
     """
-    home = folder.name
+    folders = home_folders(config.data)
     if config.embedding_source == "learned":
         return None
-    path = folder.image_embeddings(config.vision_model)
-    table = SensorEmbeddingTable.load(folder.require(path, f"embed-images --vision-model {config.vision_model}"))
-    if table.home != home:
+    tables = [_home_table(folder, config.vision_model) for folder in folders]
+    return tables[0] if len(tables) == 1 else SensorEmbeddingTable.concatenate(tables)
+
+
+def _home_table(folder: HomeFolder, vision_model: str) -> SensorEmbeddingTable:
+    path = folder.image_embeddings(vision_model)
+    table = SensorEmbeddingTable.load(folder.require(path, f"embed-images --vision-model {vision_model}"))
+    if table.home != folder.name:
         raise ValueError(
-            f"{path}: these are the pictures of home {table.home!r}, {folder.root} is home {home!r}. "
-            f"Run: casita embed-images {folder.root} --vision-model {config.vision_model}"
+            f"{path}: these are the pictures of home {table.home!r}, {folder.root} is home {folder.name!r}. "
+            f"Run: casita embed-images {folder.root} --vision-model {vision_model}"
         )
     return table
 
 
-def build_processor(folder: HomeFolder, config: TrainConfig, table: SensorEmbeddingTable | None) -> CasitaProcessor:
-    """The home's processor: keys in the order of the table's rows, or of the alphabet where there is no table.
+def build_processor(config: TrainConfig, table: SensorEmbeddingTable | None) -> CasitaProcessor:
+    """The processor of the homes: keys in the order of the table's rows, or of the alphabet where there is no table.
 
     Without a table the vocabulary is that of all windows: states that only later splits show keep a row, untrained.
+    With several homes all names of keys and sensors carry the home's.
+
+    Raises:
+        FileNotFoundError: a stage has not run. ValueError: homes whose windows were cut in different ways.
     """
-    windows = read_table(_windows_of(folder), WINDOWS, ["sensor_keys", "activity"])
-    layout = folder.layout
-    width, height = layout["size"]
-    settings = folder.settings("windows")
+    folders = home_folders(config.data)
+    named = [(f"{folder.name}/" if len(folders) > 1 else "", folder) for folder in folders]
     text_model = TEXT_MODELS.get(config.text_model, config.text_model)  # what a user without casita can look up
+    places = {f"{p}{name}": (told, f.layout["size"]) for p, f in named for name, told in f.layout["sensors"].items()}
     return CasitaProcessor(
-        vocab=table.keys if table else sorted(pc.unique(pc.list_flatten(windows["sensor_keys"])).to_pylist()),
-        home=folder.name,
-        coordinates={name: [s["x"] / width, s["y"] / height] for name, s in layout["sensors"].items()},
-        rooms={name: s["room"] for name, s in layout["sensors"].items()},
-        levels=folder.summary("windows").get("levels"),
+        vocab=table.keys if table else [f"{p}{key}" for p, f in named for key in read_keys(_windows_of(f))],
+        home=folders[0].name if len(folders) == 1 else None,
+        homes=[folder.name for folder in folders] if len(folders) > 1 else None,
+        coordinates={name: [s["x"] / width, s["y"] / height] for name, (s, (width, height)) in places.items()},
+        rooms={name: s["room"] for name, (s, _) in places.items()},
+        levels={f"{p}{n}": bounds for p, f in named for n, bounds in f.summary("windows").get("levels", {}).items()},
         use_time_deltas=config.use_time_deltas,
         use_coordinates=config.use_coordinates,
         use_timestamps=config.alibi_distance == "time",
         text_model=text_model,
-        text_prompt_name=PROMPT_NAMES.get(text_model),
-        label_prompts=label_prompts(layout, sorted(pc.unique(windows["activity"]).drop_null().to_pylist())),
+        text_prompt_name=stored_prompt_name(folders[0].text_embeddings(config.caption_style, config.text_model)),
+        label_prompts=_prompts(folders),
         vision_model=table.vision_model if table else None,
-        **{key: settings[key] for key in ("length", "overlap", "max_gap_min") if key in settings},
+        **sampling(folders),
     )
 
 
-def load_split(folder: HomeFolder, split: str, config: TrainConfig, processor: CasitaProcessor) -> Split:
-    """The windows of `split` (train | validation | test) with their captions' embeddings, as tensors in memory.
+def _prompts(folders: Sequence[HomeFolder]) -> dict[str, list[str]]:
+    """The sentences of each label; where homes share a label, those of all of them, each once."""
+    prompts: dict[str, list[str]] = {}
+    for folder in folders:
+        labels = read_table(_windows_of(folder), WINDOWS, ["activity"])["activity"]
+        told = label_prompts(folder.layout, sorted(pc.unique(labels).drop_null().to_pylist()))
+        for label, sentences in told.items():
+            prompts[label] = list(dict.fromkeys([*prompts.get(label, []), *sentences]))
+    return prompts
+
+
+def sampling(folders: Sequence[HomeFolder]) -> dict[str, Any]:
+    """How the windows of all homes were cut."""
+    told = [folder.settings("windows") for folder in folders]
+    first, *others = [{name: each[name] for name in STREAM_SETTINGS if name in each} for each in told]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other != first:
+            raise ValueError(
+                f"{folder.root}: its windows were cut with {other}, those of {folders[0].root} with {first}. One "
+                "model reads windows of one kind: cut them alike (casita windows)."
+            )
+    return first
+
+
+def load_split(config: TrainConfig, split: str, processor: CasitaProcessor) -> Split:
+    """The windows of `split` (train | validation | test) of all homes with their captions' embeddings.
 
     Raises:
         FileNotFoundError: a stage has not run; the message names the command.
         ValueError: captions or embeddings are of other windows than the home has now.
     """
-    windows = read_table(_windows_of(folder), WINDOWS, ["window_id", "split", "sensor_keys", "seconds"])
-    windows = windows.filter(pc.field("split") == split)
-    texts, rows = _caption_embeddings(folder, config)
-    ids = windows["window_id"].to_numpy()
-    counts = rows.groupby("window_id", sort=False).size().reindex(ids)
-    if counts.isna().any():
-        raise ValueError(
-            f"{folder.root}: {int(counts.isna().sum())} of {len(ids)} {split} windows have no caption of style "
-            f"{config.caption_style!r}, the first {counts.index[counts.isna()][0]!r}. "
-            "Run casita caption and casita embed-text again."
-        )
-    position = pd.Index(ids).get_indexer(rows["window_id"])  # -1: a window of another split
-    order = np.argsort(position, kind="stable")[np.count_nonzero(position < 0) :]
-    used, caption_rows = np.unique(rows["row"].to_numpy()[order], return_inverse=True)
-    inputs = processor.encode_windows(windows["sensor_keys"], windows["seconds"]) if len(ids) else {}
-    return Split(
-        inputs={name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in inputs.items()},
-        texts=torch.from_numpy(texts[used]),
-        caption_rows=caption_rows.astype(np.int64),
-        caption_starts=np.concatenate([[0], np.cumsum(counts.to_numpy(dtype=np.int64))]),
-        window_ids=ids,
-    )
+    return Split([load_arrays(source, Path(config.out)) for source in sources(config, split)], processor)
+
+
+def sources(config: TrainConfig, split: str) -> list[Source]:
+    """What to read of each home."""
+    return [Source(folder, split, config.caption_style, config.text_model) for folder in home_folders(config.data)]
 
 
 def _windows_of(folder: HomeFolder) -> Path:
     return folder.require(folder.windows, "windows")
 
 
-def _caption_embeddings(folder: HomeFolder, config: TrainConfig) -> tuple[np.ndarray, pd.DataFrame]:
-    """Distinct captions' embeddings `(U, T)`, and a frame `window_id`, `row` with a line for each window's caption.
-
-    A window's k-th caption belongs to its k-th embedding.
-    """
-    style, model = config.caption_style, config.text_model
-    captions_file = folder.require(folder.captions(style), f"caption --caption-style {style}")
-    vectors_file = folder.require(
-        folder.text_embeddings(style, model), f"embed-text --text-model {model} --caption-style {style}"
-    )
-    captions = read_table(captions_file, CAPTIONS, ["window_id", "caption"]).to_pandas()
-    width = pq.read_schema(vectors_file).field("embedding").type.list_size
-    embedded = read_table(vectors_file, text_embeddings_schema(width), ["window_id", "embedding"])
-    captions["of_window"] = captions.groupby("window_id").cumcount()
-    vectors = pd.DataFrame({"window_id": embedded["window_id"].to_pandas()})
-    vectors["of_window"] = vectors.groupby("window_id").cumcount()
-    vectors["vector"] = np.arange(len(vectors))
-    both = captions.merge(vectors, on=["window_id", "of_window"], validate="one_to_one")
-    if not len(both) == len(captions) == len(vectors):
-        raise ValueError(
-            f"{vectors_file}: {len(vectors)} embeddings for {len(captions)} captions, {len(both)} of them in common. "
-            f"Run: casita embed-text {folder.root} --text-model {model} --caption-style {style}"
-        )
-    both["row"], _ = pd.factorize(both["caption"])
-    matrix = embedded["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return matrix[both.drop_duplicates("row")["vector"].to_numpy()], both[["window_id", "row"]]
-
-
-def fingerprint(folder: HomeFolder, config: TrainConfig, table: SensorEmbeddingTable | None) -> dict[str, str]:
+def fingerprint(config: TrainConfig, table: SensorEmbeddingTable | None) -> dict[str, str]:
     """A hash of each thing that a run reads, by name: what must not change between a run and its resumption."""
-    texts = folder.text_embeddings(config.caption_style, config.text_model)
-    files = (folder.windows, folder.captions(config.caption_style), texts)
-    hashes = {str(file.relative_to(folder.root)): hash_file(file) for file in files}
+    hashes = {}
+    for folder in home_folders(config.data):
+        texts = folder.text_embeddings(config.caption_style, config.text_model)
+        for file in (folder.windows, folder.captions(config.caption_style), texts):
+            hashes[str(file.relative_to(config.data))] = content_hash(file)
     if table:  # its content, not its file: safetensors writes a header's entries in any order
         rows = hashlib.sha256(table.embeddings.tobytes()).hexdigest()
         hashes["the table of image embeddings"] = hash_json([table.keys, rows])

@@ -71,7 +71,8 @@ def evaluate_run(
     about_data = describe_data(home, material, audit)
     tasks, material = chosen_tasks(material, max_windows)
 
-    inputs = processor.encode_windows(material.windows["sensor_keys"], material.windows["seconds"])
+    named = home.name if processor.homes else None
+    inputs = processor.encode_windows(material.windows["sensor_keys"], material.windows["seconds"], named)
     encoders = {"trained": model} | {f"untrained {seed}": untrained(model, seed) for seed in range(seeds)}
     encoded = {
         name: encode(encoder, inputs, material.text, batch_size=batch_size, told=name, progress=progress)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,39 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from casita import __version__
-from casita.datasets_scripts.schema import HomeFolder
-from casita.files import write_beside
-from casita.train.checkpoint import Progress
-from casita.train.config import TrainConfig, save_config
+from casita.files import write_beside, write_json
+from casita.train.checkpoint import Progress, checkpoints
+from casita.train.config import RunConfig, save_config
 from casita.train.data import Split
+
+TOLD = {  # on the console, beside the loss
+    "recall_at_1_sensor_to_text": "R@1 sensor to text",
+    "recall_at_1_text_to_sensor": "R@1 text to sensor",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+}
 
 
 class Journal:
-    """What a run tells while it runs: a progress bar, `metrics.jsonl`, the tracker. Call its methods on every rank."""
+    """What a run tells while it runs: a progress bar, `metrics.jsonl`, the tracker. Call its methods on every rank.
 
-    def __init__(self, run: Path, config: TrainConfig, accelerator: Accelerator, progress: Progress):
+    `told_step(step)` gives what is worth keeping of a step that went wrong.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        config: RunConfig,
+        accelerator: Accelerator,
+        progress: Progress,
+        told_step: Callable[[int], dict[str, Any]],
+    ):
         self.run, self.config, self.accelerator, self.progress = run, config, accelerator, progress
+        self.told_step = told_step
         self.path = run / "metrics.jsonl"
         self.main = accelerator.is_main_process
-        self.losses: list[Tensor] = []
-        self.timed_steps = 0
+        self.unread: list[dict[str, Tensor]] = []
+        self.timed_windows = 0
 
     def __enter__(self) -> "Journal":
         if self.main:
@@ -51,41 +69,64 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def count(self, loss: Tensor) -> None:
-        """Note one step's loss, on its device: reading it here would make every step wait for the last."""
-        self.losses.append(loss)
-        self.timed_steps += 1
+    def count(self, told: dict[str, Tensor], windows: int) -> None:
+        """Note one step's scalars, on their device: reading them here would make every step wait for the last."""
+        self.unread.append(told)
+        self.timed_windows += windows
         self.bar.update()
 
     def rest(self) -> None:
         """What was done until now, a validation say, was no training: the speed is taken anew."""
-        self.timed_steps, self.since = 0, time.perf_counter()
+        self.timed_windows, self.since = 0, time.perf_counter()
 
-    def log_training(self, facts: dict[str, float], epoch: float) -> None:
-        """A line with the mean loss since the last one; `ValueError` when that is no number."""
-        loss = float(self.accelerator.reduce(torch.stack(self.losses).mean(), "mean"))
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss} at step {self.progress.step}. Lower learning_rate, or give --bf16 false."
-            )
-        windows = self.timed_steps * self.config.batch_size * self.config.gradient_accumulation_steps
-        speed = windows / (time.perf_counter() - self.since)
-        self._write(
-            {"epoch": round(epoch, 4), "split": "train", "loss": loss, **facts, "windows_per_s": round(speed, 1)}
+    def check(self) -> None:
+        """Read what the steps told; `ValueError` at the first that was no number. Call it before anything is saved.
+
+        That step's numbers and windows are then in `nonfinite_step_N.json`.
+        """
+        if not self.unread:
+            return
+        names = list(self.unread[0])
+        told = torch.stack([torch.stack([step[name].float() for name in names]) for step in self.unread])
+        rows = self.accelerator.reduce(told, "mean").tolist()
+        for step, row in enumerate(rows, start=self.progress.step - len(rows) + 1):
+            if not all(map(math.isfinite, row)):
+                self._stop(step, dict(zip(names, row, strict=True)))
+        self.progress.unlogged += [dict(zip(names, row, strict=True)) for row in rows]
+        self.unread = []
+
+    def _stop(self, step: int, told: dict[str, float]) -> None:
+        path = self.run / f"nonfinite_step_{step}.json"
+        if self.main:
+            plain = {name: value if math.isfinite(value) else str(value) for name, value in told.items()}
+            write_json(path, {"step": step, **plain, **self.told_step(step)})
+        self.accelerator.wait_for_everyone()
+        saved = checkpoints(self.run)
+        raise ValueError(
+            f"step {step}: the loss is {told['loss']}, its gradient {told['grad_norm']}. The batch's windows are in "
+            f"{path}; {saved[-1].name + ' is the last checkpoint' if saved else 'there is no checkpoint yet'}. "
+            "Look at those windows, lower learning_rate, or give --bf16 false, with another --out."
         )
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} windows/s")
-        self.losses = []
+
+    def log_training(self, lr: float, epoch: float) -> None:
+        """A line with the mean losses since the last one, and what else the last step told (scale, gradient norm)."""
+        self.check()
+        steps = self.progress.unlogged
+        losses = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0] if "loss" in name}
+        last = {name: value for name, value in steps[-1].items() if name not in losses}
+        speed = round(self.timed_windows / (time.perf_counter() - self.since), 1)
+        self._write({"epoch": round(epoch, 4), "split": "train", **losses, "lr": lr, **last, "windows_per_s": speed})
+        self.bar.set_postfix_str(f"loss {losses['loss']:.3f}, {speed:,.0f} windows/s")
+        self.progress.unlogged = []
         self.rest()
 
     def log_validation(self, found: dict[str, float], best: bool) -> None:
-        """A line of `metrics.jsonl` and one of the console; `best`: the lowest loss so far."""
+        """A line of `metrics.jsonl` and one of the console; `best`: this model is the one to keep so far."""
         self._write({"split": "validation", **found})
         if self.main:
-            tqdm.write(
-                f"step {self.progress.step}: validation loss {found['loss']:.4f}, "
-                f"R@1 {found['recall_at_1_sensor_to_text']:.1%} sensor to text, "
-                f"{found['recall_at_1_text_to_sensor']:.1%} text to sensor{' (best so far)' if best else ''}"
-            )
+            shares = "".join(f", {told} {found[name]:.1%}" for name, told in TOLD.items() if name in found)
+            told = f"step {self.progress.step}: validation loss {found['loss']:.4f}{shares}"
+            tqdm.write(told + (" (best so far)" if best else ""))
 
     def _write(self, line: dict[str, Any]) -> None:
         line = {"step": self.progress.step, **line}
@@ -100,49 +141,45 @@ class Journal:
 def _keep_lines(path: Path, step: int) -> None:
     """Drop the lines after `step`: an interrupted run had gone on beyond its last checkpoint."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = [line for line in lines if line.endswith("\n")]  # a full disk or a kill may have cut the last one
     with write_beside(path) as temporary:
         temporary.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
 
 
-def card_facts(
-    config: TrainConfig, folder: HomeFolder, splits: dict[str, Split], accelerator: Accelerator
-) -> dict[str, Any]:
-    """What the model card tells of the training, but for the step and the validation."""
+def card_facts(config: RunConfig, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Any]:
+    """What the model card tells of any training, but for the step and the validation."""
     return {
-        "home": folder.name,
+        "home": ", ".join(splits["train"].home_names),
         "windows": {name: len(split) for name, split in splits.items()},
-        "captions": {name: len(split.texts) for name, split in splits.items()},
         "config": config.as_dict(),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
-        "precision": "bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
+        "precision": _precision(accelerator),
         "versions": {"casita": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 
-def told_run(
-    config: TrainConfig,
-    folder: HomeFolder,
-    splits: dict[str, Split],
-    model: nn.Module,
-    progress: Progress,
-    accelerator: Accelerator,
-) -> str:
-    """The lines that a run begins with."""
+def told_run(windows: int, model: nn.Module, progress: Progress, accelerator: Accelerator) -> str:
+    """The line that a run begins with, after what is told of its data; `windows` are those of a step."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    counts = ", ".join(f"{len(s):,} {name} windows with {len(s.texts):,} captions" for name, s in splits.items())
-    source = config.vision_model if config.embedding_source == "image" else "learned"
-    precision = "bfloat16" if accelerator.mixed_precision == "bf16" else "float32"
     return (
-        f"home {folder.name}: {counts}\n"
-        f"model {config.preset}, {source} rows: {trained:,} trained parameters\n"
-        f"{progress.total_steps:,} steps of {config.batch_size * config.gradient_accumulation_steps:,} windows on "
-        f"{accelerator.num_processes} x {accelerator.device.type}, {precision}"
+        f"{trained:,} trained parameters, {progress.total_steps:,} steps of {windows:,} windows on "
+        f"{accelerator.num_processes} x {accelerator.device.type}, {_precision(accelerator)}"
     )
 
 
-def told_end(run: Path, progress: Progress) -> str:
-    """The line that a run ends with."""
+def _precision(accelerator: Accelerator) -> str:
+    return "bfloat16" if accelerator.mixed_precision == "bf16" else "float32"
+
+
+def told_end(run: Path, progress: Progress, best_by: str) -> str:
+    """The line that a run ends with, at its end or before; `best_by` names what chose the model."""
+    if not progress.finished:
+        return (
+            f"interrupted: {run} stands at step {progress.step} of {progress.total_steps}, and is saved. Go on: run "
+            "the same command with --resume_from_checkpoint last, which is the default"
+        )
     if progress.best_step is None:
         return f"done: {run / 'model'} is the model after {progress.step} steps (there are no validation windows)"
-    return f"done: {run / 'model'} is the model of step {progress.best_step}, validation loss {progress.best_loss:.4f}"
+    told = f"{TOLD.get(best_by, best_by)} {progress.best:.4f}"
+    return f"done: {run / 'model'} is the model of step {progress.best_step}, validation {told}"

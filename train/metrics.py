@@ -48,6 +48,23 @@ def retrieval_metrics(
     }
 
 
+def recall_by_home(
+    sensor: np.ndarray, text: np.ndarray, groups: np.ndarray, homes: np.ndarray, names: Sequence[str]
+) -> dict[str, float]:
+    """`recall_at_1_sensor_to_text/<home>` of each of several homes, its windows among its own captions alone; of one
+    home nothing, since that is the recall over all.
+
+    Args:
+        homes: `(N,)` number of each window's home in `names`. The others as in `retrieval_metrics`.
+    """
+    found = {}
+    for number, name in enumerate(names if len(names) > 1 else ()):
+        if (rows := homes == number).any():
+            recall = retrieval_metrics(sensor[rows], text[rows], groups[rows])["sensor_to_text"]["recall_at_1"]
+            found[f"recall_at_1_sensor_to_text/{name}"] = recall
+    return found
+
+
 def retrieval_chance(groups: np.ndarray) -> dict[str, dict[str, float]]:
     """What a ranking drawn at random scores on average, exactly: the same names as `retrieval_metrics`."""
     _, sizes = np.unique(groups, return_counts=True)

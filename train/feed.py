@@ -1,0 +1,85 @@
+"""Where a run's batches come from: windows that are memory-mapped, or streamed from Parquet; made in advance."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.config import TrainConfig
+from casita.train.data import Batch, Split, load_split, sources
+from casita.train.order import Batches
+from casita.train.parquet_stream import Shards, Stream, find_shards
+from casita.train.prefetch import prefetched
+
+
+class Feed(Protocol):
+    """Batches of `size` windows over all ranks, by epoch and number, the same ones whenever they are asked for."""
+
+    @property
+    def size(self) -> int: ...
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's share of batch `start`, `start + 1`, ... of the epoch."""
+
+    def window_ids(self, epoch: int, batch: int) -> list[str]:
+        """The windows of one batch, all ranks' shares."""
+
+
+@dataclass(frozen=True)
+class CachedFeed:
+    """The windows of `split` in the order of `batches`, on `device`, `ahead` batches made in advance."""
+
+    split: Split
+    batches: Batches
+    device: torch.device | str
+    ahead: int
+
+    @property
+    def size(self) -> int:
+        return self.batches.size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return prefetched(self._batches(epoch, start), self.ahead)
+
+    def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
+        captions = self.split.choose_captions(self.batches.seed, epoch)
+        for rows in self.batches.epoch(epoch, start):
+            yield self.split.batch(rows, captions[rows], self.device)
+
+    def window_ids(self, epoch: int, batch: int) -> list[str]:
+        everyone = replace(self.batches, rank=0, ranks=1)
+        return self.split.window_ids[next(everyone.epoch(epoch, batch))].tolist()
+
+
+def load_windows(config: TrainConfig, processor: CasitaProcessor) -> Split | Shards:
+    """The train windows: mapped into memory, or, with `stream`, where they are in the Parquet files."""
+    if not config.stream:
+        return load_split(config, "train", processor)
+    return Shards([shard for source in sources(config, "train") for shard in find_shards(source)], processor)
+
+
+def make_feed(
+    config: TrainConfig, windows: Split | Shards, device: torch.device | str, rank: int = 0, ranks: int = 1
+) -> CachedFeed | Stream:
+    """The feed of `windows` for one of `ranks` processes.
+
+    Raises:
+        ValueError: a batch size that the windows, the homes or the processes cannot serve.
+    """
+    if isinstance(windows, Shards):
+        return Stream(
+            windows, config.batch_size, config.seed, rank, ranks, config.shuffle_shards, device, config.prefetch
+        )
+    batches = Batches(
+        len(windows), config.batch_size, config.seed, rank, ranks, config.home_batches, np.asarray(windows.homes)
+    )
+    return CachedFeed(windows, batches, device, config.prefetch)
