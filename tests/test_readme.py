@@ -41,6 +41,10 @@ def test_the_readmes_stream_ends_with_the_pipelines_row(ran):
     np.testing.assert_allclose(ran["last"]["vector"], ran["rows"][-1]["vector"], rtol=0, atol=1e-5)
 
 
+def test_the_readmes_onnx_file_gives_the_same_vectors(ran):
+    np.testing.assert_allclose(ran["exported"], ran["vectors"], rtol=0, atol=1e-4)
+
+
 def test_the_readmes_answers_share_one(ran):
     assert sum(ran["answers"][0]["scores"]) == pytest.approx(1, abs=1e-5)
 

@@ -163,7 +163,7 @@ def require_extra() -> None:
             raise ValueError(f"export needs {name}, which is not installed: pip install 'casita[onnx]'.") from None
 
 
-def export(run: Path | str, out: Path, int8: bool = False) -> dict[str, Any]:
+def export(run: Path | str, out: Path | str, int8: bool = False) -> dict[str, Any]:
     """Write `out` from a run, a model directory or a Hub id; returns what `export.json` holds.
 
     Raises:
@@ -171,6 +171,7 @@ def export(run: Path | str, out: Path, int8: bool = False) -> dict[str, Any]:
         RuntimeError: the ONNX file does not give PyTorch's numbers; nothing is written then.
     """
     require_extra()
+    out = Path(out)
     if out.exists() and not (out / "export.json").is_file():
         raise ValueError(f"{out} exists and holds no export, which would be replaced. Name another folder.")
     model, processor = load_published(run)
