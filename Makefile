@@ -39,13 +39,14 @@ format: install            ## let ruff rewrite the layout of the code
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: install             ## speed and memory of the data stages on this machine; a few minutes
+bench: install             ## speed and memory of the data stages and of the feeding on this machine; ten minutes
 	$(RUN) -m casita.datasets_scripts.benchmark read
 	$(RUN) -m casita.datasets_scripts.benchmark windows
 	$(RUN) -m casita.datasets_scripts.benchmark captions
 	$(RUN) -m casita.datasets_scripts.benchmark draw
 	$(RUN) -m casita.datasets_scripts.benchmark encode
 	$(RUN) -m casita.datasets_scripts.benchmark scale --events 1e6
+	$(RUN) -m casita.train.feed_benchmark
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools

@@ -23,6 +23,7 @@ METRICS = {
     "recall_at_1_text_to_sensor": "R@1 caption → window",
     "finetuned_accuracy": "fine-tuned accuracy",
     "finetuned_macro_f1": "fine-tuned macro F1",
+    "bag_macro_f1": "bag of sensors, the same labels, macro F1",
 }
 BASELINES = ("random_encoder", "bag_of_sensors", "tfidf_captions", "majority")
 
@@ -73,8 +74,9 @@ def metrics_of(results: Mapping[str, Any], tuned: Path | None, protocol: str) ->
         found |= {f"{short}_{metric}": labelled[method][metric] for metric in ("accuracy", "macro_f1")}
     found |= {f"recall_at_1_{way}": retrieval[way]["recall_at_1"] for way in ("sensor_to_text", "text_to_sensor")}
     if tuned is not None:
-        ours = read_json(tuned / "results.json")["scores"]["test"]["finetuned"]
-        found |= {f"finetuned_{metric}": ours[metric] for metric in ("accuracy", "macro_f1")}
+        scores = read_json(tuned / "results.json")["scores"]["test"]
+        found |= {f"finetuned_{metric}": scores["finetuned"][metric] for metric in ("accuracy", "macro_f1")}
+        found["bag_macro_f1"] = scores["bag_of_sensors"]["macro_f1"]
     return found
 
 
@@ -153,7 +155,7 @@ def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def plot_comparison(results: Mapping[str, Any]) -> Figure:
-    """A panel a metric, a line a row: each seed a dot, the mean a bar; grey lines are the best baselines."""
+    """A panel a metric, a line a row: each seed a dot, the mean a bar; a grey line is the best baseline, where there is one."""
     rows = results["rows"]
     shown = [name for name in METRICS if any(name in row for row in rows)] or ["probe_accuracy"]
     with matplotlib.rc_context(report.STYLE):
@@ -164,7 +166,7 @@ def plot_comparison(results: Mapping[str, Any]) -> Figure:
                 axes.plot(points, [y] * len(points), "o", color=report.COLOURS["casita"], alpha=0.5, markersize=5)
                 if name in row:
                     axes.plot([100 * row[name]], [y], "|", color=report.COLOURS["casita"], markersize=18)
-            for baseline in max_baseline(results["baselines"], name):
+            for baseline in best_baseline(results, name):
                 axes.axvline(100 * baseline, color=report.COLOURS["chance"], linestyle="--", zorder=0)
             axes.set(xlim=(0, 100))
             axes.set_title(METRICS[name], fontsize=9)
@@ -174,7 +176,7 @@ def plot_comparison(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def max_baseline(baselines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """The best baseline for a metric, if one has it; a fine-tuned classifier has those of the probes."""
-    name = name.replace("finetuned", "probe").replace("zero_shot", "probe")
-    return [max(row[name] for row in baselines if name in row)] if any(name in row for row in baselines) else []
+def best_baseline(results: Mapping[str, Any], name: str) -> list[float]:
+    """The best baseline for a metric, if one has it and all rows are of one data folder."""
+    found = [row[name] for row in results["baselines"] if name in row]
+    return [max(found)] if found and len(results["data"]) == 1 else []
