@@ -380,10 +380,14 @@ def test_alignment_starts_from_another_runs_weights_but_with_its_own_scale_and_t
     assert f"init_from: {aligned}" in (out / "config.yaml").read_text(encoding="utf-8")
 
 
-def test_a_masked_run_hands_its_head_on_and_one_without_starts_a_new_one(home, masked, tmp_path):
+def test_a_masked_run_hands_its_head_on_to_alignment_and_its_encoder_to_a_classifier(home, masked, tmp_path):
     changed = {"embedding_source": "learned", "masked_weight": 0.5, "max_steps": 1, "learning_rate": 1e-9, "seed": 7}
     out = train(tiny(home, tmp_path / "run", init_from=str(masked), **changed))
     torch.testing.assert_close(weights_of(out)["head.dense.weight"], weights_of(masked)["head.dense.weight"])
+    tuned = weights_of(finetune(settings(home, masked, tmp_path / "tuned", mode="frozen", epochs=1)))
+    encoder = [name for name in tuned if name.startswith("sensor_model.")]
+    assert all(torch.equal(tuned[name], weights_of(masked)[name]) for name in encoder)
+    assert tuned["classifier.weight"].shape == (3, 32)
 
 
 @pytest.mark.parametrize(

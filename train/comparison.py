@@ -155,7 +155,7 @@ def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def plot_comparison(results: Mapping[str, Any]) -> Figure:
-    """A panel a metric, a line a row: each seed a dot, the mean a bar; a grey line is the best baseline, where there is one."""
+    """A panel a metric, a line a row: each seed a dot, the mean a bar; grey: the best baseline, if any."""
     rows = results["rows"]
     shown = [name for name in METRICS if any(name in row for row in rows)] or ["probe_accuracy"]
     with matplotlib.rc_context(report.STYLE):

@@ -20,6 +20,7 @@ from casita.datasets_scripts.schema import (
     text_embeddings_schema,
 )
 from casita.datasets_scripts.splits import SPLITS, leak_audit, refuse_leaks
+from casita.files import read_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.config import TrainConfig, load_config
@@ -57,6 +58,11 @@ def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
                 f"{run / name}: no such file, so {run} is no complete run. Train it (casita train --out {run}), or "
                 "resume the training that was interrupted."
             )
+    if "CasitaForSequenceClassification" in (read_json(run / "model" / "config.json").get("architectures") or []):
+        raise ValueError(
+            f"{run}: a fine-tuned classifier; its own results.json holds its metrics and baselines. Evaluate the run "
+            "that it came from."
+        )
     config = load_config(run / "config.yaml")
     model = CasitaModel.from_pretrained(run / "model")
     return config, model.eval(), CasitaProcessor.from_pretrained(run / "model")
