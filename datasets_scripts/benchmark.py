@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,30 +48,42 @@ def write_casas_log(path: Path, lines: int, seed: int = 0) -> None:
             file.writelines(f"{t.replace('T', ' ')}\tM{m:03d}\t{s}{mark}\n" for t, m, s, mark in rows)
 
 
+def best_of(repeats: int, work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What `work` gave last, and the least seconds and processor seconds of `repeats` runs.
+
+    Processor seconds are what a machine shared with others would need alone.
+    """
+    seconds, cpu_seconds, made = [], [], None
+    for _ in range(repeats):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        made = work()
+        seconds.append(time.perf_counter() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return made, min(seconds), min(cpu_seconds)
+
+
+def parquet_seconds(table: pa.Table, schema: pa.Schema) -> float:
+    """How long it takes to write `table` as Parquet."""
+    with tempfile.TemporaryDirectory() as folder:
+        return best_of(1, lambda: write_table(Path(folder) / "table.parquet", table, schema))[1]
+
+
 def benchmark_read(log: Path, repeats: int = 3) -> dict[str, Any]:
     """Read `log` `repeats` times and write it as Parquet: lines/s of the best run, seconds, and peak memory in MiB.
 
     Reading is parsing, sorting, labels and states, all but the Parquet file, which has its own figure.
     """
-    seconds, cpu_seconds = [], []
-    for _ in range(repeats):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        table, summary = read_events([log], "benchmark")
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)  # what a machine shared with others would need alone
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        write_table(Path(folder) / "events.parquet", table, EVENTS)
-        parquet_s = time.perf_counter() - start
+    (table, summary), seconds, cpu_seconds = best_of(repeats, lambda: read_events([log], "benchmark"))
+    parquet_s = parquet_seconds(table, EVENTS)
     return {
         "stage": "read",
         "log": log.name,
         "lines": summary.lines,
         "events": summary.events,
         "sessions": summary.sessions,
-        "read_s": round(min(seconds), 3),
-        "lines_per_s": round(summary.lines / min(seconds)),
-        "cpu_s": round(min(cpu_seconds), 3),
+        "read_s": round(seconds, 3),
+        "lines_per_s": round(summary.lines / seconds),
+        "cpu_s": round(cpu_seconds, 3),
         "parquet_s": round(parquet_s, 3),
         "table_mib": round(table.nbytes / 2**20, 1),
         "peak_mib": peak_memory_mib(),
@@ -105,20 +118,15 @@ def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, se
         use_timestamps=True,
     )
     processor(frame)  # the first call warms pandas and Arrow up
-    seconds, cpu_seconds = [], []
-    for _ in range(repeats):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        shape = processor(frame)["input_ids"].shape
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
+    shape, seconds, cpu_seconds = best_of(repeats, lambda: processor(frame)["input_ids"].shape)
     return {
         "stage": "encode",
         "windows": shape[0],
         "length": shape[1],
         "strings": str(frame["sensor"].dtype),
-        "encode_ms": round(1e3 * min(seconds), 2),
-        "cpu_ms": round(1e3 * min(cpu_seconds), 2),
-        "windows_per_s": round(shape[0] / min(seconds)),
+        "encode_ms": round(1e3 * seconds, 2),
+        "cpu_ms": round(1e3 * cpu_seconds, 2),
+        "windows_per_s": round(shape[0] / seconds),
     }
 
 
@@ -151,24 +159,16 @@ def benchmark_windows(
     }
     layout = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
     how = WindowSettings(length=length, **settings)
-    seconds, cpu_seconds = [], []
-    for _ in range(repeats):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        windows, _ = build_windows(table, layout, how)
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(time.process_time() - cpu_start)
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        write_table(Path(folder) / "windows.parquet", windows, WINDOWS)
-        parquet_s = time.perf_counter() - start
+    (windows, _), seconds, cpu_seconds = best_of(repeats, lambda: build_windows(table, layout, how))
+    parquet_s = parquet_seconds(windows, WINDOWS)
     return {
         "stage": "windows",
         "events": events,
         "windows": len(windows),
-        "build_s": round(min(seconds), 3),
-        "windows_per_s": round(len(windows) / min(seconds)),
-        "cpu_s": round(min(cpu_seconds), 3),
-        "windows_per_cpu_s": round(len(windows) / min(cpu_seconds)),
+        "build_s": round(seconds, 3),
+        "windows_per_s": round(len(windows) / seconds),
+        "cpu_s": round(cpu_seconds, 3),
+        "windows_per_cpu_s": round(len(windows) / cpu_seconds),
         "parquet_s": round(parquet_s, 3),
         "peak_mib": peak_memory_mib(),
     }
@@ -202,12 +202,9 @@ def benchmark_captions(windows: int = 50_000, repeats: int = 3, seed: int = 0) -
     table, layout = make_windows(windows, seed=seed), load_layout("kyoto")
     figures: dict[str, Any] = {"stage": "captions", "windows": windows}
     for style, captions in [*((style, 1) for style in STYLES), ("narrative", 4)]:
-        seconds, told = [], list[list[str]]()
-        for _ in range(repeats):
-            start = time.process_time()
-            told = caption_windows(table, layout, style, captions=captions, seed=seed)
-            seconds.append(time.process_time() - start)
-        figures[f"{style}_x{captions}_per_cpu_s"] = round(sum(map(len, told)) / min(seconds))
+        work = partial(caption_windows, table, layout, style, captions=captions, seed=seed)
+        told, _, cpu_seconds = best_of(repeats, work)
+        figures[f"{style}_x{captions}_per_cpu_s"] = round(sum(map(len, told)) / cpu_seconds)
     return {**figures, "peak_mib": peak_memory_mib()}
 
 
@@ -215,20 +212,18 @@ def benchmark_draw(size: int = 224, repeats: int = 3) -> dict[str, Any]:
     """Draw the pictures of the shipped Kyoto home, `size` pixels a side, as PNG files: the best run's figures."""
     layout = load_layout("kyoto")
     keys = picture_keys(layout, [])
-    seconds, cpu_seconds = [], []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            start, cpu_start = time.perf_counter(), time.process_time()
-            draw_pictures(layout, keys, Path(folder) / "pictures", size, progress=False)
-            seconds.append(time.perf_counter() - start)
-            cpu_seconds.append(time.process_time() - cpu_start)
+    with tempfile.TemporaryDirectory() as folder:
+        names = (Path(folder) / str(i) for i in range(repeats))  # each run into an empty folder
+        _, seconds, cpu_seconds = best_of(
+            repeats, lambda: draw_pictures(layout, keys, next(names), size, progress=False)
+        )
     return {
         "stage": "draw",
         "pictures": len(keys),
         "size": size,
-        "draw_s": round(min(seconds), 3),
-        "cpu_s": round(min(cpu_seconds), 3),
-        "pictures_per_s": round(len(keys) / min(seconds)),
+        "draw_s": round(seconds, 3),
+        "cpu_s": round(cpu_seconds, 3),
+        "pictures_per_s": round(len(keys) / seconds),
     }
 
 

@@ -2,6 +2,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -9,3 +12,13 @@ ROOT = Path(__file__).parents[1]
 def snippets(page: str, language: str) -> list[str]:
     """The blocks of `page` (relative to the repository) in ```language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def run_page(page: str, folder: Path) -> dict[str, Any]:
+    """Run the Python blocks of `page` one after the other in `folder`; the names that they leave behind."""
+    names: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for snippet in snippets(page, "python"):
+            exec(compile(snippet, page, "exec"), names)
+    return names

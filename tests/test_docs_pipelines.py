@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from snippets import snippets
+from snippets import run_page
 from toy_model import publish_toy
 
 PAGE = "docs/pipelines.md"
@@ -13,12 +13,7 @@ def ran(tmp_path_factory):
     """The names that the page's snippets leave behind."""
     folder = tmp_path_factory.mktemp("page")
     publish_toy(folder / "runs" / "milan")
-    names = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for snippet in snippets(PAGE, "python"):
-            exec(compile(snippet, PAGE, "exec"), names)
-    return names
+    return run_page(PAGE, folder)
 
 
 def test_a_silence_makes_two_windows_as_the_page_says(ran):

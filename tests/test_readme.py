@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from snippets import ROOT, snippets
+from snippets import ROOT, run_page, snippets
 from toy_model import publish_toy
 
 from casita.cli import COMMANDS
@@ -24,12 +24,7 @@ def ran(tmp_path_factory):
     where = folder / "homes" / "aruba" / "image_embeddings"
     where.mkdir(parents=True)
     table.save(where / "pixels.safetensors")
-    names = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for snippet in snippets(PAGE, "python"):
-            exec(compile(snippet, PAGE, "exec"), names)
-    return names
+    return run_page(PAGE, folder)
 
 
 def test_the_readmes_vector_is_the_pipelines(ran):

@@ -29,6 +29,7 @@ from casita.train.finetune import Classification, finetune
 from casita.train.finetune_config import FinetuneConfig
 from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
 from casita.train.loop import make_accelerator
+from casita.train.material import load_run
 from casita.train.metrics import classification_metrics
 from casita.train.order import Batches
 
@@ -429,3 +430,8 @@ def test_several_homes_are_one_task_and_a_checkpoint_of_several_is_fine_tuned_on
         found = model(**{name: torch.from_numpy(array) for name, array in encoded.items()}).logits.argmax(dim=1)
     right = [model.config.id2label[int(i)] == w["activity"] for i, w in zip(found, windows, strict=True)]
     assert results_of(run)["scores"]["test"]["finetuned"]["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_casita_evaluate_says_that_a_fine_tuned_run_is_one(full):
+    with pytest.raises(ValueError, match=r"a fine-tuned classifier; its own results\.json .*Evaluate the run that it"):
+        load_run(full)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from casita.files import write_beside
-from casita.train.settings import read_settings, setting
+from casita.train.settings import Contradiction, read_settings, setting
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -64,6 +64,10 @@ class RunConfig:
     def _require(self, holds: bool, name: str, expected: str) -> None:
         if not holds:
             raise ValueError(f"setting {name}={getattr(self, name)}: expected {expected}.")
+
+    def _only_with(self, partner: str, holds: bool, name: str) -> None:
+        if not holds:
+            raise Contradiction(f"setting {name}={getattr(self, name)}: expected only with {partner}.")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name, as YAML and JSON hold them."""
@@ -167,7 +171,7 @@ class TrainConfig(RunConfig):
             fits = 1 <= micro < self.batch_size and self.batch_size % micro == 0
             self._require(fits, "micro_batch_size", f"a divisor of batch_size={self.batch_size}, smaller than it")
         if not self.contrast_weight and not self.masked_weight:
-            raise ValueError("contrast_weight=0 and masked_weight=0: nothing to learn. Give one of them.")
+            raise Contradiction("contrast_weight=0 and masked_weight=0: nothing to learn. Give one of them.")
         for name, partner, holds in (
             ("focal_gamma", "loss=focal_sigmoid", self.loss == "focal_sigmoid"),
             ("focal_alpha", "loss=focal_sigmoid", self.loss == "focal_sigmoid"),
@@ -181,7 +185,14 @@ class TrainConfig(RunConfig):
             ("queue_size", "contrast_weight above 0", self.contrast_weight > 0),
             ("micro_batch_size", "contrast_weight above 0", self.contrast_weight > 0),
         ):
-            self._require(holds or getattr(self, name) == _default(name), name, f"only with {partner}")
+            self._only_with(partner, holds or getattr(self, name) == _default(name), name)
+
+    @property
+    def gamma(self) -> float:
+        """How much easy pairs are spared."""
+        if self.loss != "focal_sigmoid":
+            return 0.0
+        return 2.0 if self.focal_gamma is None else self.focal_gamma
 
     @property
     def first_temperature(self) -> float:

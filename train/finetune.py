@@ -34,7 +34,7 @@ from casita.train.classifier_results import evaluate_classifier
 from casita.train.data import sampling
 from casita.train.encoding import untrained
 from casita.train.feed import CachedFeed
-from casita.train.finetune_config import FinetuneConfig
+from casita.train.finetune_config import FinetuneConfig, is_finetuned
 from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
 from casita.train.loop import run_lesson
 from casita.train.material import checked_splits
@@ -187,8 +187,7 @@ def _bounds(home: HomeFolder) -> Any:
 
 def _refuse_other(run: Path) -> None:
     """The folder of an alignment run, perhaps the one to start from, is no place for this one."""
-    config = run / "config.yaml"
-    if config.is_file() and "mode" not in yaml.safe_load(config.read_text(encoding="utf-8")):
+    if (run / "config.yaml").is_file() and not is_finetuned(run):
         raise ValueError(f"{run}: holds an alignment run. Give another --out.")
 
 

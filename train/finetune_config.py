@@ -1,7 +1,10 @@
 """The settings of `casita finetune`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from casita.train.config import RunConfig
 from casita.train.settings import setting
@@ -61,7 +64,7 @@ class FinetuneConfig(RunConfig):
         self._require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "in [0, 1)")
         rate = self.encoder_learning_rate
         self._require(rate is None or rate > 0, "encoder_learning_rate", "above 0")
-        self._require(rate is None or self.mode == "full", "encoder_learning_rate", "only with mode=full")
+        self._only_with("mode=full", rate is None or self.mode == "full", "encoder_learning_rate")
 
     @property
     def encoder_rate(self) -> float:
@@ -69,3 +72,8 @@ class FinetuneConfig(RunConfig):
         if self.encoder_learning_rate is not None:
             return self.encoder_learning_rate
         return 3e-4 if self.from_scratch else 1e-4
+
+
+def is_finetuned(run: Path) -> bool:
+    """Whether a run folder's `config.yaml` is that of a fine-tuning, and not of an alignment."""
+    return "few_shot" in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

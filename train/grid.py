@@ -14,7 +14,7 @@ from casita.files import hash_json, read_json
 from casita.train.checkpoint import checkpoints, read_progress
 from casita.train.config import CONFIGS, MAY_CHANGE, RunConfig, TrainConfig, find_config, save_config
 from casita.train.finetune_config import FinetuneConfig
-from casita.train.settings import read_settings, yaml_items
+from casita.train.settings import Contradiction, read_settings, yaml_items
 
 GRIDS = CONFIGS / "grids"
 KEYS = ("base", "grid", "rows", "finetune", "seeds")
@@ -113,9 +113,7 @@ def _combined(file: Path, base: Path, grid: Mapping[str, Any], finetune: Any, to
         row = _row(", ".join(_told(key, own[key]) for key in own if len(grid[key]) > 1) or "base", base, own, finetune)
         try:
             yield _checked(file, row)
-        except ValueError as error:
-            if "expected only with" not in str(error):
-                raise
+        except Contradiction as error:
             told.append(f"{row.name}: left out, {error}")
 
 
@@ -135,7 +133,7 @@ def _checked(file: Path, row: Row) -> Row:
     try:
         row.finetune_config("run", row.config().data, "out", 0)
     except ValueError as error:
-        raise ValueError(f"{file}: {row.name}: {error}") from None
+        raise type(error)(f"{file}: {row.name}: {error}") from None
     return row
 
 

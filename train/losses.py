@@ -1,5 +1,6 @@
 """InfoNCE, the queue of earlier batches, and how rows reach other processes: the same numbers on one or on many."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,7 @@ def info_nce(
     return -((shares * positives).sum(dim=1) / positives.sum(dim=1)).mean()
 
 
-class ContrastiveLoss(nn.Module):
+class ContrastiveLoss(nn.Module, ABC):
     """What windows and captions of one batch are compared by: `InfoNCE` or `SigmoidLoss`.
 
     Windows with the same caption are each other's positives: as negatives they would ask the model to tell apart what
@@ -121,7 +122,15 @@ class ContrastiveLoss(nn.Module):
         Call on every rank, with equal `b`: the mean over ranks is then the loss of the whole batch. `alone`: this
         process has the whole batch, although there are others.
         """
-        raise NotImplementedError
+        # bfloat16 has 3 digits: too few for scale 100
+        sensors, texts, scale, bias = (x.float() for x in (sensor_embeds, text_embeds, log_scale.float().exp(), bias))
+        return self.score(sensors, texts, groups, scale, bias, queue, alone)
+
+    @abstractmethod
+    def score(
+        self, sensors: Tensor, texts: Tensor, groups: Tensor, scale: Tensor, bias: Tensor, queue: Any, alone: bool
+    ) -> Tensor:
+        """`forward` in float32, with the scale itself."""
 
 
 class InfoNCE(ContrastiveLoss):
@@ -135,24 +144,14 @@ class InfoNCE(ContrastiveLoss):
     (arXiv:2004.11362), eq. 2. The least value is the positives' entropy (log k for k equal captions), not 0.
     """
 
-    def forward(
-        self,
-        sensor_embeds: Tensor,
-        text_embeds: Tensor,
-        groups: Tensor,
-        log_scale: Tensor,
-        bias: Tensor,
-        queue: NegativeQueue | None = None,
-        alone: bool = False,
+    def score(
+        self, sensors: Tensor, texts: Tensor, groups: Tensor, scale: Tensor, bias: Tensor, queue: Any, alone: bool
     ) -> Tensor:
         everyone: Callable[[Tensor], Tensor] = (lambda rows: rows) if alone else gather_with_gradient
-        sensors, texts = sensor_embeds.float(), text_embeds.float()  # bfloat16 has 3 digits: too few for scale 100
-        scale, all_groups = log_scale.float().exp(), everyone(groups)
-        negatives = queue.are_negatives(groups) if queue else None
-        to_text = info_nce(
-            sensors, everyone(texts), groups, all_groups, scale, queue.texts if queue else None, negatives
-        )
-        to_sensor = info_nce(
-            texts, everyone(sensors), groups, all_groups, scale, queue.sensors if queue else None, negatives
-        )
+        all_groups = everyone(groups)
+        far_texts, far_sensors, negatives = None, None, None
+        if queue is not None:
+            far_texts, far_sensors, negatives = queue.texts, queue.sensors, queue.are_negatives(groups)
+        to_text = info_nce(sensors, everyone(texts), groups, all_groups, scale, far_texts, negatives)
+        to_sensor = info_nce(texts, everyone(sensors), groups, all_groups, scale, far_sensors, negatives)
         return (to_text + to_sensor) / 2

@@ -20,10 +20,10 @@ from casita.datasets_scripts.schema import (
     text_embeddings_schema,
 )
 from casita.datasets_scripts.splits import SPLITS, leak_audit, refuse_leaks
-from casita.files import read_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.config import TrainConfig, load_config
+from casita.train.finetune_config import is_finetuned
 from casita.train.probes import Task, make_task
 
 RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "model/processor_config.json")
@@ -58,7 +58,7 @@ def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
                 f"{run / name}: no such file, so {run} is no complete run. Train it (casita train --out {run}), or "
                 "resume the training that was interrupted."
             )
-    if "CasitaForSequenceClassification" in (read_json(run / "model" / "config.json").get("architectures") or []):
+    if is_finetuned(run):
         raise ValueError(
             f"{run}: a fine-tuned classifier; its own results.json holds its metrics and baselines. Evaluate the run "
             "that it came from."
@@ -72,9 +72,10 @@ def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> 
     """All windows of the home with the first caption of each and its embedding."""
     style, name = config.caption_style, config.text_model
     windows = read_table(home.require(home.windows, "windows"), WINDOWS)
-    captions_file = home.require(home.captions(style), f"caption --style {style}")
+    captions_file = home.require(home.captions(style), f"caption --caption-style {style}")
     captions = read_table(captions_file, CAPTIONS)
-    vectors_file = home.require(home.text_embeddings(style, name), f"embed-text --text-model {name} --style {style}")
+    embed = f"embed-text --text-model {name} --caption-style {style}"
+    vectors_file = home.require(home.text_embeddings(style, name), embed)
     width = pq.read_schema(vectors_file).field("embedding").type.list_size
     if width != model.config.text_embedding_dim:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The loss of one batch and its gradients: windows against captions, hidden events, whole or in chunks."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -26,12 +27,10 @@ def make_loss(config: TrainConfig) -> ContrastiveLoss:
     """The contrastive loss by `config.loss`."""
     if config.loss == "info_nce":
         return InfoNCE()
-    if config.loss == "sigmoid":
-        return SigmoidLoss()
-    return SigmoidLoss(2.0 if config.focal_gamma is None else config.focal_gamma, config.focal_alpha)
+    return SigmoidLoss(config.gamma, config.focal_alpha)
 
 
-class Objective:
+class Objective(ABC):
     """What a batch teaches a model, and what a validation tells. All methods: call on every rank.
 
     `model` is as `accelerator.prepare` gave it; unwrapped, its `model` is the `CasitaModel` to publish.
@@ -41,17 +40,17 @@ class Objective:
         self.accelerator, self.model = accelerator, model
         self.trained: Any = accelerator.unwrap_model(model)
 
+    @abstractmethod
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Add the batch's gradients to the weights'; `loss`, that of this rank's rows, and its parts."""
-        raise NotImplementedError
 
     def after_step(self) -> dict[str, Tensor]:
         """What is to be done and told once the weights have moved."""
         return {}
 
+    @abstractmethod
     def validate(self, split: Split) -> dict[str, float]:
         """`loss` over `split` and whatever else tells how good the model is."""
-        raise NotImplementedError
 
     def chunks(self, count: int, size: int, told: str) -> Iterator[np.ndarray]:
         """This rank's share of `count` rows in chunks of `size`; the last rank's surplus wraps around."""
@@ -147,15 +146,14 @@ class AlignmentObjective(Objective):
 
         That is the mean number of hidden events a rank: the mean over ranks is then the mean over all hidden events.
         """
-        probability, length = self.config.mask_probability, self.config.mask_mean_length
+        asked = {"start_probability": self.config.mask_probability, "mean_length": self.config.mask_mean_length}
         shown, labels = mask_spans(
             inputs["input_ids"],
             inputs["attention_mask"],
             vocab_size=self.trained.model.config.vocab_size,
             mask_token_id=self.trained.model.config.mask_token_id,
-            start_probability=0.1 if probability is None else probability,
-            mean_length=5.0 if length is None else length,
             generator=generator,
+            **{name: value for name, value in asked.items() if value is not None},
         )
         hidden = gather((labels != IGNORED).sum()[None]).float().mean()
         return {**inputs, "input_ids": shown, "labels": labels, "num_items_in_batch": hidden}

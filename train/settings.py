@@ -14,6 +14,10 @@ import yaml
 C = TypeVar("C")
 
 
+class Contradiction(ValueError):
+    """Settings that are right one by one and make no sense together."""
+
+
 def setting(told: str, **default: Any) -> Any:
     """A field whose meaning travels with it, to `--help`."""
     return field(metadata={"help": told}, **default)

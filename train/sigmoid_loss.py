@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from casita.train.losses import ContrastiveLoss, NegativeQueue, gather, is_distributed
+from casita.train.losses import ContrastiveLoss, gather, is_distributed
 
 ROWS = 1024  # of one's own windows scored at a time: memory is ROWS * b, not b * b
 
@@ -115,18 +115,9 @@ class SigmoidLoss(ContrastiveLoss):
         super().__init__()
         self.focus = Focus(gamma, alpha)
 
-    def forward(
-        self,
-        sensor_embeds: Tensor,
-        text_embeds: Tensor,
-        groups: Tensor,
-        log_scale: Tensor,
-        bias: Tensor,
-        queue: NegativeQueue | None = None,
-        alone: bool = False,
+    def score(
+        self, sensors: Tensor, texts: Tensor, groups: Tensor, scale: Tensor, bias: Tensor, queue: Any, alone: bool
     ) -> Tensor:
-        sensors, texts = sensor_embeds.float(), text_embeds.float()
-        scale, bias = log_scale.float().exp(), bias.float()
         loss = _SigmoidRing.apply(sensors, texts, scale, bias, groups, self.focus, alone)
         if queue is None:
             return loss
