@@ -23,6 +23,6 @@ def written_tree(out: Path) -> Iterator[Path]:
 
 def write_checksums(tree: Path) -> None:
     """`SHA256SUMS` of all that lies in the tree, as `sha256sum --check` reads it."""
-    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
-    lines = "".join(f"{hash_file(tree / name)}  {name}\n" for name in names)
+    names = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - {"SHA256SUMS"}
+    lines = "".join(f"{hash_file(tree / name)}  {name}\n" for name in sorted(names))
     (tree / "SHA256SUMS").write_text(lines, encoding="utf-8")
