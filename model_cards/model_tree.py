@@ -39,7 +39,8 @@ def write_model_tree(
         run: an evaluated run folder: `model/`, `config.yaml`, `results.json`, `plots/`.
         repo_id: `ORG/NAME` on the Hub, for what the card shows.
         home: the home folder that it was trained on, or the folder of several; by default what `config.yaml` names.
-        dataset: the Hub id of that home's dataset repository, if it has one: for the card and `.eval_results/`.
+        dataset: that home's dataset repository, if it has one, `ORG/NAME` or `ORG/NAME@COMMIT`: for the card and
+            `.eval_results/`; by default what `config.yaml` names, if it was trained on one.
         permission: whoever may allow it has allowed that the recording is passed on. Without it, of a home that is not
             open, plots and pages that show single windows are left out.
         watts: what each device is assumed to have drawn, for an estimate of the energy; None tells none.
@@ -55,7 +56,9 @@ def write_model_tree(
             raise FileNotFoundError(f"{model / name}: no such file, so {run} is no complete run. See: casita train")
     config, processor, training = (read_json(model / NEEDED[i]) for i in (0, 2, 3))
     results = read_results(run)
-    homes = trained_homes(run, home, processor)
+    data = str(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"])
+    homes = trained_homes(run, home or Path(data), processor)
+    dataset = dataset or (data if "@" in data and not Path(data).exists() else None)  # training pins a commit
     for name in ("text_model", "vision_model"):
         refuse_local_model(processor[name] or "", model / "processor_config.json")
     shown = permission or all(each.is_open for each in homes)
@@ -101,13 +104,10 @@ def evaluation_record(model_directory: Path, results: Mapping[str, Any]) -> dict
     return {"weights": hash_file(model_directory / "model.safetensors"), "results": hash_json(judged)}
 
 
-def trained_homes(run: Path, home: Path | None, processor: Mapping[str, Any]) -> list[ReleasedHome]:
+def trained_homes(run: Path, home: Path, processor: Mapping[str, Any]) -> list[ReleasedHome]:
     """The homes of the model, in the order of its processor."""
-    if home is None:
-        told = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
-        home = Path(told)
-        if not home.is_dir():
-            raise FileNotFoundError(f"{run}/config.yaml: its data, {told}, is no folder here. Name the home folder.")
+    if not home.is_dir():
+        raise FileNotFoundError(f"{home}: no such folder, on which {run} was trained. Name the home folder.")
     found = {each.name: each for each in released_homes(home)}
     names = processor.get("homes") or [processor["home"]]
     if missing := [name for name in names if name not in found]:

@@ -242,6 +242,16 @@ def test_a_home_that_moved_can_be_named_and_another_home_is_refused(run, release
         write_model_tree(run, tmp_path / "out", REPO, home=other.root)
 
 
+def test_a_run_on_a_data_set_from_the_hub_names_it_with_its_commit(run, released, tmp_path):
+    config, commit = run / "config.yaml", "c" * 40
+    config.write_text(config.read_text().replace(str(released[0].root), f"{DATASET}@{commit}"))
+    tree = write_model_tree(run, tmp_path / "out", REPO, home=released[0].root)
+    data = ModelCard.load(tree / "README.md").data
+    assert (data.datasets, {each.dataset_revision for each in data.eval_results}) == ([DATASET], {commit})
+    entries = yaml.safe_load((tree / ".eval_results" / "casita.yaml").read_text())
+    assert {(e["dataset"]["id"], e["dataset"]["revision"]) for e in entries} == {(DATASET, commit)}
+
+
 def test_of_a_restricted_home_nothing_that_shows_single_windows_goes(run, released, tmp_path):
     home = HomeFolder(shutil.copytree(released[0].root, tmp_path / "home"))
     home.describe(layout={**copy.deepcopy(home.layout), "redistribution": "restricted", "terms": "Ask the lab."})
