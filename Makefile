@@ -18,7 +18,7 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 	$(RUN) -m casita.cli demo --out demo
 
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
 	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py

@@ -226,6 +226,8 @@ def test_three_processes_do_what_one_does(home, tmp_path):
     assert masked[0]["head.dense.weight"].abs().max() > 1e-4
     for rank in range(3):  # a signal to one process stops both at the same step
         assert load_file(three / f"signal_{rank}.safetensors")["came"].tolist() == [False, True]
+        # No wrapped model is left when the process group goes.
+        assert load_file(three / f"end_{rank}.safetensors")["wrapped"].tolist() == [False]
     train(config_of(home, one / "run"))
     for split in ("train", "validation"):
         ours, theirs = journal(one / "run", split), journal(three / "run", split)
