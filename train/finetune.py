@@ -44,7 +44,8 @@ from casita.train.tensor_cache import content_hash
 
 
 def finetune(config: FinetuneConfig) -> Path:
-    """Train as `config` says, then evaluate; the run folder. A finished run is left as it is. Call on every rank.
+    """Train as `config` says, then evaluate; the run folder. A finished run is left as it is. Call on every rank; rank
+    0 evaluates, and the others do not wait for it.
 
     Raises:
         FileNotFoundError: no such run or model, or a stage of the home folder has not run.
@@ -59,7 +60,6 @@ def finetune(config: FinetuneConfig) -> Path:
         results = evaluate_classifier(config, audit)
         write_card(run / "model", results)
         write_json(run / "results.json", results)
-    PartialState().wait_for_everyone()
     return run
 
 
@@ -222,6 +222,8 @@ def run(args: argparse.Namespace) -> None:
     if args.config is None and "data" not in given:
         given["data"] = data_of(args.model)
     out = finetune(read_settings(FinetuneConfig, args.config, given))
+    if not PartialState().is_main_process:
+        return
     print(report.headline_text(read_json(out / "results.json")))
     print(f"numbers: {out / 'results.json'}   model: {out / 'model'}")
 
