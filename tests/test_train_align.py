@@ -57,7 +57,7 @@ def test_a_run_learns_and_leaves_what_it_promises(run):
     assert [line["step"] for line in journal(run, "validation")] == [5, 10, 15, 20]
     assert load_config(run / "config.yaml").out == str(run)
     assert [path.name for path in checkpoints(run)] == ["step_00000016", "step_00000020"]
-    assert list(run.glob("logs/train/events.out.tfevents.*"))
+    assert list(run.glob("logs/casita/events.out.tfevents.*"))
     assert not list(run.rglob("*.partial*"))
 
 
@@ -191,6 +191,18 @@ def test_the_scale_stops_at_its_limit(home, tmp_path):
     )
     scales = [line["scale"] for line in journal(out, "train")]
     assert max(scales) <= 20.5 * (1 + 1e-6)
+
+
+def test_trackio_is_told_the_lines_of_metrics_jsonl(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    from trackio.sqlite_storage import SQLiteStorage  # only now: it reads that name when it is imported
+
+    out = train(tiny(home, tmp_path / "named", epochs=1, tracker="trackio"))
+    told = SQLiteStorage.get_logs("casita", "named")
+    for split in ("train", "validation"):
+        losses = [line[f"{split}/loss"] for line in told if f"{split}/loss" in line]
+        assert losses == [line["loss"] for line in journal(out, split)]
+        assert losses
 
 
 def test_three_processes_do_what_one_does(home, tmp_path):
