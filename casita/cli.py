@@ -30,6 +30,7 @@ COMMANDS = {
     "export": ("casita.train.export", "the sensor tower as ONNX, for where there is no torch"),
     "embed": ("casita.inference", "a vector for each window of a raw log"),
     "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
+    "space": ("casita.space", "a page in the browser: a home's days on its plan, and sentences that find moments"),
 }
 
 
