@@ -60,22 +60,22 @@ def build(home: Place, about: str = "") -> gr.Blocks:
                     playback(home, first), html_template=PLAYER, js_on_load=_text("playback.js"), apply_default_css=False
                 )
             with gr.Column(scale=5, min_width=280), gr.Tabs():
-                with gr.Tab("Find a moment"):
+                with gr.Tab("Find"):
                     sentence = gr.Textbox(label="What are you looking for?", value=EXAMPLES[0], max_length=500)
                     scope = gr.Radio([ONE_DAY, ALL_DAYS], value=ONE_DAY, label="Look in", show_label=False)
                     find = gr.Button("Find", variant="primary")
                     gr.Examples([[text] for text in EXAMPLES], [sentence], label="For instance")
                     found = gr.HTML(apply_default_css=False)
-                with gr.Tab("Name activities"):
+                with gr.Tab("Activities"):
                     activities = gr.Textbox(ACTIVITIES, label="An activity a line", lines=6, max_length=4000)
                     gr.Markdown("`name: sentence | sentence`, or just a sentence.", elem_classes="casita-note")
                     score = gr.Button("Score", variant="primary")
                     scored = gr.HTML(apply_default_css=False)
                 with gr.Tab("Your home"):
                     gr.Markdown(_text("upload.md"), elem_classes="casita-note")
-                    logs = gr.File(label="Log", file_count="multiple", type="filepath", height=110)
+                    logs = gr.File(label="Log", file_count="multiple", type="filepath", height=110, elem_classes="drop")
                     which = gr.Dropdown([OWN_FILE, *SHIPPED], value=OWN_FILE, label="Layout")
-                    layout = gr.File(label="Layout (JSON)", file_types=[".json"], type="filepath", height=110)
+                    layout = gr.File(label="Its file", file_types=[".json"], type="filepath", height=110, elem_classes="drop")
                     show = gr.Button("Show my home", variant="primary")
                     back = gr.Button("Back to the first home", visible=False)
                     told = gr.Markdown(elem_classes="casita-note")

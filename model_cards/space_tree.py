@@ -1,0 +1,112 @@
+"""The tree of a Space on the Hub: a page over one home, with its code, its data and the name of its model.
+
+    README.md          the Space's card, with the Hub's YAML
+    app.py             what the Hub starts
+    requirements.txt   what it installs
+    space.json         which model, at which revision
+    home/              home.json and events.parquet of the home that every visitor sees
+    casita/            the code, so that a Space needs no release of it and does not change with one
+"""
+
+import shutil
+from collections.abc import Iterator
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from casita.files import read_json, write_beside, write_json
+
+ROOMS = ("datasets_scripts", "model_cards", "modeling", "processing", "train")
+CODE = (".py", ".json", ".yaml", ".jinja", ".js", ".css", ".md", ".txt")
+HOME_FILES = ("home.json", "events.parquet")
+
+
+def write_space_tree(
+    out: Path,
+    *,
+    repo_id: str,
+    model_id: str,
+    home: Path,
+    model_revision: str | None = None,
+    permitted: bool = False,
+) -> list[Path]:
+    """Write the tree of a Space into `out`, whole or not at all; what `out` held before is replaced.
+
+    Args:
+        repo_id: of the Space, `ORG/NAME`.
+        model_id: of the model that it loads, and `model_revision`, a commit or tag to pin.
+        home: a home folder, read (`casita read`, `casita build`); its events are shown to everybody.
+        permitted: the home's owner allows that, though its layout says `"redistribution": "restricted"`.
+
+    Returns:
+        The files, relative to `out`, sorted.
+
+    Raises:
+        FileNotFoundError: `home` lacks home.json or events.parquet. ValueError: its layout is missing or restricts
+            redistribution.
+    """
+    described = _described(home, permitted)
+    with write_beside(out) as temporary:
+        temporary.mkdir()
+        for name, source in code_files():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, temporary / name)
+        space = temporary / "casita" / "model_cards" / "space"
+        for name in ("app.py", "requirements.txt"):
+            shutil.copyfile(space / name, temporary / name)
+        (temporary / "home").mkdir()
+        shutil.copyfile(home / "events.parquet", temporary / "home" / "events.parquet")
+        # Neither the stages' settings nor their hashes: they name folders of the machine that built the home.
+        kept = {key: described[key] for key in ("schema_version", "home", "layout")}
+        write_json(temporary / "home" / "home.json", kept)
+        write_json(temporary / "space.json", {"model": model_id, "revision": model_revision})
+        card = _card(repo_id=repo_id, model_id=model_id, home=described["home"], gradio=gradio_version())
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        return sorted(path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file())
+
+
+def code_files() -> Iterator[tuple[Path, Path]]:
+    """(path in the tree, file) of the installed package's code."""
+    top = Path(str(resources.files("casita")))
+    folders = {"casita": top} | {f"casita/{room}": Path(str(resources.files(f"casita.{room}"))) for room in ROOMS}
+    for name, folder in folders.items():
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            nested = name == "casita" and inside.parts[0] in ROOMS  # in a wheel the rooms lie within
+            if path.is_file() and path.suffix in CODE and not nested:
+                yield Path(name) / inside, path
+
+
+def gradio_version() -> str:
+    """The installed gradio's, which is the one that the page was tried with."""
+    try:
+        return version("gradio")
+    except PackageNotFoundError:
+        raise ValueError("a Space names its version of gradio, which is not installed: pip install 'casita[space]'") from None
+
+
+def _described(home: Path, permitted: bool) -> dict[str, Any]:
+    for name in HOME_FILES:
+        if not (home / name).is_file():
+            raise FileNotFoundError(f"{home / name}: no such file, so there is no home to show. Make it: casita build.")
+    described = read_json(home / "home.json")
+    layout = described.get("layout")
+    if layout is None:
+        raise ValueError(f"{home}: the home has no layout, so its plan cannot be drawn. Give one: casita read.")
+    if layout.get("redistribution") == "restricted" and not permitted:
+        raise ValueError(
+            f"{home}: a Space shows the events of home {described['home']!r} to everybody, and its layout says that they "
+            "may not be redistributed. Show another home, such as the synthetic one, or get its owner's permission."
+        )
+    if "floor_plan" in layout:
+        raise ValueError(f"{home}: the layout names a picture as its floor plan, which a Space does not carry. Leave it out.")
+    return described
+
+
+def _card(**told: Any) -> str:
+    folder = Path(__file__).parent / "space"
+    environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
+    return environment.get_template("space_card.md.jinja").render(**told)
