@@ -1,7 +1,6 @@
 """`casita space`: the demo page over a run, or over the synthetic home of `casita demo`."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 import yaml
@@ -57,12 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the page needs gradio, which is not installed. Run: pip install 'casita[space]'")
+    try:
+        from casita.model_cards.space.serve import serve  # torch and gradio take seconds to import
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError("the page needs gradio, which is not installed: pip install 'casita[space]'") from None
+    from casita.train.checkpoint import published
+
     if args.run_dir is None and args.home is not None:
         raise ValueError("--home needs the RUN that knows this home: casita space RUN --home DIR.")
     source, home = make_demo(args.demo) if args.run_dir is None else (args.run_dir, find_home(args.run_dir, args.home))
-    from casita.model_cards.space.serve import serve  # torch and gradio take seconds to import
-    from casita.train.checkpoint import published
-
     serve(published(source), home, port=args.port, share=args.share == "yes")

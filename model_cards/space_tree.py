@@ -1,11 +1,11 @@
 """The tree of a Space on the Hub: a page over one home, with its code, its data and the name of its model.
 
-    README.md          the Space's card, with the Hub's YAML
-    app.py             what the Hub starts
-    requirements.txt   what it installs
-    space.json         which model, at which revision
-    home/              home.json and events.parquet of the home that every visitor sees
-    casita/            the code, so that a Space needs no release of it and does not change with one
+README.md          the Space's card, with the Hub's YAML
+app.py             what the Hub starts
+requirements.txt   what it installs
+space.json         which model, at which revision
+home/              home.json and events.parquet of the home that every visitor sees
+casita/            the code, so that a Space needs no release of it and does not change with one
 """
 
 import shutil
@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from casita.files import read_json, write_beside, write_json
 
 ROOMS = ("datasets_scripts", "model_cards", "modeling", "processing", "train")
-CODE = (".py", ".json", ".yaml", ".jinja", ".js", ".css", ".md", ".txt")
+CODE = (".py", ".json", ".yaml", ".jinja", ".js", ".css", ".html", ".md", ".txt")
 HOME_FILES = ("home.json", "events.parquet")
 
 
@@ -51,9 +51,9 @@ def write_space_tree(
     described = _described(home, permitted)
     with write_beside(out) as temporary:
         temporary.mkdir()
-        for name, source in code_files():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, temporary / name)
+        for inside, source in code_files():
+            (temporary / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, temporary / inside)
         space = temporary / "casita" / "model_cards" / "space"
         for name in ("app.py", "requirements.txt"):
             shutil.copyfile(space / name, temporary / name)
@@ -85,28 +85,34 @@ def gradio_version() -> str:
     try:
         return version("gradio")
     except PackageNotFoundError:
-        raise ValueError("a Space names its version of gradio, which is not installed: pip install 'casita[space]'") from None
+        raise ValueError(
+            "a Space names its version of gradio, which is not installed: pip install 'casita[space]'"
+        ) from None
 
 
 def _described(home: Path, permitted: bool) -> dict[str, Any]:
     for name in HOME_FILES:
         if not (home / name).is_file():
-            raise FileNotFoundError(f"{home / name}: no such file, so there is no home to show. Make it: casita build.")
+            raise FileNotFoundError(
+                f"{home / name}: no such file, so there is no home to show. Make it: casita build."
+            )
     described = read_json(home / "home.json")
     layout = described.get("layout")
     if layout is None:
         raise ValueError(f"{home}: the home has no layout, so its plan cannot be drawn. Give one: casita read.")
     if layout.get("redistribution") == "restricted" and not permitted:
         raise ValueError(
-            f"{home}: a Space shows the events of home {described['home']!r} to everybody, and its layout says that they "
-            "may not be redistributed. Show another home, such as the synthetic one, or get its owner's permission."
+            f"{home}: a Space shows the events of home {described['home']!r} to everybody, and its layout says that "
+            "they may not be redistributed. Show another home, the synthetic one say, or get its owner's permission."
         )
     if "floor_plan" in layout:
-        raise ValueError(f"{home}: the layout names a picture as its floor plan, which a Space does not carry. Leave it out.")
+        raise ValueError(
+            f"{home}: the layout names a picture as its floor plan, which a Space does not carry. Leave it out."
+        )
     return described
 
 
 def _card(**told: Any) -> str:
     folder = Path(__file__).parent / "space"
     environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
-    return environment.get_template("space_card.md.jinja").render(**told)
+    return environment.get_template("README.md.jinja").render(**told)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,6 @@ Out: Somebody leaves the home."""
 ONE_DAY, ALL_DAYS = "this day", "all days"
 OWN_FILE = "my file"
 MAX_DAYS = 120  # strips on one page
-SPEEDS = {1: "1 min/s", 5: "5 min/s", 15: "15 min/s", 60: "1 h/s"}
-PLAYER = """<div class="player">${value.svg}
-<div class="bar"><button class="play" type="button" aria-label="Play"></button><span class="clock"></span>
-<span class="doing"></span><select class="speed" aria-label="Speed">%s</select></div>
-<input class="scrub" type="range" min="0" max="86399" step="1" aria-label="Time of day">
-<ul class="latest" aria-label="Latest events"></ul></div>""" % "".join(
-    f'<option value="{minutes}"{" selected" if minutes == 5 else ""}>{told}</option>'
-    for minutes, told in SPEEDS.items()
-)
 
 
 def build(home: Place, about: str = "") -> gr.Blocks:
@@ -57,7 +49,10 @@ def build(home: Place, about: str = "") -> gr.Blocks:
             with gr.Column(scale=6, min_width=280):
                 day = gr.Dropdown(days, value=first, label="Day", filterable=len(days) > 12)
                 player = gr.HTML(
-                    playback(home, first), html_template=PLAYER, js_on_load=_text("playback.js"), apply_default_css=False
+                    playback(home, first),
+                    html_template=_text("player.html"),
+                    js_on_load=_text("playback.js"),
+                    apply_default_css=False,
                 )
             with gr.Column(scale=5, min_width=280), gr.Tabs():
                 with gr.Tab("Find"):
@@ -73,9 +68,13 @@ def build(home: Place, about: str = "") -> gr.Blocks:
                     scored = gr.HTML(apply_default_css=False)
                 with gr.Tab("Your home"):
                     gr.Markdown(_text("upload.md"), elem_classes="casita-note")
-                    logs = gr.File(label="Log", file_count="multiple", type="filepath", height=110, elem_classes="drop")
+                    logs = gr.File(
+                        label="Log", file_count="multiple", type="filepath", height=110, elem_classes="drop"
+                    )
                     which = gr.Dropdown([OWN_FILE, *SHIPPED], value=OWN_FILE, label="Layout")
-                    layout = gr.File(label="Its file", file_types=[".json"], type="filepath", height=110, elem_classes="drop")
+                    layout = gr.File(
+                        label="Its file", file_types=[".json"], type="filepath", height=110, elem_classes="drop"
+                    )
                     show = gr.Button("Show my home", variant="primary")
                     back = gr.Button("Back to the first home", visible=False)
                     told = gr.Markdown(elem_classes="casita-note")
@@ -98,7 +97,9 @@ def build(home: Place, about: str = "") -> gr.Blocks:
             if choice == OWN_FILE and not file:
                 raise gr.Error("The layout is missing. Choose a JSON file, or one that ships.", print_exception=False)
             place = _answer(open_upload, list(map(Path, files or [])), source, home.aligned)
-            return _moved(place, place, f"**{place.name}**: {place.events.num_rows:,} events on {len(place.days)} days.")
+            return _moved(
+                place, place, f"**{escape(place.name)}**: {place.events.num_rows:,} events on {len(place.days)} days."
+            )
 
         gr.on([page.load, find.click, sentence.submit], find_moments, [sentence, scope, day, mine], found, **QUIET)
         gr.on([page.load, score.click], score_day, [activities, day, mine], scored, **QUIET)
@@ -220,11 +221,11 @@ def _fullest(place: Place) -> str:
 
 def _head(place: Place, about: str) -> str:
     rooms = {told["room"] for told in place.layout["sensors"].values()}
-    facts = f"<b>{place.name}</b>: {len(place.layout['sensors'])} sensors in {len(rooms)} rooms, {len(place.days)} days."
+    size = f"{len(place.layout['sensors'])} sensors in {len(rooms)} rooms, {len(place.days)} days."
     return (
-        '<div class="casita-head"><h1>Casita</h1><p>What a home’s motion, door and item sensors report, in the same '
+        "<div class='casita-head'><h1>Casita</h1><p>What a home's motion, door and item sensors report, in the same "
         "space as sentences. Watch a day, or say what you are looking for.</p>"
-        f'<p class="facts">{facts} {about}</p></div>'
+        f'<p class="facts"><b>{escape(place.name)}</b>: {size} {about}</p></div>'
     )
 
 

@@ -53,7 +53,7 @@ class Moment:
 
 @dataclass
 class Aligned:
-    """A trained model, its processor, its table of picture embeddings (None: it reads none), and its sentence model."""
+    """A trained model, its processor, its table of picture embeddings (None: it has none), and its sentence model."""
 
     model: CasitaModel
     processor: CasitaProcessor
@@ -64,8 +64,8 @@ class Aligned:
     @classmethod
     def load(cls, source: str | Path, revision: str | None = None) -> "Aligned":
         """From a model directory or a Hub id. The code is that of the installed casita: none is fetched and run."""
-        model = CasitaModel.from_pretrained(source, revision=revision).eval()
-        processor = CasitaProcessor.from_pretrained(source, revision=revision)
+        model = CasitaModel.from_pretrained(source, revision=revision or "main").eval()
+        processor = CasitaProcessor.from_pretrained(source, revision=revision or "main")
         reads_pictures = model.config.embedding_source == "image"
         return cls(model, processor, SensorEmbeddingTable.load(source, revision) if reads_pictures else None)
 

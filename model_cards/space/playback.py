@@ -88,7 +88,9 @@ def words(place: Place, sensor: str) -> str:
 def kinds_html(place: Place) -> str:
     """What the dots mean: a kind of sensor, a colour; bright while it is active."""
     kinds = sorted({told["type"] for told in place.layout["sensors"].values()})
-    chips = (f'<span><i style="background:{_hex(PALETTE[kind][2])}"></i>{kind.replace("_", " ")}</span>' for kind in kinds)
+    chips = (
+        f'<span><i style="background:{_hex(PALETTE[kind][2])}"></i>{kind.replace("_", " ")}</span>' for kind in kinds
+    )
     return f'<div class="legend kinds"><b>Bright while active</b>{"".join(chips)}</div>'
 
 
@@ -125,10 +127,12 @@ def free_spot(polygon: np.ndarray, sensors: np.ndarray, half_width: float, steps
     across = [np.linspace(low[axis], high[axis], steps + 2)[1:-1] for axis in (0, 1)]
     spots = np.stack(np.meshgrid(*across), axis=-1).reshape(-1, 2)
     outline = Path(polygon)
-    ends = [spots + [side * half_width, 0] for side in (-1, 0, 1)]  # left end, middle, right end of the name
+    ends = [spots + np.array([side * half_width, 0]) for side in (-1, 0, 1)]  # left end, middle, right end of the name
     inside = np.all([outline.contains_points(end) for end in ends], axis=0)
     spots = spots[inside] if inside.any() else polygon.mean(axis=0, keepdims=True)
-    corners = np.concatenate([np.linspace(a, b, 20) for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True)])
+    corners = np.concatenate(
+        [np.linspace(a, b, 20) for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=True)]
+    )
     gap = spots[:, None] - np.concatenate([corners, sensors])[None]
     aside = np.maximum(np.abs(gap[..., 0]) - half_width, 0)
     room = np.hypot(aside, gap[..., 1]).min(axis=1)

@@ -1,7 +1,7 @@
 """Scores over the hours of a day, as HTML that keeps its shape from a desk to a phone.
 
-A strip is a picture one pixel high, an interval of the day a pixel, which the browser stretches; so a month of strips is
-a few kilobytes. Whatever carries `data-day` and `data-second` brings the playback there when it is clicked.
+A strip is a picture one pixel high, an interval of the day a pixel, which the browser stretches; so a month of strips
+is a few kilobytes. Whatever carries `data-day` and `data-second` brings the playback there when it is clicked.
 """
 
 import base64
@@ -104,9 +104,10 @@ def _marks(ranked: Sequence[tuple[int, Moment]]) -> str:
         taken = {level for other, level in placed if abs(other - left) < NEAR}
         level = next(level for level in range(len(ranked)) if level not in taken)
         placed.append((left, level))
+        title = f"{clock(moment.start_s)}, {escape(moment.room)}"
         parts.append(
             f'<button class="mark" style="left:{left:.3f}%;--level:{level}" data-day="{moment.day}" '
-            f'data-second="{moment.start_s:.0f}" title="{clock(moment.start_s)}, {escape(moment.room)}">{rank}</button>'
+            f'data-second="{moment.start_s:.0f}" title="{title}">{rank}</button>'
         )
     return "".join(parts)
 
@@ -154,7 +155,8 @@ def _ranking(moments: Sequence[Moment]) -> str:
         logged = f"logged as {_plain(moment.logged)}" if moment.logged else "without a label"
         rows.append(
             f'<li><button data-day="{moment.day}" data-second="{moment.start_s:.0f}"><b>{rank}</b>'
-            f"<span><strong>{clock(moment.start_s)}&#8202;-&#8202;{clock(moment.end_s)}</strong> {_short(moment.day)}, "
+            f"<span><strong>{clock(moment.start_s)}&#8202;-&#8202;{clock(moment.end_s)}</strong> "
+            f"{_short(moment.day)}, "
             f"{escape(moment.room)}<small>{moment.events} events, {escape(logged)}</small></span>"
             f'<em style="--share:{share:.2f}">{moment.score:.2f}</em></button></li>'
         )

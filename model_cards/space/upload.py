@@ -139,5 +139,3 @@ def _without(message: str, root: Path) -> str:
     for path in (root / "log", root / "home", root):
         message = message.replace(f"{path}/", "").replace(str(path), "the upload")
     return " ".join(message.split())
-
-
