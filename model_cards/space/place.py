@@ -63,8 +63,17 @@ class Aligned:
 
     @classmethod
     def load(cls, source: str | Path, revision: str | None = None) -> "Aligned":
-        """From a model directory or a Hub id. The code is that of the installed casita: none is fetched and run."""
-        model = CasitaModel.from_pretrained(source, revision=revision or "main").eval()
+        """From a model directory or a Hub id. The code is that of the installed casita: none is fetched and run.
+
+        Raises:
+            FileNotFoundError: there is no such model, or the Hub does not give it.
+        """
+        try:
+            model = CasitaModel.from_pretrained(source, revision=revision or "main").eval()
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{source}: no model directory, and the Hub gives no such model. Name a run, a model directory or a Hub id."
+            ) from error
         processor = CasitaProcessor.from_pretrained(source, revision=revision or "main")
         reads_pictures = model.config.embedding_source == "image"
         return cls(model, processor, SensorEmbeddingTable.load(source, revision) if reads_pictures else None)
