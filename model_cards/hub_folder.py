@@ -106,8 +106,8 @@ def push_folder(folder: Path, target: Target, *, message: str, tag: str | None =
 def _make(api: HfApi, target: Target) -> bool:
     """Make repository and branch where they are missing; whether it is private."""
     where: dict[str, Any] = {"repo_id": target.name, "repo_type": target.kind}
-    sdk = {"space_sdk": "gradio"} if target.kind == "space" else {}
-    api.create_repo(**where, private=target.private, exist_ok=True, **sdk)
+    sdk = "gradio" if target.kind == "space" else None
+    api.create_repo(**where, private=target.private, exist_ok=True, space_sdk=sdk)
     private = bool(api.repo_info(**where).private)
     if target.strict and private != target.private:
         found, wanted = ("private", "public") if private else ("public", "private")
@@ -130,7 +130,7 @@ def _commit(api: HfApi, target: Target, paths: dict[str, Path], message: str) ->
     changes = _compare(api, target, head, paths)
     if not changes:
         return head, changes
-    operations = [CommitOperationAdd(path, paths[path]) for path in changes.put]
+    operations: list[Any] = [CommitOperationAdd(path, paths[path]) for path in changes.put]
     operations += [CommitOperationDelete(path) for path in changes.remove]
     try:
         info = api.create_commit(**where, operations=operations, commit_message=message, parent_commit=head)

@@ -50,14 +50,14 @@ def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[P
         from casita.model_cards.space.tree import write_space_tree
 
         return partial(write_space_tree, repo_id=name, model_id=model)
-    from casita.model_cards import trees
+    from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
 
     if what == "model":
-        return partial(trees.write_model_tree, source.require_run(what), repo_id=name)
+        return partial(write_model_tree, source.require_run(what), repo_id=name)
     home = source.require_home(what)
     if what == "dataset":
-        return partial(trees.write_dataset_tree, home, repo_id=name, permission=source.permission)
-    return partial(trees.write_embeddings_tree, home, repo_id=name)
+        return partial(write_dataset_tree, home, repo_id=name, permission=source.permission)
+    return partial(write_embeddings_tree, home, repo_id=name)
 
 
 def push(
