@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from casita import __version__
-from casita.files import read_json, write_beside
+from casita.files import read_json
 from casita.model_cards.hub_folder import Kind, Pushed, Target, push_folder, told
 from casita.model_cards.tree_check import check_tree
 
@@ -23,11 +23,13 @@ KINDS: dict[str, Kind] = {"model": "model", "dataset": "dataset", "embeddings": 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is pushed. `permission`: whoever owns a restricted recording has allowed its publication."""
+    """What is pushed. `permission`: whoever owns a restricted recording has allowed its publication; `recordings`: the
+    data set has events, windows, captions and text embeddings."""
 
     run: Path | None = None
     home: Path | None = None
     permission: bool = False
+    recordings: bool = True
 
     def require_run(self, what: str) -> Path:
         if self.run is None:
@@ -41,7 +43,10 @@ class Source:
         config = self.run / "config.yaml" if self.run else None
         if config is None or not config.is_file():
             raise ValueError(f"push {what}: give the home folder, --home DIR.")
-        return Path(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+        home = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+        if not home.is_dir():
+            raise FileNotFoundError(f"{home}: no such folder, on which {self.run} was trained. Give --home DIR.")
+        return home
 
 
 def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], None]:
@@ -50,13 +55,16 @@ def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[P
         from casita.model_cards.space.tree import write_space_tree
 
         return partial(write_space_tree, repo_id=name, model_id=model)
-    from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
-
     if what == "model":
+        from casita.model_cards.model_tree import write_model_tree
+
         return partial(write_model_tree, source.require_run(what), repo_id=name)
+    from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree
+
     home = source.require_home(what)
     if what == "dataset":
-        return partial(write_dataset_tree, home, repo_id=name, permission=source.permission)
+        terms = {"permission": source.permission, "recordings": source.recordings}
+        return partial(write_dataset_tree, home, repo_id=name, **terms)
     return partial(write_embeddings_tree, home, repo_id=name)
 
 
@@ -93,9 +101,8 @@ def push(
     names = {what: f"{namespace}/{name}{SUFFIX[what]}" for what in SUFFIX}
     with _folder(dry_run) as folder:
         for what in whats:
-            with write_beside(folder / what) as temporary:
-                tree_writer(what, source, names[what], names["model"])(temporary)
-                check_tree(temporary)
+            tree_writer(what, source, names[what], names["model"])(folder / what)
+            check_tree(folder / what)
         if dry_run is not None:
             return []
         done = []
@@ -171,17 +178,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tag", help=f"name of this version, or none (default: v{__version__}; of data its schema's version)"
     )
     parser.add_argument("--dry-run", type=Path, metavar="DIR", help="write the exact trees to DIR/, push nothing")
-    parser.add_argument(
+    terms = parser.add_mutually_exclusive_group()
+    terms.add_argument(
         "--i-have-permission",
         action="store_true",
         help="the owner of a restricted recording allows to publish its events, windows and captions",
+    )
+    terms.add_argument(
+        "--without-recordings",
+        action="store_true",
+        help="a data set of pictures, image embeddings and the commands that make the rest from the raw log",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """`casita push`."""
     whats = list(SUFFIX) if args.what == "all" else [args.what]
-    source = Source(run=args.run, home=args.home, permission=args.i_have_permission)
+    terms = {"permission": args.i_have_permission, "recordings": not args.without_recordings}
+    source = Source(run=args.run, home=args.home, **terms)
     options = {"private": args.private, "revision": args.revision, "tag": args.tag, "dry_run": args.dry_run}
     push(whats, source, args.namespace, args.name, **options)
     if args.dry_run is not None:
