@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from casita.model_cards.homes import ReleasedHome
+from casita.model_cards.metadata import refuse_leaks
 from casita.model_cards.pages import TAGS, front_matter, render_page
 from casita.model_cards.shards import Config
 
@@ -57,21 +58,13 @@ def render_dataset_card(
 def recorded_facts(home: ReleasedHome) -> dict[str, Any]:
     """What the card tells of a recording; `ValueError` when its leak audit is missing or not zero."""
     read, windows = home.summary("read"), home.summary("windows")
-    refuse_leaky(windows.get("leak_audit"), f"{home.root}/home.json", f"casita windows {home.root}")
+    refuse_leaks(windows.get("leak_audit"), f"{home.root}/home.json", f"casita windows {home.root}")
     labels: dict[str, dict[str, int]] = {}
     for split, told in windows["splits"].items():
         for label, count in told["labels"].items():
             labels.setdefault(label, {})[split] = count
     settings = {name: value for name, value in home.stages["windows"]["settings"].items() if name != "layout"}
     return {"name": home.name, "read": read, "windows": windows, "labels": labels, "settings": settings}
-
-
-def refuse_leaky(audit: Mapping[str, int] | None, where: str, command: str) -> None:
-    """`ValueError` unless an audit is there and counts no event in two splits."""
-    if not audit:
-        raise ValueError(f"{where}: no leak audit, so nothing can be said of the splits. Run: {command}")
-    if leaks := {pair: count for pair, count in audit.items() if count}:
-        raise ValueError(f"{where}: events in two splits: {leaks}. No card is written. Run: {command}")
 
 
 def render_embeddings_card(homes: Sequence[ReleasedHome], index: Sequence[Mapping[str, Any]], repo_id: str) -> str:

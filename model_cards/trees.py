@@ -16,14 +16,13 @@ nothing changed. No file of a tree can hold code that loading runs, but for a mo
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
 from casita import __version__
-from casita.files import hash_file, read_json, write_beside, write_json
+from casita.files import hash_file, read_json, write_json
 from casita.model_cards.build_page import build_facts
 from casita.model_cards.data_cards import render_dataset_card, render_embeddings_card, render_page
 from casita.model_cards.homes import (
@@ -33,6 +32,7 @@ from casita.model_cards.homes import (
     released_homes,
     without_paths,
 )
+from casita.model_cards.model_tree import write_model_tree
 from casita.model_cards.shards import (
     FULL,
     SHARD_BYTES,
@@ -44,20 +44,9 @@ from casita.model_cards.shards import (
     pictures_table,
     read_parquet,
 )
+from casita.model_cards.tree_files import write_checksums, written_tree
 
-MAY_LIE_IN_A_TREE = {"", ".html", ".json", ".md", ".parquet", ".png", ".py", ".safetensors", ".yaml"}
-PLAN_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
-
-
-@contextmanager
-def written_tree(out: Path) -> Iterator[Path]:
-    """Yield the folder that becomes `out`, whole or not at all; `ValueError` for a kind of file that has no place."""
-    with write_beside(Path(out)) as tree:
-        tree.mkdir()
-        yield tree
-        for path in sorted(tree.rglob("*")):
-            if path.is_file() and path.suffix not in MAY_LIE_IN_A_TREE | PLAN_SUFFIXES:
-                raise ValueError(f"{path.name}: a {path.suffix} file has no place in a repository: remove it.")
+__all__ = ["write_dataset_tree", "write_embeddings_tree", "write_model_tree"]
 
 
 def write_dataset_tree(
@@ -217,10 +206,3 @@ def write_image_embeddings(homes: Sequence[ReleasedHome], tree: Path) -> list[di
         raise FileNotFoundError(f"{homes[0].root}: no image embeddings yet. Run: casita embed-images {homes[0].root}")
     write_json(tree / "image_embeddings" / "index.json", index)
     return index
-
-
-def write_checksums(tree: Path) -> None:
-    """`SHA256SUMS` of all that lies in the tree, as `sha256sum --check` reads it."""
-    names = sorted(path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
-    lines = "".join(f"{hash_file(tree / name)}  {name}\n" for name in names)
-    (tree / "SHA256SUMS").write_text(lines, encoding="utf-8")
