@@ -196,3 +196,8 @@ def hash_json(content: Any) -> str:
     """SHA-256 as hex of `content` written as canonical JSON (sorted keys, no blanks)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(model_id: str) -> str:
+    """A model id, or a model directory's path, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")

@@ -14,7 +14,7 @@ import colorsys
 import json
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -287,6 +287,11 @@ def draw_pictures(
     for key, name in tqdm(index.items(), desc="draw", unit="picture", disable=not progress):
         # level 1: half the time of the default for files a few kB larger
         draw_sensor(background, layout, key, radius).save(pictures / name, compress_level=1)
+    write_index(pictures, index)
+
+
+def write_index(pictures: Path, index: Mapping[str, str]) -> None:
+    """Write `index.json` of a folder of pictures: key -> file."""
     (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

@@ -4,6 +4,8 @@
  "floor_plan": "plan.png",                                  optional picture, relative to the JSON file
  "rooms": {"kitchen": [[0, 0], [300, 0], [300, 200]]},      optional polygons, in the unit of `size`
  "source": "read off the plan by hand",                     optional: where the facts come from
+ "redistribution": "restricted", "terms": "ask the lab",    optional: may the recording be passed on, under which terms
+ "residents": "two adults", "citation": "...",              optional: who lives there, what to cite
  "sensors": {"M001": {"x": 120, "y": 80, "room": "kitchen", "type": "motion",
                       "description": "stove", "approximate": true}},       the last two optional
  "activities": {"Cook_Lunch": {"coarse": "Cook", "prompts": ["Somebody makes lunch."], "short": "making lunch",
@@ -47,7 +49,9 @@ NATURAL_STATES: dict[str, tuple[str, ...]] = {
     "water": ("HIGH", "LOW", "NORMAL"),
 }
 
-_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "source", "sensors", "activities"}
+REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
+_WORDS = ("source", "terms", "residents", "citation")
+_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_WORDS}
 _ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
 _SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
@@ -106,6 +110,7 @@ def check_layout(layout: Any) -> Iterator[str]:
         yield f"home should be a name, found {layout['home']!r}"
     if "floor_plan" in layout and not isinstance(layout["floor_plan"], str):
         yield f"floor_plan should be the path of a picture, found {layout['floor_plan']!r}"
+    yield from _check_terms(layout)
     size: Any = layout.get("size")
     if "size" in layout and not (_is_pair(size) and min(size) > 0):
         yield f"size should be [width, height], both > 0, found {size!r}"
@@ -113,6 +118,17 @@ def check_layout(layout: Any) -> Iterator[str]:
     yield from _check_sensors(layout.get("sensors", {}), size)
     yield from _check_rooms(layout.get("rooms", {}), size)
     yield from _check_activities(layout.get("activities", {}))
+
+
+def _check_terms(layout: dict[str, Any]) -> Iterator[str]:
+    for key in _WORDS:
+        if key in layout and not _is_words(layout[key]):
+            yield f"{key} should be words, found {layout[key]!r}"
+    told = layout.get("redistribution", "restricted")
+    if told not in REDISTRIBUTION:
+        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {told!r}"
+    if "redistribution" in layout and "terms" not in layout:
+        yield f"redistribution is {told!r}, but terms is missing: say in words what may be done with the recording"
 
 
 def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:

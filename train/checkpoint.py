@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers.utils import logging as progress_bar
 
 from casita.files import read_json, write_beside, write_json
+from casita.model_cards.model_tree import evaluation_record
 from casita.model_cards.render import render_model_card
 from casita.modeling.modeling_casita import (
     CasitaForMaskedEventModeling,
@@ -58,6 +59,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     best: float | None = None  # of what validation tells, the number that chooses the model
     best_step: int | None = None
+    wall_s: float = 0.0  # seconds that the run took, over all its parts, validation and checkpoints included
     unlogged: list[dict[str, float]] = field(default_factory=list)  # what each step since the last logged line told
 
     @property
@@ -253,6 +255,13 @@ def published(run: Path | str) -> str:
     return source
 
 
+def note_wall_time(run: Path, wall_s: float) -> None:
+    """Note beside the published model how long the whole run took. Call on every rank; rank 0 writes."""
+    facts = run / "model" / "training.json"
+    if PartialState().is_main_process and facts.is_file():
+        write_json(facts, {**read_json(facts), "wall_s": round(wall_s, 1)})
+
+
 def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
     """Write the README.md of a published model from the files beside it and, once there are any, its results."""
     config, processor, training = (
@@ -260,6 +269,8 @@ def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
     )
     with write_beside(model_directory / "README.md") as temporary:
         temporary.write_text(render_model_card(config, processor, training, results), encoding="utf-8")
+    if results is not None:  # a release asks for the evaluation of these very weights
+        write_json(model_directory / "evaluation.json", evaluation_record(model_directory, results))
 
 
 def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,7 +17,15 @@ from torch import nn
 from torch.optim import AdamW
 
 from casita.files import locked
-from casita.train.checkpoint import Progress, find_checkpoint, publish, read_progress, resume, save_checkpoint
+from casita.train.checkpoint import (
+    Progress,
+    find_checkpoint,
+    note_wall_time,
+    publish,
+    read_progress,
+    resume,
+    save_checkpoint,
+)
 from casita.train.config import RunConfig
 from casita.train.feed import Feed
 from casita.train.interruption import Interruption
@@ -118,6 +126,8 @@ def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
                 journal.rest()
             if stop and not progress.finished:
                 break
+        if progress.finished:
+            note_wall_time(run, progress.wall_s)
         accelerator.print(told_end(run, progress, lesson.best_by))
         accelerator.end_training()
         if not progress.finished:

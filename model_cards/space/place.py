@@ -72,7 +72,7 @@ class Aligned:
             model = CasitaModel.from_pretrained(source, revision=revision or "main").eval()
         except OSError as error:
             raise FileNotFoundError(
-                f"{source}: no model directory, and the Hub gives no such model. Name a run, a model directory or an id."
+                f"{source}: no model directory, and none of the Hub's. Name a run, a model directory or a Hub id."
             ) from error
         processor = CasitaProcessor.from_pretrained(source, revision=revision or "main")
         reads_pictures = model.config.embedding_source == "image"
