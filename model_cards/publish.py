@@ -49,13 +49,13 @@ class Source:
         return home
 
 
-def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], None]:
+def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], Path]:
     """What writes the tree of one of `SUFFIX` into a folder that is not there yet; `name` and `model` are Hub ids."""
     if what == "space":
         from casita.model_cards.space_tree import write_space_tree
 
-        shown = {"home": source.require_home(what), "permitted": source.permission}
-        return partial(write_space_tree, repo_id=name, model_id=model, **shown)
+        home = source.require_home(what)
+        return partial(write_space_tree, repo_id=name, model_id=model, home=home, permitted=source.permission)
     if what == "model":
         from casita.model_cards.model_tree import write_model_tree
 

@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from casita.files import read_json, write_beside, write_json
+from casita.files import write_beside, write_json
+from casita.model_cards.homes import ReleasedHome, refuse_restricted
 
 ROOMS = ("datasets_scripts", "model_cards", "modeling", "processing", "train")
 CODE = (".py", ".json", ".yaml", ".jinja", ".js", ".css", ".html", ".md", ".txt")
-HOME_FILES = ("home.json", "events.parquet")
 
 
 def write_space_tree(
@@ -32,23 +31,24 @@ def write_space_tree(
     home: Path,
     model_revision: str | None = None,
     permitted: bool = False,
-) -> list[Path]:
+) -> Path:
     """Write the tree of a Space into `out`, whole or not at all; what `out` held before is replaced.
 
     Args:
         repo_id: of the Space, `ORG/NAME`.
         model_id: of the model that it loads, and `model_revision`, a commit or tag to pin.
         home: a home folder, read (`casita read`, `casita build`); its events are shown to everybody.
-        permitted: the home's owner allows that, though its layout says `"redistribution": "restricted"`.
+        permitted: the recording's owner allows that, though its layout does not say `"redistribution": "open"`.
 
     Returns:
-        The files, relative to `out`, sorted.
+        `out`.
 
     Raises:
-        FileNotFoundError: `home` lacks home.json or events.parquet. ValueError: its layout is missing or restricts
-            redistribution.
+        FileNotFoundError: `home` is no home folder, or has no events. PermissionError: they may not be shown.
+        ValueError: no layout, or one with a floor plan of its own.
     """
-    described = _described(home, permitted)
+    shown = _checked(home, permitted)
+    events = shown.require("events.parquet", "read")
     with write_beside(out) as temporary:
         temporary.mkdir()
         for inside, source in code_files():
@@ -58,14 +58,14 @@ def write_space_tree(
         for name in ("app.py", "requirements.txt"):
             shutil.copyfile(space / name, temporary / name)
         (temporary / "home").mkdir()
-        shutil.copyfile(home / "events.parquet", temporary / "home" / "events.parquet")
+        shutil.copyfile(events, temporary / "home" / "events.parquet")
         # Neither the stages' settings nor their hashes: they name folders of the machine that built the home.
-        kept = {key: described[key] for key in ("schema_version", "home", "layout")}
+        kept = {key: shown.description[key] for key in ("schema_version", "home", "layout")}
         write_json(temporary / "home" / "home.json", kept)
         write_json(temporary / "space.json", {"model": model_id, "revision": model_revision})
-        card = _card(repo_id=repo_id, model_id=model_id, home=described["home"], gradio=gradio_version())
+        card = _card(repo_id=repo_id, model_id=model_id, home=shown.name, gradio=gradio_version())
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        return sorted(path.relative_to(temporary) for path in temporary.rglob("*") if path.is_file())
+    return out
 
 
 def code_files() -> Iterator[tuple[Path, Path]]:
@@ -90,29 +90,19 @@ def gradio_version() -> str:
         ) from None
 
 
-def _described(home: Path, permitted: bool) -> dict[str, Any]:
-    for name in HOME_FILES:
-        if not (home / name).is_file():
-            raise FileNotFoundError(
-                f"{home / name}: no such file, so there is no home to show. Make it: casita build."
-            )
-    described = read_json(home / "home.json")
-    layout = described.get("layout")
-    if layout is None:
-        raise ValueError(f"{home}: the home has no layout, so its plan cannot be drawn. Give one: casita read.")
-    if layout.get("redistribution") == "restricted" and not permitted:
+def _checked(root: Path, permitted: bool) -> ReleasedHome:
+    """The home, if it may be shown and a Space can carry it."""
+    home = ReleasedHome(root)
+    if "floor_plan" in home.layout:
         raise ValueError(
-            f"{home}: a Space shows the events of home {described['home']!r} to everybody, and its layout says that "
-            "they may not be redistributed. Show another home, the synthetic one say, or get its owner's permission."
+            f"{root}: its layout names a floor_plan, a picture that a Space does not carry. Leave it out."
         )
-    if "floor_plan" in layout:
-        raise ValueError(
-            f"{home}: the layout names a picture as its floor plan, which a Space does not carry. Leave it out."
-        )
-    return described
+    if not permitted:
+        refuse_restricted([home], "events, which a Space shows to everybody,")
+    return home
 
 
-def _card(**told: Any) -> str:
+def _card(**told: str) -> str:
     folder = Path(__file__).parent / "space"
     environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
     return environment.get_template("README.md.jinja").render(**told)

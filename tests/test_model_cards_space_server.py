@@ -221,14 +221,15 @@ def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, 
     assert not complaints
 
 
-def test_a_restricted_home_is_not_shown_to_everybody(made, tmp_path):
+def test_only_an_open_home_is_shown_to_everybody(made, tmp_path):
     home = HomeFolder(shutil.copytree(made[0].root, tmp_path / "home"))
-    home.describe(layout=home.layout | {"redistribution": "restricted"})
     out, asked = tmp_path / "space", {"repo_id": "lab/space", "model_id": "lab/model", "home": home.root}
-    with pytest.raises(ValueError, match="may not be redistributed"):
-        write_space_tree(out, **asked)
-    assert not out.exists()
-    assert Path("app.py") in write_space_tree(out, **asked, permitted=True)
+    for stated in ({"redistribution": "restricted", "terms": "ask the lab"}, {"redistribution": None}):
+        home.describe(layout=home.layout | stated)
+        with pytest.raises(PermissionError, match="a Space shows to everybody"):
+            write_space_tree(out, **asked)
+        assert not out.exists()
+    assert (write_space_tree(out, **asked, permitted=True) / "app.py").is_file()
 
 
 def test_the_command_serves_a_run(made, tmp_path):

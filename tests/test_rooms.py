@@ -52,10 +52,12 @@ def test_the_space_uses_the_installed_package_and_no_room_rests_on_it():
     for path in SPACE.glob("*.py"):
         for level, module in imports(path):
             assert level == 0, f"{path.name}: a Space's app.py stands alone, so imports are absolute"
-            assert not module.startswith("casita.model_cards") or module.startswith(own), f"{path.name}: {module}"
+            assert not module.startswith("casita.model_cards") or f"{module}.".startswith(f"{own}."), (
+                f"{path.name}: {module}"
+            )
     for room in MAY_IMPORT:
         for path in python_files(room):
-            assert not [module for _, module in imports(path) if module.startswith(own)], path
+            assert not [module for _, module in imports(path) if f"{module}.".startswith(f"{own}.")], path
 
 
 @pytest.mark.parametrize("room", SHIPPED)
