@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,7 +50,7 @@ class Source:
         return home
 
 
-def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], Path]:
+def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], Any]:
     """What writes the tree of one of `SUFFIX` into a folder that is not there yet; `name` and `model` are Hub ids."""
     if what == "space":
         from casita.model_cards.space_tree import write_space_tree
@@ -64,8 +65,8 @@ def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[P
 
     home = source.require_home(what)
     if what == "dataset":
-        terms = {"permission": source.permission, "recordings": source.recordings}
-        return partial(write_dataset_tree, home, repo_id=name, **terms)
+        permission, recordings = source.permission, source.recordings
+        return partial(write_dataset_tree, home, repo_id=name, permission=permission, recordings=recordings)
     return partial(write_embeddings_tree, home, repo_id=name)
 
 

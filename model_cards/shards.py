@@ -95,7 +95,7 @@ def _scalar(kind: pa.DataType) -> str:
 def write_shards(folder: Path, split: str, table: pa.Table, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """The rows of `table` in order, in as few files of like length as `shard_bytes` allows; none for no rows."""
     count = min(max(1, -(-table.nbytes // shard_bytes)), len(table))
-    bounds = np.linspace(0, len(table), count + 1).astype(int) if count else []
+    bounds: Any = np.linspace(0, len(table), count + 1).astype(int) if count else []
     paths = []
     for number, (first, last) in enumerate(pairwise(bounds)):
         folder.mkdir(parents=True, exist_ok=True)

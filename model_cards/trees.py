@@ -199,7 +199,7 @@ def write_image_embeddings(homes: Sequence[ReleasedHome], tree: Path) -> list[di
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, tree / name)
             told = {key: header[key] for key in ("vision_model", "revision", "output", "normalization")}
-            entry = {"file": name, "home": home.name, "name": path.stem, **told}
+            entry: dict[str, Any] = {"file": name, "home": home.name, "name": path.stem, **told}
             entry |= {"image_size": int(header["image_size"]), "rows": len(keys), "width": rows.shape[1]}
             index.append(entry | {"pictures_hash": header["pictures_hash"], "sha256": hash_file(path)})
     if not index:

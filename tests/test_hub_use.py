@@ -244,12 +244,15 @@ def test_data_that_is_nowhere_is_one_line(client, pushed, place, data, told):
     assert f"{data}: holds no home.json" in done.error
 
 
-def test_without_a_token_nothing_private_is_there(client, pushed, place):
+def test_without_a_token_nothing_private_is_there(client, pushed, home, place):
+    # another name: what the cache holds is this machine's, token or not
+    named = ("--home", home.root, "--namespace", "lab", "--name", "secret")
+    assert client.casita("push", "embeddings", *named).code == 0
     for token in (None, "hf_write_token_of_ben"):
         done = client.casita("train", *TRAIN, "--data", "lab/d", "--out", place / "never", HF_TOKEN=token)
         assert "Repository Not Found" in done.error
-        done = client.run(TABLE.format(arguments='"lab/d-embeddings"'), HF_TOKEN=token)
-        assert "Error" in done.stderr.splitlines()[-1]
+        done = client.run(TABLE.format(arguments='"lab/secret-embeddings"'), HF_TOKEN=token)
+        assert "Repository Not Found" in done.stderr.splitlines()[-1]
 
 
 def flipped(content: bytes) -> bytes:
