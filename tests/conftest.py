@@ -18,3 +18,11 @@ def real_homes() -> Path:
     if not folder:
         pytest.skip("CASITA_DATA is not set: no real homes here")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory):
+    """A home folder and an evaluated run on it, to be read and not to be changed."""
+    from released_home import build_released
+
+    return build_released(tmp_path_factory.mktemp("released"))

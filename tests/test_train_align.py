@@ -139,9 +139,9 @@ def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
     stopped = tmp_path / "stopped"
     shutil.copytree(run, stopped)
     shutil.rmtree(checkpoints(stopped)[-1])
-    file = checkpoints(stopped)[-1] / "optimizer.pt"
+    file = checkpoints(stopped)[-1] / "optimizer.safetensors"
     file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:1000])
-    told = "no whole checkpoint, optimizer.pt missing" if damage == "missing" else "damaged, or of another model"
+    told = f"no whole checkpoint, {file.name} missing" if damage == "missing" else "damaged, or of another model"
     with pytest.raises(ValueError, match=told):
         train(load_config(run / "config.yaml", {"out": str(stopped)}))
 

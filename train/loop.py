@@ -18,7 +18,15 @@ from torch import nn
 from torch.optim import AdamW
 
 from casita.files import locked
-from casita.train.checkpoint import Progress, find_checkpoint, publish, read_progress, resume, save_checkpoint
+from casita.train.checkpoint import (
+    Progress,
+    find_checkpoint,
+    note_wall_time,
+    publish,
+    read_progress,
+    resume,
+    save_checkpoint,
+)
 from casita.train.config import RunConfig
 from casita.train.feed import Feed
 from casita.train.interruption import Interruption
@@ -133,6 +141,8 @@ def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, si
                 journal.rest()
             if stop and not progress.finished:
                 break
+        if progress.finished:
+            note_wall_time(run, progress.wall_s)
         accelerator.print(told_end(run, progress, lesson.best_by))
     return progress.finished
 
