@@ -31,6 +31,7 @@ COMMANDS = {
     "push": ("casita.model_cards.publish", "model, data set, embeddings and demo page as repositories on the Hub"),
     "embed": ("casita.inference", "a vector for each window of a raw log"),
     "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
+    "space": ("casita.space", "a page in the browser: a home's days on its plan, and sentences that find moments"),
 }
 
 

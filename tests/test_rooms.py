@@ -15,12 +15,14 @@ MAY_IMPORT = {
     "train": {"modeling", "processing", "datasets_scripts", "model_cards", "files"},
     "model_cards": {"files"},
 }
+# A program of its own: it uses the rooms as any user of the installed package does, and no room may rest on it.
+SPACE = ROOT / "model_cards" / "space"
 SHIPPED = ("modeling", "processing")  # copied flat into the model folder by save_pretrained
 SHIPPED_MAY_USE = {"torch", "numpy", "transformers", "safetensors", "huggingface_hub"}
 
 
 def python_files(room):
-    return sorted((ROOT / room).glob("**/*.py"))
+    return sorted(path for path in (ROOT / room).glob("**/*.py") if not path.is_relative_to(SPACE))
 
 
 def imports(path, optional=True):
@@ -43,6 +45,19 @@ def test_a_room_imports_only_from_rooms_below_it(room):
             if level == 0 and head == "casita" and rest:
                 other = rest.split(".")[0]
                 assert other in MAY_IMPORT[room] | {room}, f"{path.relative_to(ROOT)} imports casita.{other}"
+
+
+def test_the_space_uses_the_installed_package_and_no_room_rests_on_it():
+    own = "casita.model_cards.space"
+    for path in SPACE.glob("*.py"):
+        for level, module in imports(path):
+            assert level == 0, f"{path.name}: a Space's app.py stands alone, so imports are absolute"
+            assert not module.startswith("casita.model_cards") or f"{module}.".startswith(f"{own}."), (
+                f"{path.name}: {module}"
+            )
+    for room in MAY_IMPORT:
+        for path in python_files(room):
+            assert not [module for _, module in imports(path) if f"{module}.".startswith(f"{own}.")], path
 
 
 @pytest.mark.parametrize("room", SHIPPED)
