@@ -5,6 +5,7 @@ left there are found again by theirs. Equal already: no commit. Somebody else's 
 again, and goes on top of it.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ def _commit(api: HfApi, target: Target, paths: dict[str, Path], message: str) ->
         return head, changes
     operations: list[Any] = [CommitOperationAdd(path, paths[path]) for path in changes.put]
     operations += [CommitOperationDelete(path) for path in changes.remove]
+    # a page shows tables, and the client warns of any in a repository of another kind
+    warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
     try:
         info = api.create_commit(**where, operations=operations, commit_message=message, parent_commit=head)
     except HfHubHTTPError as error:

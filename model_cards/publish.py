@@ -96,7 +96,8 @@ def push(
         source: run and home folder.
         namespace: user or organization on the Hub.
         name: of the repositories, those of embeddings with a suffix; by default `casita-HOME`.
-        private: None: data is private and the rest public; repositories that exist stay as they are.
+        private: None: data, and all of a recording that needed permission, is private, the rest public; repositories
+            that exist stay as they are.
         revision: the branch.
         tag: by default `v` and the version of casita, of data that of its schema. "none": no tag.
         dry_run: write the trees there, a folder each, and push nothing.
@@ -119,7 +120,7 @@ def push(
             return []
         done = []
         for what in whats:
-            is_private = what in DATA if private is None else private
+            is_private = (what in DATA or source.permission) if private is None else private
             target = Target(
                 kind=KINDS[what],
                 name=names[what],
