@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test fault-tests peer-tests lint format types lock bench clean
+.PHONY: install demo test release-check fault-tests peer-tests lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -22,6 +22,9 @@ test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests 
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
 	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py
+
+release-check: install     ## the walk of docs/RELEASING.md: train, push to a Hub of our own, use in a fresh environment; ten minutes
+	$(RUN) tests/release_check.py
 
 peer-tests: install        ## transformers' own common tests on our classes; needs the network once, takes minutes
 	$(RUN) tests/peer/run.py

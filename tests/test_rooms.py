@@ -107,6 +107,17 @@ def test_every_command_has_help_with_an_example(capsys):
         assert f"casita {command}" in told.split("example", 1)[-1], f"casita {command} --help shows no example"
 
 
+def test_the_usage_tells_every_command_once_in_its_group(capsys):
+    from casita.cli import COMMANDS, GROUPS, main
+
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(COMMANDS)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == named
+    assert max(map(len, lines)) <= 120
+
+
 def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):
     from casita.cli import main
 

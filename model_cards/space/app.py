@@ -5,4 +5,4 @@ from pathlib import Path
 from casita.model_cards.space.serve import serve_space
 
 if __name__ == "__main__":
-    serve_space(Path(__file__).resolve().parent)
+    serve_space(Path(__file__).absolute().parent)
