@@ -5,6 +5,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of a Hugging Face library
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads would only take turns
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

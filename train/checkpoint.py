@@ -1,10 +1,10 @@
 """Checkpoints that resume exactly, and the published model directory.
 
-    RUN/train_state/step_00000500/   model.safetensors  optimizer.pt  rng.safetensors  progress.json
+    RUN/train_state/step_00000500/   model.safetensors  optimizer.safetensors  rng.safetensors  progress.json
     RUN/model/                       what AutoModel and AutoProcessor load, the best model so far
 
-Every folder is whole or absent. `weights_only` everywhere: nothing that is loaded can run code. Functions that all
-processes must call together say "call on every rank".
+Every folder is whole or absent, and safetensors and JSON throughout: nothing that is loaded can run code. Functions
+that all processes must call together say "call on every rank".
 """
 
 import shutil
@@ -36,10 +36,11 @@ from casita.modeling.pipeline_casita import add_pipelines
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import MAY_CHANGE, RunConfig
+from casita.train.optimizer_state import load_optimizer, save_optimizer
 from casita.train.randomness import rng_state, set_rng_state
 
 KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
-_FILES = ("model.safetensors", "optimizer.pt", "rng.safetensors", "progress.json")
+_FILES = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "progress.json")
 # What a published directory can be loaded as; a class whose head was not trained gets a new one, with a warning.
 AUTO_CLASSES = {
     "AutoModel": CasitaModel,
@@ -85,11 +86,10 @@ def save_checkpoint(
     if accelerator.is_main_process:
         with write_beside(folder) as temporary:
             temporary.mkdir()
-            learned = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
             named = {f"{rank}.{name}": state for rank, each in enumerate(states) for name, state in each.items()}
             try:
                 save_file(_tensors(accelerator, model), temporary / "model.safetensors")
-                torch.save(learned, temporary / "optimizer.pt")
+                save_optimizer(temporary / "optimizer.safetensors", optimizer, scheduler)
                 save_file(named, temporary / "rng.safetensors")
             except (SafetensorError, RuntimeError) as error:  # what these two make of a full disk
                 raise OSError(f"{folder}: could not be written ({error})") from error
@@ -116,9 +116,7 @@ def load_checkpoint(
         )
     try:
         accelerator.unwrap_model(model).load_state_dict(load_file(folder / "model.safetensors"))
-        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
+        load_optimizer(folder / "optimizer.safetensors", optimizer, scheduler)
         rng = load_file(folder / "rng.safetensors")
     except Exception as error:  # each library has its own for a damaged file
         raise ValueError(

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from casita import __version__
+from casita.datasets_scripts.hub_data import data_folder
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import read_json, write_beside, write_json
 from casita.modeling.modeling_casita import CasitaModel
@@ -65,7 +66,7 @@ def evaluate_run(
     run, out = Path(run), Path(out or run)
     config, model, processor = load_run(run)
     nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    home = HomeFolder(data or config.data)
+    home = HomeFolder(data_folder(data or config.data))
     material = load_material(home, config, model)
     audit = checked_splits(home, material.windows, protocol)
     about_data = describe_data(home, material, audit)
@@ -252,7 +253,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Evaluate a run on its test split, beside the baselines: results.json, report.md and plots/."
     parser.epilog = "example:\n  casita evaluate runs/demo\n  casita evaluate runs/kyoto --data homes/kyoto --seeds 5"
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, as casita train leaves it")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="home folder (default: the one it was trained on)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="home folder or ORG/NAME@REVISION (default: RUN's)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN)")
     parser.add_argument("--protocol", default="chronological", help="how the windows must have been split")
     parser.add_argument("--seeds", type=int, default=3, help="random initialisations of the untrained encoder")

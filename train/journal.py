@@ -56,7 +56,8 @@ class Journal:
             _keep_lines(self.path, self.progress.step)
         if self.config.tracker:
             plain = {key: value for key, value in self.config.as_dict().items() if value is not None}
-            self.accelerator.init_trackers("train", config=plain)
+            named = {"name": self.run.resolve().name, "resume": "allow"}
+            self.accelerator.init_trackers("casita", config=plain, init_kwargs={"trackio": named, "wandb": named})
         self.bar = tqdm(
             total=self.progress.total_steps,
             initial=self.progress.step,
