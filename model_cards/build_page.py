@@ -19,11 +19,16 @@ def build_facts(home: ReleasedHome) -> dict[str, Any]:
         "home": home.name,
         "slug": home.slug,
         "raw": {Path(name).name: told for name, told in stages["read"]["inputs"].items()},
-        "commands": [shlex.join(command).replace("'$RAW/", "$RAW'/") for command in build_commands(home)],
+        "commands": [" ".join(map(_quoted, command)) for command in build_commands(home)],
         "made": dict(sorted(made.items())),
         "written_by": pq.read_metadata(home.root / "events.parquet").created_by,
         "asked_a_model": any(name == "caption:llm" for name in stages),
     }
+
+
+def _quoted(part: str) -> str:
+    """A word of a command for the shell, which is to put in `RAW`."""
+    return f'"$RAW"/{shlex.quote(part[5:])}' if part.startswith("$RAW/") else shlex.quote(part)
 
 
 def build_commands(home: ReleasedHome) -> Iterator[list[str]]:

@@ -26,10 +26,13 @@ def model_metadata(
     processor: Mapping[str, Any], results: Mapping[str, Any] | None, release: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The YAML in front of a model card."""
-    dataset = release["dataset"] if release else None
+    dataset, revision = split_id(release["dataset"] if release else None)
     told: dict[str, Any] = {}
     if release and results:
-        told = {"model_name": release["repo_id"].rpartition("/")[2], "eval_results": list(scores(results, dataset))}
+        told = {
+            "model_name": release["repo_id"].rpartition("/")[2],
+            "eval_results": list(scores(results, dataset, revision)),
+        }
     if dataset:
         told["datasets"] = [dataset]
     return ModelCardData(
@@ -37,7 +40,13 @@ def model_metadata(
     ).to_dict()
 
 
-def scores(results: Mapping[str, Any], dataset: str | None) -> Iterator[EvalResult]:
+def split_id(dataset: str | None) -> tuple[str | None, str | None]:
+    """`ORG/NAME@COMMIT` as id and commit, each None where it is not told."""
+    name, _, revision = (dataset or "").partition("@")
+    return name or None, revision or None
+
+
+def scores(results: Mapping[str, Any], dataset: str | None, revision: str | None) -> Iterator[EvalResult]:
     """Each headline metric of the model's own methods, as results.json has it."""
     for method, metric, value in headline(results):
         task, name = METHODS[method]
@@ -49,6 +58,7 @@ def scores(results: Mapping[str, Any], dataset: str | None) -> Iterator[EvalResu
             dataset_name=results["home"],
             dataset_config="windows",
             dataset_split="test",
+            dataset_revision=revision,
             dataset_args={"protocol": results["settings"]["protocol"]},
             metric_type=kind,
             metric_name=metric_name,
@@ -65,10 +75,12 @@ def headline(results: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
 
 def evaluation_entries(results: Mapping[str, Any], dataset: str) -> str:
     """The YAML of `.eval_results/casita.yaml`: a value for each task of `dataset`, a repository on the Hub."""
+    name, revision = split_id(dataset)
     protocol = results["settings"]["protocol"]
     entries = [
         EvalResultEntry(
-            dataset_id=dataset,
+            dataset_id=str(name),
+            dataset_revision=revision,
             task_id=f"{protocol}_{method}_{metric}",
             value=value,
             notes=f"{METHODS[method][1]}; {METRICS[metric][1]} of the labelled test windows, protocol {protocol}",

@@ -39,7 +39,8 @@ def write_model_tree(
         run: an evaluated run folder: `model/`, `config.yaml`, `results.json`, `plots/`.
         repo_id: `ORG/NAME` on the Hub, for what the card shows.
         home: the home folder that it was trained on, or the folder of several; by default what `config.yaml` names.
-        dataset: the Hub id of that home's dataset repository, if it has one: for the card and `.eval_results/`.
+        dataset: that home's dataset repository, if it has one, `ORG/NAME` or `ORG/NAME@COMMIT`: for the card and
+            `.eval_results/`; by default what `config.yaml` names, if it was trained on one.
         permission: whoever may allow it has allowed that the recording is passed on. Without it, of a home that is not
             open, plots and pages that show single windows are left out.
         watts: what each device is assumed to have drawn, for an estimate of the energy; None tells none.
@@ -49,25 +50,16 @@ def write_model_tree(
         ValueError: results of other weights, a leak audit that is not zero, a text or vision model that only this
             machine has, homes that are not the model's.
     """
-    run, model = Path(run), Path(run) / "model"
-    for name in NEEDED:
-        if not (model / name).is_file():
-            raise FileNotFoundError(f"{model / name}: no such file, so {run} is no complete run. See: casita train")
-    config, processor, training = (read_json(model / NEEDED[i]) for i in (0, 2, 3))
+    run = Path(run)
+    config, processor, training = read_model(run)
     results = read_results(run)
-    homes = trained_homes(run, home, processor)
-    for name in ("text_model", "vision_model"):
-        refuse_local_model(processor[name] or "", model / "processor_config.json")
+    data = str(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"])
+    homes = trained_homes(run, Path(home or data), processor)
+    dataset = dataset or (data if "@" in data and not Path(data).exists() else None)  # training pins a commit
     shown = permission or all(each.is_open for each in homes)
     with written_tree(out) as tree:
-        for path in sorted(model.iterdir()):
-            if path.is_file() and path.name not in ("README.md", "training.json", "evaluation.json"):
-                shutil.copyfile(path, tree / path.name)
-        write_json(tree / "training.json", without_paths(training))
-        write_json(tree / "results.json", without_paths(results))
-        if dataset:
-            (tree / ".eval_results").mkdir()
-            (tree / ".eval_results" / "casita.yaml").write_text(evaluation_entries(results, dataset), encoding="utf-8")
+        copy_model(run / "model", tree)
+        plain = write_evidence(tree, training, results, dataset)
         release = {
             "repo_id": repo_id,
             "dataset": dataset,
@@ -77,9 +69,41 @@ def write_model_tree(
             "report": shown and copy_if_there(run / "report.html", tree),
             "watts": watts,
         }
-        card = render_model_card(config, processor, training, without_paths(results), release)
+        card = render_model_card(config, processor, training, plain, release)
         (tree / "README.md").write_text(card, encoding="utf-8")
     return Path(out)
+
+
+def read_model(run: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Configuration, processor and training of a run's model, the last without paths; what it lacks is named."""
+    model = run / "model"
+    for name in NEEDED:
+        if not (model / name).is_file():
+            raise FileNotFoundError(f"{model / name}: no such file, so {run} is no complete run. See: casita train")
+    processor = read_json(model / "processor_config.json")
+    for name in ("text_model", "vision_model"):
+        refuse_local_model(processor[name] or "", model / "processor_config.json")
+    return read_json(model / "config.json"), processor, without_paths(read_json(model / "training.json"))
+
+
+def copy_model(model: Path, tree: Path) -> None:
+    """Copy what `AutoModel` and `AutoProcessor` load, but for what a release writes anew."""
+    for path in sorted(model.iterdir()):
+        if path.is_file() and path.name not in ("README.md", "training.json", "evaluation.json"):
+            shutil.copyfile(path, tree / path.name)
+
+
+def write_evidence(
+    tree: Path, training: Mapping[str, Any], results: Mapping[str, Any], dataset: str | None
+) -> dict[str, Any]:
+    """Write training.json, results.json and, with a `dataset`, `.eval_results/`; the results, without paths."""
+    plain = without_paths(results)
+    write_json(tree / "training.json", training)
+    write_json(tree / "results.json", plain)
+    if dataset:
+        (tree / ".eval_results").mkdir()
+        (tree / ".eval_results" / "casita.yaml").write_text(evaluation_entries(plain, dataset), encoding="utf-8")
+    return plain
 
 
 def read_results(run: Path) -> dict[str, Any]:
@@ -101,13 +125,10 @@ def evaluation_record(model_directory: Path, results: Mapping[str, Any]) -> dict
     return {"weights": hash_file(model_directory / "model.safetensors"), "results": hash_json(judged)}
 
 
-def trained_homes(run: Path, home: Path | None, processor: Mapping[str, Any]) -> list[ReleasedHome]:
+def trained_homes(run: Path, home: Path, processor: Mapping[str, Any]) -> list[ReleasedHome]:
     """The homes of the model, in the order of its processor."""
-    if home is None:
-        told = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
-        home = Path(told)
-        if not home.is_dir():
-            raise FileNotFoundError(f"{run}/config.yaml: its data, {told}, is no folder here. Name the home folder.")
+    if not home.is_dir():
+        raise FileNotFoundError(f"{home}: no such folder, on which {run} was trained. Name the home folder.")
     found = {each.name: each for each in released_homes(home)}
     names = processor.get("homes") or [processor["home"]]
     if missing := [name for name in names if name not in found]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from snippets import run_page
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.text_embeddings import MINILM, minilm_directory
@@ -242,6 +243,16 @@ def test_a_home_that_moved_can_be_named_and_another_home_is_refused(run, release
         write_model_tree(run, tmp_path / "out", REPO, home=other.root)
 
 
+def test_a_run_on_a_data_set_from_the_hub_names_it_with_its_commit(run, released, tmp_path):
+    config, commit = run / "config.yaml", "c" * 40
+    config.write_text(config.read_text().replace(str(released[0].root), f"{DATASET}@{commit}"))
+    tree = write_model_tree(run, tmp_path / "out", REPO, home=released[0].root)
+    data = ModelCard.load(tree / "README.md").data
+    assert (data.datasets, {each.dataset_revision for each in data.eval_results}) == ([DATASET], {commit})
+    entries = yaml.safe_load((tree / ".eval_results" / "casita.yaml").read_text())
+    assert {(e["dataset"]["id"], e["dataset"]["revision"]) for e in entries} == {(DATASET, commit)}
+
+
 def test_of_a_restricted_home_nothing_that_shows_single_windows_goes(run, released, tmp_path):
     home = HomeFolder(shutil.copytree(released[0].root, tmp_path / "home"))
     home.describe(layout={**copy.deepcopy(home.layout), "redistribution": "restricted", "terms": "Ask the lab."})
@@ -263,3 +274,14 @@ def test_a_text_model_that_only_this_machine_has_is_refused(run, tmp_path):
     write_json(path, {**read_json(path), "text_model": "/models/minilm"})
     with pytest.raises(ValueError, match=r"/models/minilm, which nobody else has"):
         write_model_tree(run, tmp_path / "out", REPO)
+
+
+def test_the_page_of_cards_does_what_it_says(released, trees, tmp_path):
+    for name, folder in (("homes", released[0].root), ("runs", released[1])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "flat").symlink_to(folder)
+    run_page("docs/cards.md", tmp_path)
+    assert hash_file(tmp_path / "homes" / "flat_again" / "windows.parquet") == hash_file(released[0].windows)
+    assert (tmp_path / "trees" / "model" / ".eval_results" / "casita.yaml").is_file()
+    weights = [tree / "model.safetensors" for tree in (tmp_path / "trees" / "model", trees[REPO])]
+    assert hash_file(weights[0]) == hash_file(weights[1])
