@@ -58,7 +58,7 @@ class Chart(Drawing):
         ticks: of the x axis, where round numbers would not do.
     """
 
-    LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 14.0, 40.0
+    LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 26.0, 40.0
 
     def __init__(
         self,
@@ -74,6 +74,8 @@ class Chart(Drawing):
     ):
         super().__init__(width, height, title, "chart")
         self.x, self.y = _ends(x), _ends(y)
+        rounded = MaxNLocator(5).tick_values(*self.y)
+        self.y = (rounded[0], rounded[-1])
         bottom, right = height - self.BOTTOM, width - self.RIGHT
         for value in _ticks(*self.y):
             _, at = self.at(self.x[0], value)
@@ -84,7 +86,7 @@ class Chart(Drawing):
             self.write((at, bottom + 17), self.tick(value, "x" in percent), "tick middle")
         self.add("line", css="axis", x1=self.LEFT, x2=right, y1=bottom, y2=bottom)
         self.write(((self.LEFT + right) / 2, height - 5), labels[0], "tick middle")
-        self.write((2, 9), labels[1], "tick")
+        self.write((2, 11), labels[1], "tick")
 
     def at(self, x: float, y: float) -> Point:
         """A point of the axes in the drawing's units."""

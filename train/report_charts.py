@@ -112,18 +112,19 @@ def few_shot(scores: Mapping[str, Any]) -> Chart:
     x = dict(zip(shares, np.log(shares), strict=True))
     chart = _LogChart(
         "Macro F1 by the share of the labels that were given",
-        (x[shares[0]], 0.0), (0, min(1, 1.15 * max(heights))),
+        (x[shares[0]] - 0.15, 0.15), (0, min(1, 1.15 * max(heights))),
         ("share of the train labels, % (log scale)", "macro F1, %"), percent="y",
-        ticks=[x[share] for share in shares], width=520, height=320,
+        ticks=[x[share] for share in shares], width=420, height=300,
     )  # fmt: skip
-    for name in methods:
-        told = [(share, rows[share][name]) for share in shares if name in rows[share]]
-        chart.line([(x[share], row["macro_f1"]) for share, row in told], f"m-{name}", method_name(name))
-        for share, row in told:
+    for i, name in enumerate(methods):
+        aside = 0.03 * (i - (len(methods) - 1) / 2)  # else intervals of one share lie on each other
+        told = [(share, x[share] + aside, rows[share][name]) for share in shares if name in rows[share]]
+        chart.line([(at, row["macro_f1"]) for _, at, row in told], f"m-{name}", method_name(name))
+        for share, at, row in told:
             if "macro_f1_ci" in row:
-                chart.interval(x[share], *row["macro_f1_ci"], f"m-{name}")
+                chart.interval(at, *row["macro_f1_ci"], f"m-{name}")
             title = f"{method_name(name)}, {100 * share:g} % of the labels: {100 * row['macro_f1']:.1f} %"
-            chart.dot((x[share], row["macro_f1"]), f"m-{name}", title)
+            chart.dot((at, row["macro_f1"]), f"m-{name}", title)
     return chart
 
 

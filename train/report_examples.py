@@ -17,8 +17,10 @@ from casita.train.report_words import readable
 SHOWN = 4  # windows of an example
 CAPTIONS = 3  # examples of captions
 FIRST = 10  # hits are counted among so many
-# right -> css class, mark, word
-MARKS = {True: ("right", "✓", "right"), False: ("wrong", "✗", "wrong")}
+# right -> css class and mark; what they mean for a sentence and for a caption
+MARKS = {True: ("right", "✓"), False: ("wrong", "✗")}
+SENTENCE = {True: "right", False: "wrong"}
+CAPTION = {True: "this caption", False: "another caption"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def written_examples(evidence: Evidence, plan: FloorPlan | None) -> dict[str, An
         if possible:
             ranked = sorted(ranked, key=lambda pair: _average_precision(pair[0], pair[1]))
             query, ranking = ranked[(len(ranked) - 1) // 2]
-            found = _found(windows, evidence.captions, query.scores, ranking, plan)
+            found = _found(windows, evidence.captions, query.scores, ranking, plan, SENTENCE)
             examples.append({"text": query.text, "label": readable(label), "hits": ranking.hits, "windows": found})
     return {"examples": examples, "sentences": rows, "first": FIRST}
 
@@ -84,7 +86,7 @@ def caption_examples(evidence: Evidence, plan: FloorPlan | None) -> list[dict[st
     for row in np.linspace(0, len(windows) - 1, CAPTIONS + 2).round().astype(int)[1:-1]:
         scores = evidence.sensor @ evidence.text[row]
         ranking = _rank(scores, captions == captions[row], np.ones(len(windows), dtype=bool))
-        found = _found(windows, evidence.captions, scores, ranking, plan)
+        found = _found(windows, evidence.captions, scores, ranking, plan, CAPTION)
         first = int(np.flatnonzero(ranking.right[ranking.order])[0]) + 1
         examples.append({"text": captions[row], "first": first, "windows": found})
     return examples
@@ -96,6 +98,7 @@ def _found(
     scores: np.ndarray,
     ranking: Ranking,
     plan: FloorPlan | None,
+    words: Mapping[bool, str],
 ) -> list[dict[str, Any]]:
     """The first windows that do not overlap in time, each with its rank, its drawing, and whether it is right."""
     kept: list[int] = []
@@ -105,13 +108,15 @@ def _found(
         if any(_overlap(window, windows[other]) for other in kept):
             continue
         kept.append(row)
-        css, mark, word = MARKS[bool(ranking.right[row])]
+        css, mark = MARKS[bool(ranking.right[row])]
+        word = words[bool(ranking.right[row])]
         told = readable(window["activity"]) if window["activity"] else "no label"
-        title = f"Rank {rank}, {word}: {told}, {when(window['start'], window['end'])}"
+        title = f"Rank {rank}, {word}: {told}, {when(window['start'])}"
         shown.append(
             {
                 "rank": rank, "css": css, "mark": mark, "word": word, "label": told, "score": float(scores[row]),
-                "when": when(window["start"], window["end"]), "events": len(window["sensor_keys"]),
+                "when": when(window["start"]), "took": took(window["start"], window["end"]),
+                "events": len(window["sensor_keys"]),
                 "caption": captions[row], "drawing": None if plan is None else draw_window(plan, window, title),
             }
         )  # fmt: skip
@@ -121,14 +126,19 @@ def _found(
 
 
 def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return one["session"] == other["session"] and one["start"] <= other["end"] and other["start"] <= one["end"]
+    together = all(one[name] == other[name] for name in ("home", "session"))
+    return together and one["start"] <= other["end"] and other["start"] <= one["end"]
 
 
-def when(start: datetime, end: datetime) -> str:
-    """`Tue 3 Mar 2009, 08:12:03, 2 min 37 s`."""
+def when(start: datetime) -> str:
+    """`Tue 3 Mar 2009, 08:12:03`."""
+    return f"{start:%a} {start.day} {start:%b %Y, %H:%M:%S}"
+
+
+def took(start: datetime, end: datetime) -> str:
+    """The two largest units of the time between: `2 min 37 s`."""
     hours, rest = divmod(round((end - start).total_seconds()), 3600)
     minutes, seconds = divmod(rest, 60)
     parts = [(hours, "h"), (minutes, "min"), (seconds, "s")]
     first = next((i for i, (value, _) in enumerate(parts) if value), 2)
-    took = " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2])
-    return f"{start:%a} {start.day} {start:%b %Y, %H:%M:%S}, {took}"
+    return " ".join(f"{value} {unit}" for value, unit in parts[first : first + 2])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.path import Path
 
 from casita.datasets_scripts.floor_plans import RANK
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
@@ -16,6 +17,7 @@ from casita.train.report_words import readable
 SIDE = 320.0  # units of the longer side of every drawing
 MARGIN = 8.0
 STEPS = 6  # shades from the first event of a window to the last
+LETTER = 4.3  # width of a letter of a room's name
 TOLD_EVENTS = 5  # of one sensor, when it is pointed at
 
 
@@ -60,19 +62,34 @@ class FloorPlan:
         return drawing
 
     def name_rooms(self, drawing: Drawing) -> None:
-        """Write each room's name in its middle: of its corners, or without polygons of its sensors."""
-        corners: dict[str, list[Point]] = {}
+        """Write each room's name where it is clear of sensors; without polygons, amid the room's sensors."""
+        rooms: dict[str, list[Point]] = {}
         for name, sensor in self.layout["sensors"].items():
-            corners.setdefault(sensor["room"], []).append(self.positions[name])
-        for room, polygon in self.layout.get("rooms", {}).items():
-            corners[room] = [self.at(*corner) for corner in polygon]
-        for room, points in corners.items():
-            x, y = np.mean([np.min(points, axis=0), np.max(points, axis=0)], axis=0)
-            drawing.write((x, y + 3), readable(room), "room-name middle")
+            rooms.setdefault(sensor["room"], []).append(self.positions[name])
+        polygons = {
+            room: [self.at(*corner) for corner in polygon] for room, polygon in self.layout.get("rooms", {}).items()
+        }
+        for room, points in (rooms | polygons).items():
+            name = readable(room)
+            x, y = self._clear_of_sensors(points, name) if room in polygons else np.mean(points, axis=0)
+            drawing.write((x, y + 3), name, "room-name middle")
+
+    def _clear_of_sensors(self, polygon: Sequence[Point], name: str) -> Point:
+        """The point within `polygon` whose name lies farthest from every sensor, all of it within if it can be."""
+        low, high = np.min(polygon, axis=0), np.max(polygon, axis=0)
+        grid = np.stack(np.meshgrid(*np.linspace(low, high, 31).T), axis=-1).reshape(-1, 2)
+        half = np.array([LETTER * len(name) / 2, 5.0])
+        corners = grid[:, None] + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+        within = Path(polygon).contains_points(corners.reshape(-1, 2)).reshape(-1, 4).sum(axis=1)
+        dots = np.array(list(self.positions.values()))
+        gaps = np.maximum(np.abs(grid[:, None] - dots) - half, 0)
+        distance = np.sqrt((gaps**2).sum(axis=-1)).min(axis=1)
+        x, y = grid[np.lexsort((-np.minimum(distance, 20.0), -within))[0]]
+        return float(x), float(y)
 
 
 def draw_window(plan: FloorPlan, window: Mapping[str, Any], title: str) -> Drawing:
-    """The way through the home that a window's events tell, light at first and dark at last, with both times.
+    """The way through the home that a window's events tell, shaded from the first to the last, with both times.
 
     A line bends to the right of its direction, so that there and back are two lines. What has no place on the plan is
     not drawn.
@@ -157,12 +174,12 @@ def similarity(plan: FloorPlan, table: SensorEmbeddingTable, seen: Mapping[str, 
     sensors = list(keys)
     chosen = max(range(len(sensors)), key=lambda i: (seen.get(sensors[i], 0), -i))
     drawing = plan.drawing(f"Floor plan: how alike the other sensors are to {sensors[chosen]}", "alike")
-    plan.name_rooms(drawing)
     for i, sensor in enumerate(sensors):
         share = (cosine[chosen, i] - low) / (high - low)
         told = f"{sensor}, {readable(plan.room(sensor))}: cosine {cosine[chosen, i]:.2f}"
         css, style = "sensor chosen" if i == chosen else "sensor", f"--v:{100 * min(max(share, 0), 1):.0f}%"
         drawing.circle(plan.positions[sensor], 6.5, told, css=css, style=style, data_i=i)
+    plan.name_rooms(drawing)
     order = [int(i) for i in np.argsort(-cosine[chosen], kind="stable") if i != chosen]
     rooms = [readable(plan.room(sensor)) for sensor in sensors]
     return {

@@ -123,7 +123,7 @@ def _undrawn(evidence: Evidence, plan: FloorPlan | None, alike: Mapping[str, Any
 
 def _activity(results: Mapping[str, Any], scores: At) -> dict[str, Any]:
     variants = [
-        (name, tables.classification(rows, VARIANTS.get(name, readable(name))))
+        (name, tables.classification(rows, VARIANTS.get(name, readable(name)), "macro_f1"))
         for name, rows in scores["classification"].items()
     ]
     names = {row.key for _, table in variants for row in table.rows}
@@ -154,7 +154,15 @@ def _few_shot(scores: At) -> dict[str, Any] | None:
     if not scores.value.get("few_shot"):
         return None
     table = tables.few_shot(scores)
-    return {"table": table, "chart": charts.few_shot(scores.value), "methods": [row.key for row in table.rows]}
+    return {
+        "table": table,
+        "chart": charts.few_shot(scores.value),
+        "methods": [row.key for row in table.rows],
+        "details": [
+            tables.classification(rows, f"{100 * float(share):g} % of the train labels", "macro_f1")
+            for share, rows in sorted(scores["few_shot"].items(), key=lambda item: float(item[0]))
+        ],
+    }
 
 
 def _sentences(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any] | None:
@@ -206,7 +214,10 @@ def _protocols(root: At) -> dict[str, Any] | None:
         return None
     headline = headline_protocol(root.value)
     details = [
-        (protocol_name(name), [tables.classification(rows, VARIANTS.get(v, readable(v))) for v, rows in variants])
+        (
+            protocol_name(name),
+            [tables.classification(rows, VARIANTS.get(v, readable(v)), "macro_f1") for v, rows in variants],
+        )
         for name, at in root["protocols"].items()
         if name != headline and "classification" in at and (variants := list(at["classification"].items()))
     ]

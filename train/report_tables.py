@@ -119,10 +119,11 @@ def count(at: At) -> Cell:
     return Cell(str(at.value), at.pointer)
 
 
-def classification(rows: At, caption: str) -> Table:
-    """Methods by metrics."""
-    body = [Row(name, method_name(name), [score(row, m) for m in METRICS], _kind(name)) for name, row in rows.items()]
-    return Table(caption, ["%", *METRICS.values()], body)
+def classification(rows: At, caption: str, first: str = "accuracy") -> Table:
+    """Methods by metrics, of which `first` comes first."""
+    metrics = sorted(METRICS, key=lambda name: name != first)
+    body = [Row(name, method_name(name), [score(row, m) for m in metrics], _kind(name)) for name, row in rows.items()]
+    return Table(caption, ["%", *(METRICS[name] for name in metrics)], body)
 
 
 def _kind(method: str) -> str:
@@ -262,7 +263,7 @@ def protocols(results: At) -> Table:
         cells = [score(rows[m], "macro_f1") if m in rows else NOTHING for m in methods]
         leaky = "leaky" if about.value.get("leaky") else ""
         body.append(Row(name, protocol_name(name), [*cells, *seen, shared], leaky, about.value.get("told", "")))
-    facts = ["test windows whose events were seen, %", "events shared by splits"]
+    facts = ["seen in training, %", "shared events"]
     head = ["protocol", *map(method_name, methods), *facts]
     return Table("Macro F1 on labelled windows, %, by protocol", head, body)
 

@@ -139,7 +139,7 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _percent(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['macro_f1']:.1f} %"
+    return f"{100 * row['macro_f1']:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _how_surely(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
