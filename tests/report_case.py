@@ -2,6 +2,7 @@
 signal (each activity has its room), so that numbers are of the size that real ones have."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -70,13 +71,14 @@ class Case:
             label = str(self.rng.choice(self.labels, p=[0.3, 0.25, 0.15, 0.12, 0.1, 0.08]))
             own = self.rng.random(LENGTH) < 0.45
             choice = [by_room[self.rooms[label]] if near else list(self.layout["sensors"]) for near in own]
-            seconds = np.cumsum(self.rng.integers(1, 90, size=LENGTH)).astype(float) - 1
+            seconds = np.cumsum(self.rng.integers(1, 90, size=LENGTH)).astype(float)
+            seconds -= seconds[0]
             rows.append(
                 {
                     "window_id": f"synthetic/all/{i}", "home": "synthetic", "session": "all", "split": str(split),
                     "start": start, "end": start + timedelta(seconds=float(seconds[-1])),
                     "sensor_keys": [f"{self.rng.choice(sensors)}_ON" for sensors in choice],
-                    "seconds": (seconds - seconds[0]).tolist(),
+                    "seconds": seconds.tolist(),
                     "activity": None if i % 9 == 8 else label, "activity_share": 1.0,
                 }
             )  # fmt: skip
@@ -110,6 +112,7 @@ class Case:
         return unit(means + noise * self.rng.normal(size=means.shape))
 
     def predict(self, task: Task) -> dict[str, dict[str, Prediction]]:
+        task = replace(task, validation=task.validation[:0])  # one strength of regularisation: a quarter of the time
         quiet = {"progress": False}
         chance = self.rng.dirichlet(np.ones(len(self.labels)), size=len(task.test))
         return {

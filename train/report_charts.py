@@ -122,7 +122,8 @@ def few_shot(scores: Mapping[str, Any]) -> Chart:
         chart.line([(at, row["macro_f1"]) for _, at, row in told], f"m-{name}", method_name(name))
         for share, at, row in told:
             if "macro_f1_ci" in row:
-                chart.interval(at, *row["macro_f1_ci"], f"m-{name}")
+                low, high = row["macro_f1_ci"]
+                chart.interval(at, low, high, f"m-{name}")
             title = f"{method_name(name)}, {100 * share:g} % of the labels: {100 * row['macro_f1']:.1f} %"
             chart.dot((at, row["macro_f1"]), f"m-{name}", title)
     return chart
