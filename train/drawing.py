@@ -121,5 +121,5 @@ def _ends(ends: Point) -> Point:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    slack = 1e-9 * (high - low)
-    return [v for v in MaxNLocator(5).tick_values(low, high) if low - slack <= v <= high + slack]
+    slack, counts = 1e-9 * (high - low), isinstance(high, int) and high - low >= 5
+    return [v for v in MaxNLocator(5, integer=counts).tick_values(low, high) if low - slack <= v <= high + slack]

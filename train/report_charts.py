@@ -170,6 +170,8 @@ def _curves(
     for (name, split), points in curves.items():
         css = f"s-{split}" if name == "loss" else f"s-{name}"
         chart.line(points, css, f"{readable(name)}, {split}")
+        for point in points if split == "validation" else []:
+            chart.dot(point, css, f"{readable(name)} {point[1]:.3f}, step {point[0]}", 2)
         if (name, split) == ("loss", "validation"):
             best = min(points, key=lambda point: point[1])
             chart.dot(best, css, f"best validation loss {best[1]:.3f}, step {best[0]}", 5)

@@ -18,6 +18,7 @@ SIDE = 320.0  # units of the longer side of every drawing
 MARGIN = 8.0
 STEPS = 6  # shades from the first event of a window to the last
 LETTER = 4.3  # width of a letter of a room's name
+DOT = 6.5  # radius of a sensor whose likeness is shown
 TOLD_EVENTS = 5  # of one sensor, when it is pointed at
 
 
@@ -75,16 +76,17 @@ class FloorPlan:
             drawing.write((x, y + 3), name, "room-name middle")
 
     def _clear_of_sensors(self, polygon: Sequence[Point], name: str) -> Point:
-        """The point within `polygon` whose name lies farthest from every sensor, all of it within if it can be."""
+        """Where a name lies within `polygon`, clear of every dot if it can be, and then as near its middle as can be."""
         low, high = np.min(polygon, axis=0), np.max(polygon, axis=0)
         grid = np.stack(np.meshgrid(*np.linspace(low, high, 31).T), axis=-1).reshape(-1, 2)
-        half = np.array([LETTER * len(name) / 2, 5.0])
+        half = np.array([LETTER * len(name) / 2 + 2, 6.0])
         corners = grid[:, None] + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
         within = Path(polygon).contains_points(corners.reshape(-1, 2)).reshape(-1, 4).sum(axis=1)
         dots = np.array(list(self.positions.values()))
         gaps = np.maximum(np.abs(grid[:, None] - dots) - half, 0)
-        distance = np.sqrt((gaps**2).sum(axis=-1)).min(axis=1)
-        x, y = grid[np.lexsort((-np.minimum(distance, 20.0), -within))[0]]
+        clear = np.minimum(np.sqrt((gaps**2).sum(axis=-1)).min(axis=1), DOT)
+        aside = np.linalg.norm(grid - (low + high) / 2, axis=1)
+        x, y = grid[np.lexsort((aside, -clear, -within))[0]]
         return float(x), float(y)
 
 
@@ -178,7 +180,7 @@ def similarity(plan: FloorPlan, table: SensorEmbeddingTable, seen: Mapping[str, 
         share = (cosine[chosen, i] - low) / (high - low)
         told = f"{sensor}, {readable(plan.room(sensor))}: cosine {cosine[chosen, i]:.2f}"
         css, style = "sensor chosen" if i == chosen else "sensor", f"--v:{100 * min(max(share, 0), 1):.0f}%"
-        drawing.circle(plan.positions[sensor], 6.5, told, css=css, style=style, data_i=i)
+        drawing.circle(plan.positions[sensor], DOT, told, css=css, style=style, data_i=i)
     plan.name_rooms(drawing)
     order = [int(i) for i in np.argsort(-cosine[chosen], kind="stable") if i != chosen]
     rooms = [readable(plan.room(sensor)) for sensor in sensors]
