@@ -16,6 +16,7 @@ from casita.train.report_words import readable
 
 SHOWN = 4  # windows of an example
 CAPTIONS = 3  # examples of captions
+OPEN = 8  # activities whose example is not folded away
 FIRST = 10  # hits are counted among so many
 # right -> css class and mark; what they mean for a sentence and for a caption
 MARKS = {True: ("right", "✓"), False: ("wrong", "✗")}
@@ -47,7 +48,7 @@ def written_examples(evidence: Evidence, plan: FloorPlan | None) -> dict[str, An
         right = np.array([query.label in each for each in labels], dtype=bool)
         by_label[query.label].append((query, _rank(query.scores, right, labelled)))
     examples, rows = [], []
-    for label, ranked in by_label.items():
+    for label, ranked in sorted(by_label.items(), key=lambda item: -int(item[1][0][1].right.sum())):
         possible = int(ranked[0][1].right.sum())
         rows += [{"text": q.text, "label": readable(label), "hits": r.hits, "possible": possible} for q, r in ranked]
         if possible:
@@ -55,7 +56,7 @@ def written_examples(evidence: Evidence, plan: FloorPlan | None) -> dict[str, An
             query, ranking = ranked[(len(ranked) - 1) // 2]
             found = _found(windows, evidence.captions, query.scores, ranking, plan, SENTENCE)
             examples.append({"text": query.text, "label": readable(label), "hits": ranking.hits, "windows": found})
-    return {"examples": examples, "sentences": rows, "first": FIRST}
+    return {"examples": examples, "sentences": rows, "first": FIRST, "open": OPEN}
 
 
 def _labels(evidence: Evidence) -> list[set[str]]:
