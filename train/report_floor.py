@@ -18,7 +18,7 @@ SIDE = 320.0  # units of the longer side of every drawing
 MARGIN = 8.0
 STEPS = 6  # shades from the first event of a window to the last
 LETTER = 4.3  # width of a letter of a room's name
-DOT = 6.5  # radius of a sensor whose likeness is shown
+DOT, SMALL_DOT, MANY = 6.5, 4.5, 60  # radius of a sensor whose likeness is shown, and in a home of many
 TOLD_EVENTS = 5  # of one sensor, when it is pointed at
 
 
@@ -63,7 +63,7 @@ class FloorPlan:
         return drawing
 
     def name_rooms(self, drawing: Drawing) -> None:
-        """Write each room's name where it is clear of sensors; without polygons, amid the room's sensors."""
+        """Write the name of each room that has space for it, clear of sensors; without polygons, amid its sensors."""
         rooms: dict[str, list[Point]] = {}
         for name, sensor in self.layout["sensors"].items():
             rooms.setdefault(sensor["room"], []).append(self.positions[name])
@@ -72,11 +72,12 @@ class FloorPlan:
         }
         for room, points in (rooms | polygons).items():
             name = readable(room)
-            x, y = self._clear_of_sensors(points, name) if room in polygons else np.mean(points, axis=0)
-            drawing.write((x, y + 3), name, "room-name middle")
+            at = self._clear_of_sensors(points, name) if room in polygons else np.mean(points, axis=0)
+            if at is not None:
+                drawing.write((at[0], at[1] + 3), name, "room-name middle")
 
-    def _clear_of_sensors(self, polygon: Sequence[Point], name: str) -> Point:
-        """Where a name lies within `polygon`, clear of every dot if it can be, and then as near its middle as can be."""
+    def _clear_of_sensors(self, polygon: Sequence[Point], name: str) -> np.ndarray | None:
+        """Where a name fits into `polygon`, clear of dots if it can be, as near its middle as can be; else None."""
         low, high = np.min(polygon, axis=0), np.max(polygon, axis=0)
         grid = np.stack(np.meshgrid(*np.linspace(low, high, 31).T), axis=-1).reshape(-1, 2)
         half = np.array([LETTER * len(name) / 2 + 2, 6.0])
@@ -86,8 +87,8 @@ class FloorPlan:
         gaps = np.maximum(np.abs(grid[:, None] - dots) - half, 0)
         clear = np.minimum(np.sqrt((gaps**2).sum(axis=-1)).min(axis=1), DOT)
         aside = np.linalg.norm(grid - (low + high) / 2, axis=1)
-        x, y = grid[np.lexsort((aside, -clear, -within))[0]]
-        return float(x), float(y)
+        best = np.lexsort((aside, -clear, -within))[0]
+        return grid[best] if within[best] == 4 else None
 
 
 def draw_window(plan: FloorPlan, window: Mapping[str, Any], title: str) -> Drawing:
@@ -176,11 +177,12 @@ def similarity(plan: FloorPlan, table: SensorEmbeddingTable, seen: Mapping[str, 
     sensors = list(keys)
     chosen = max(range(len(sensors)), key=lambda i: (seen.get(sensors[i], 0), -i))
     drawing = plan.drawing(f"Floor plan: how alike the other sensors are to {sensors[chosen]}", "alike")
+    radius = DOT if len(sensors) <= MANY else SMALL_DOT
     for i, sensor in enumerate(sensors):
         share = (cosine[chosen, i] - low) / (high - low)
         told = f"{sensor}, {readable(plan.room(sensor))}: cosine {cosine[chosen, i]:.2f}"
         css, style = "sensor chosen" if i == chosen else "sensor", f"--v:{100 * min(max(share, 0), 1):.0f}%"
-        drawing.circle(plan.positions[sensor], DOT, told, css=css, style=style, data_i=i)
+        drawing.circle(plan.positions[sensor], radius, told, css=css, style=style, data_i=i)
     plan.name_rooms(drawing)
     order = [int(i) for i in np.argsort(-cosine[chosen], kind="stable") if i != chosen]
     rooms = [readable(plan.room(sensor)) for sensor in sensors]
