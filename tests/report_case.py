@@ -180,6 +180,7 @@ class Case:
             },
             "settings": {
                 "protocol": "chronological", "seeds": 3, "max_windows": 20_000, "c_grid": [0.01, 1.0],
+                "intervals": {"level": 0.95, "resamples": 40, "over": "single windows"},
                 "command": "casita evaluate runs/case --seeds 3",
             },
             "data": {
@@ -190,6 +191,7 @@ class Case:
             },
             "headline": [{"method": k, **v} for k, v in scores["classification"]["labelled"].items()],
             "protocols": {"chronological": scores, "shuffled_segments": leaky},
+            "timing_s": {"encode": 1.5},
             "plots": [],
         }  # fmt: skip
 
@@ -203,6 +205,7 @@ class Case:
             "per_class": {m: per_class(y_true, next(iter(answers[m].values())).labels) for m in shown},
             "few_shot": {share: self.few_shot(float(share)) for share in ("0.05", "0.3")},
             "retrieval": self.retrieval(),
+            "caption_styles": {"brief": self.retrieval()},
             "paraphrases": self.paraphrases(),
             "clustering": self.clustering(),
             "calibration": {m: self.calibration(answers[m], task) for m in ("linear_probe", "zero_shot")},

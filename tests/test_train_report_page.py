@@ -186,6 +186,7 @@ def test_deviations_and_intervals_stand_beside_their_numbers(page, case):
     row = case.results["protocols"]["chronological"]["classification"]["labelled"]["linear_probe"]
     low, high = row["macro_f1_ci"]
     assert f" ± {100 * row['macro_f1_sd']:.1f}" in [text for _, text in page.all("span", css="sd")]
+    assert "95 % interval over resampled single windows" in " ".join(text for _, text in page.all("p", css="note"))
     assert f"{100 * low:.1f} \N{EN DASH} {100 * high:.1f}" in [text for _, text in page.all("span", css="ci")]
     styles = [attributes["style"] for attributes, _ in page.all("span", css="track")]
     assert f"--w:{100 * row['macro_f1']:.1f}%;--low:{100 * low:.1f}%;--high:{100 * high:.1f}%" in styles
@@ -200,7 +201,7 @@ def test_the_leaky_protocol_is_marked_and_only_that(page):
 def test_a_section_that_was_not_measured_gives_its_reason(case, points):
     results = copy.deepcopy(case.results)
     scores = results["protocols"]["chronological"]
-    for key in ("few_shot", "paraphrases", "clustering", "calibration", "per_class", "retrieval"):
+    for key in ("few_shot", "paraphrases", "clustering", "calibration", "per_class", "retrieval", "caption_styles"):
         del scores[key]
     scores["left_out"] = {"few_shot": "too few labels for 5 % of them."}
     results["protocols"] = {"chronological": scores}

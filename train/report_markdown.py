@@ -92,6 +92,11 @@ def _retrieval(scores: At) -> Iterator[str]:
             yield f"{table.caption}\n\n{table.markdown()}"
         yield CHANCE_NOTE
         yield "![retrieval beside chance](plots/retrieval.png)"
+    if "caption_styles" in scores:
+        yield "### Captions in a style that the model was not aligned with"
+        for style, rows in scores["caption_styles"].items():
+            for table in tables.retrieval(rows, style):
+                yield f"{table.caption}\n\n{table.markdown()}"
 
 
 def _protocols(root: At) -> Iterator[str]:

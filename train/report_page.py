@@ -77,7 +77,7 @@ def report_page(results: Mapping[str, Any], evidence: Evidence, kept: np.ndarray
         "protocols": _protocols(root),
         "training": charts.training(evidence.metrics) or None,
         "data": _data(root),
-        "again": {"command": results["settings"]["command"], "settings": results["settings"]},
+        "again": {**results["settings"], "timing_s": results.get("timing_s", {})},
         "left_out": missing or None,
     }
     return (
@@ -179,7 +179,12 @@ def _sentences(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[s
 def _retrieval(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any] | None:
     if "retrieval" not in scores:
         return None
-    return {"tables": tables.retrieval(scores["retrieval"]), "examples": caption_examples(evidence, plan)}
+    styles = scores["caption_styles"].items() if "caption_styles" in scores else ()
+    return {
+        "tables": tables.retrieval(scores["retrieval"]),
+        "styles": [table for style, rows in styles for table in tables.retrieval(rows, style)],
+        "examples": caption_examples(evidence, plan),
+    }
 
 
 def _colourings(evidence: Evidence, kept: np.ndarray) -> dict[str, list[str]]:

@@ -16,8 +16,16 @@ from casita.train.report_words import (
     readable,
 )
 
-SHOWN_BY_CLASS = ("linear_probe", "zero_shot", "learned", "bag_of_sensors")
-SHOWN_BY_PROTOCOL = ("linear_probe", "zero_shot", "learned", "random_encoder", "bag_of_sensors", "majority")
+SHOWN_BY_CLASS = ("linear_probe", "zero_shot", "learned", "bag_of_sensors", "bag_of_rooms")
+SHOWN_BY_PROTOCOL = (
+    "linear_probe",
+    "zero_shot",
+    "learned",
+    "random_encoder",
+    "bag_of_sensors",
+    "bag_of_rooms",
+    "majority",
+)
 
 
 @dataclass(frozen=True)
@@ -173,8 +181,8 @@ def class_details(per_class: At) -> list[Table]:
     ]
 
 
-def retrieval(rows: At) -> list[Table]:
-    """A table each way; only metrics that some row has."""
+def retrieval(rows: At, style: str = "") -> list[Table]:
+    """A table each way; only metrics that some row has. `style` of the captions, where it is not the run's own."""
     tables = []
     for direction, told in DIRECTIONS.items():
         shown = {m: name for m, name in RETRIEVAL.items() if any(m in row[direction] for _, row in rows.items())}
@@ -183,7 +191,8 @@ def retrieval(rows: At) -> list[Table]:
             for name, row in rows.items()
         ]
         size = next(iter(rows.value.values()))[direction]
-        caption = f"{told}, %: {size['queries']} queries, {size['candidates']} candidates"
+        said = f", {readable(style)} captions" if style else ""
+        caption = f"{told}{said}, %: {size['queries']} queries, {size['candidates']} candidates"
         tables.append(Table(caption, ["%", *shown.values()], body))
     return tables
 
@@ -262,7 +271,8 @@ def protocols(results: At) -> Table:
         shared = Cell(str(sum(about.value["leak_audit"].values()))) if "leak_audit" in about else NOTHING
         cells = [score(rows[m], "macro_f1") if m in rows else NOTHING for m in methods]
         leaky = "leaky" if about.value.get("leaky") else ""
-        body.append(Row(name, protocol_name(name), [*cells, *seen, shared], leaky, about.value.get("told", "")))
+        told = about.value.get("told", "") + " Coarse labels." * (about.value.get("level") == "coarse")
+        body.append(Row(name, protocol_name(name), [*cells, *seen, shared], leaky, told))
     facts = ["seen in training, %", "shared events"]
     head = ["protocol", *map(method_name, methods), *facts]
     return Table("Macro F1 on labelled windows, %, by protocol", head, body)

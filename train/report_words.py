@@ -24,6 +24,10 @@ METHODS = {
         "Bag of sensors",
         "logistic regression on how often each sensor state occurs in the window: no order, no model.",
     ),
+    "bag_of_rooms": (
+        "Bag of rooms",
+        "logistic regression on the words of the rooms that events are in, which homes share though no sensor is.",
+    ),
     "tfidf_captions": (
         "Caption words",
         "logistic regression on tf-idf of the window's caption: what the wording alone gives away.",
@@ -33,7 +37,7 @@ METHODS = {
         "zero-shot without a model: the activity whose prompts share most words (tf-idf) with the window's caption.",
     ),
     "majority": ("Majority", "always the most frequent activity of the train split."),
-    "chance": ("Chance", "an answer drawn at random."),
+    "chance": ("Chance", "a guess among the train split's activities."),
 }
 OWN = ("linear_probe", "zero_shot")  # the methods that are this model; all others stand beside it
 METRICS = {
@@ -76,6 +80,7 @@ SECTIONS = {  # a key of a protocol's results -> what is left out where it is ab
     "few_shot": "How many labels it needs",
     "paraphrases": "Written sentences that find windows",
     "retrieval": "Captions and windows",
+    "caption_styles": "Captions in another style",
     "per_class": "Activity by activity",
     "clustering": "Groups without labels",
     "calibration": "How sure it is",
@@ -175,12 +180,16 @@ def seed_note(results: Mapping[str, Any]) -> str:
     """What the spreads mean, and how fine the numbers are."""
     rows = results["protocols"][headline_protocol(results)]["classification"]["labelled"]
     settings = results["settings"]
+    runs = len(settings.get("runs", [""]))
+    own = f"of this model they are {runs} trainings, " if runs > 1 else ""
     told = [
-        f"± is the standard deviation over seeds; of the untrained encoder these are {settings['seeds']} random "
-        "initialisations, and what has no ± has one run or nothing random."
+        f"± is the standard deviation over seeds: {own}of the untrained encoder {settings['seeds']} random "
+        "initialisations; what has no ± has one run or nothing random."
     ]
     if any(key.endswith("_ci") for row in rows.values() for key in row):
-        told.append("Beside a number is its interval over resampled test windows (95 % where nothing else is said).")
+        how = settings.get("intervals", {})
+        level = f"{100 * how['level']:g} % " if "level" in how else ""
+        told.append(f"Under a number is its {level}interval over resampled {how.get('over', 'test windows')}.")
     labelled, most = results["data"]["splits"]["test"]["labelled"], settings["max_windows"]
     told.append(
         "Macro F1 and balanced accuracy are means over the activities of the test split; one of its labelled windows "
