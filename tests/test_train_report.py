@@ -163,7 +163,7 @@ def test_every_table_of_the_report_is_rectangular(results):
         assert len({line.count("|") for line in table.strip().splitlines()}) == 1
 
 
-@pytest.mark.parametrize("gap, words", [(0.05, "5.0 points above"), (-0.05, "5.0 points below")])
+@pytest.mark.parametrize("gap, words", [(0.05, "5.0 points above"), (-0.05, "5.0 points below"), (0, "level with")])
 def test_the_verdict_says_who_wins_over_the_best_baseline(results, gap, words):
     rows = results["protocols"]["chronological"]["classification"]["labelled"]
     rows["tfidf_captions"]["macro_f1"] = 0.9

@@ -107,12 +107,13 @@ def few_shot(scores: Mapping[str, Any]) -> Chart:
     rows = {float(share): methods for share, methods in scores["few_shot"].items()}
     rows[1.0] = scores["classification"]["labelled"]
     methods = list(dict.fromkeys(name for share in sorted(rows) if share < 1 for name in rows[share]))
-    heights = [row["macro_f1"] for share in rows for name, row in rows[share].items() if name in methods]
+    shown = [row for share in rows for name, row in rows[share].items() if name in methods]
+    highest = max(row.get("macro_f1_ci", [0, row["macro_f1"]])[1] for row in shown)
     shares = sorted(rows)
     x = dict(zip(shares, np.log(shares), strict=True))
     chart = _LogChart(
         "Macro F1 by the share of the labels that were given",
-        (x[shares[0]] - 0.15, 0.15), (0, min(1, 1.15 * max(heights))),
+        (x[shares[0]] - 0.15, 0.15), (0, highest),
         ("share of the train labels, % (log scale)", "macro F1, %"), percent="y",
         ticks=[x[share] for share in shares], width=420, height=300,
     )  # fmt: skip
@@ -171,7 +172,7 @@ def _curves(
         css = f"s-{split}" if name == "loss" else f"s-{name}"
         chart.line(points, css, f"{readable(name)}, {split}")
         for point in points if split == "validation" else []:
-            chart.dot(point, css, f"{readable(name)} {point[1]:.3f}, step {point[0]}", 2)
+            chart.dot(point, css, f"{readable(name)} {point[1]:.3f}, step {point[0]}", 2.5)
         if (name, split) == ("loss", "validation"):
             best = min(points, key=lambda point: point[1])
             chart.dot(best, css, f"best validation loss {best[1]:.3f}, step {best[0]}", 5)

@@ -26,6 +26,7 @@ from casita.train.report_words import (
     leak_line,
     method_name,
     opening,
+    part_name,
     presegmented_line,
     protocol_name,
     readable,
@@ -253,5 +254,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"readable": readable, "method": method_name}
+    environment.filters |= {"readable": readable, "method": method_name, "part": part_name}
     return environment

@@ -129,10 +129,13 @@ def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     others = [name for name in rows if name not in OWN]
     best = max(others, key=lambda name: rows[name]["macro_f1"])
     gap = 100 * (probe["macro_f1"] - rows[best]["macro_f1"])
+    stands, surely = "level with", ""
+    if abs(gap) >= 0.05:
+        stands = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+        surely = _how_surely(probe, rows[best])
     told = (
-        f"From its frozen embeddings a linear probe names the activity with {_percent(probe)} macro F1, "
-        f"{abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the best baseline "
-        f"({method_name(best).lower()}, {_percent(rows[best])}){_how_surely(probe, rows[best])}"
+        f"From its frozen embeddings a linear probe names the activity with {_percent(probe)} macro F1, {stands} the "
+        f"best baseline ({method_name(best).lower()}, {_percent(rows[best])}){surely}"
     )
     if "zero_shot" in rows:
         floor = next(name for name in ("nearest_prompt_tfidf", "majority", best) if name in rows)
@@ -205,4 +208,9 @@ def absent(results: Mapping[str, Any]) -> dict[str, str]:
     reasons = scores.get("left_out", {})
     missing = {key: reasons.get(key, "this evaluation did not measure it.") for key in SECTIONS if key not in scores}
     others = {key: told for key, told in reasons.items() if key not in SECTIONS and key not in scores}
-    return {SECTIONS.get(key, readable(key)): told for key, told in (missing | others).items()}
+    return {part_name(key): told for key, told in (missing | others).items()}
+
+
+def part_name(key: str) -> str:
+    """What a part of a protocol's results is called."""
+    return SECTIONS.get(key) or VARIANTS.get(key) or readable(key)
