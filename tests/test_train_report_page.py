@@ -358,6 +358,14 @@ def test_a_browser_scrolls_the_page_down_and_never_sideways(html, tmp_path, widt
     assert in_browser(html, width, "document.documentElement.scrollWidth <= innerWidth", tmp_path) == "true"
 
 
+def test_a_browser_colours_the_map_by_one_thing_at_a_time(html, tmp_path):
+    shown = "[...document.querySelectorAll('.map .by, .groups')].filter((e) => getComputedStyle(e).display !== 'none')"
+    names = f"{shown}.map((e) => e.getAttribute('class').split(' ').at(-1)).join(' ')"
+    script = f"['room', 'hour', 'activity'].map((by) => (document.getElementById('by-' + by).click(), {names}))"
+    found = in_browser(html, 1280, f"{script}.join()", tmp_path)
+    assert found == ",".join(f"by-{by} by-{by}" for by in ("room", "hour", "activity"))
+
+
 def test_a_browser_shows_another_sensors_likeness_when_asked(html, page, tmp_path):
     data = json.loads(page.all("script", id="cosines")[0][1])
     row = data["cosines"][2]
