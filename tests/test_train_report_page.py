@@ -18,6 +18,7 @@ from casita.datasets_scripts.floor_plans import RANK
 from casita.train.evidence import Query
 from casita.train.report import write_results
 from casita.train.report_floor import MARGIN, SIDE
+from casita.train.report_markdown import report_text
 from casita.train.report_page import TITLES, report_page
 
 VOID = {"meta", "link", "input", "br"}
@@ -196,6 +197,19 @@ def test_the_leaky_protocol_is_marked_and_only_that(page):
     rows = [attributes.get("class") for attributes, _ in page.all("tr")]
     assert rows.count("leaky") == 1
     assert [text for _, text in page.all("span", css="badge")] == ["leaky, for comparison"]
+
+
+def test_a_leaky_headline_warns_of_itself(case, points, page):
+    assert not page.all("p", css="warning")
+    assert "the model was not trained on them" in page.all("p", css="opening")[0][1]
+    leaky = case.results["protocols"]["shuffled_segments"]
+    found = Page(rendered(case.results | {"protocols": {"shuffled_segments": leaky}}, case.evidence, points))
+    assert "leaky protocol (shuffled_segments)" in found.all("p", css="warning")[0][1]
+    opening = found.all("p", css="opening")[0][1]
+    assert "of 100\N{NO-BREAK SPACE}% of them the encoder had read events" in opening
+    assert "leaky protocol (shuffled_segments)" in report_text(
+        case.results | {"protocols": {"shuffled_segments": leaky}}
+    )
 
 
 def test_a_section_that_was_not_measured_gives_its_reason(case, points):

@@ -12,6 +12,7 @@ from casita.train.report_words import (
     absent,
     headline_protocol,
     leak_line,
+    leaky_line,
     opening,
     presegmented_line,
     sampling_line,
@@ -34,6 +35,8 @@ def _sections(results: Mapping[str, Any]) -> Iterator[str]:
     root = At(results)
     scores = root["protocols"][headline_protocol(results)]
     yield f"# {results['run']} on {results['home']}"
+    if warning := leaky_line(results):
+        yield f"**{warning}**"
     yield opening(results)
     yield from _classification(results, scores)
     yield from _retrieval(scores)

@@ -118,8 +118,30 @@ def opening(results: Mapping[str, Any]) -> str:
     return (
         f"Preset {model['preset']} ({model['parameters'] / 1e6:.1f} M parameters), events as {source}, aligned with "
         f"{model['caption_style']} captions embedded by {model['text_model']}, seed {model['seed']}. "
-        f"Tested on {test['windows']} windows ({test['labelled']} labelled) of {test['days']} days that the model was "
-        f"not trained on, protocol {headline_protocol(results)}."
+        f"Tested on {test['windows']} windows ({test['labelled']} labelled) of {test['days']} days, protocol "
+        f"{headline_protocol(results)}; {_seen(results)}."
+    )
+
+
+def _about(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    return results["protocols"][headline_protocol(results)].get("about", {})
+
+
+def _seen(results: Mapping[str, Any]) -> str:
+    """What the encoder knew of the test windows."""
+    seen = _about(results).get("seen_share") or 0
+    if not seen:
+        return "the model was not trained on them"
+    return f"of {100 * seen:.0f}\N{NO-BREAK SPACE}% of them the encoder had read events, without labels, in training"
+
+
+def leaky_line(results: Mapping[str, Any]) -> str:
+    """A warning where the headline itself is of a leaky protocol, else nothing."""
+    if not _about(results).get("leaky"):
+        return ""
+    return (
+        f"The headline is of a leaky protocol ({headline_protocol(results)}): train and test windows share events or "
+        "hours, and its numbers are no claim. See a protocol that divides by days, sessions or homes."
     )
 
 
