@@ -51,7 +51,7 @@ def run_demo(out: Path, days: int) -> None:
         reload(home, run / "model", out / "reload")
     print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
     for told, path in (
-        ("report", run / "report.md"),
+        ("report, for a browser", run / "report.html"),
         ("plots", run / "plots"),
         ("pictures of the home", home.root / "contact_sheet.png"),
         ("model directory", run / "model"),

@@ -1,33 +1,35 @@
 """What a run is worth: retrieval, zero-shot and probes on the test split, beside the baselines; report and plots.
 
 `casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
-writes `results.json`, `report.md` and `plots/`. All numbers are of one protocol: how the windows were split.
+writes `results.json`, `report.html`, `report.md` and `plots/`. All numbers are of one protocol: how the windows were
+split.
 """
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from tqdm.auto import tqdm
 
 from casita import __version__
 from casita.datasets_scripts.hub_data import data_folder
 from casita.datasets_scripts.schema import HomeFolder
-from casita.files import read_json, write_beside, write_json
+from casita.files import read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
-from casita.train import probes, report
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.train import probes
 from casita.train.checkpoint import write_card
 from casita.train.config import TrainConfig
 from casita.train.encoding import Encoded, encode, label_prototypes, scale_of, untrained
+from casita.train.evidence import Evidence, read_metrics
 from casita.train.material import Material, checked_splits, chosen_tasks, describe_data, load_material, load_run
 from casita.train.metrics import over_seeds, per_class, retrieval_chance, retrieval_metrics
 from casita.train.probes import Prediction, Task
+from casita.train.report import headline_text, write_results
 
 
 def evaluate_run(
@@ -42,7 +44,7 @@ def evaluate_run(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run and write `results.json`, `report.md` and `plots/` into `out` (the run itself), all or nothing.
+    """Evaluate a run and write `results.json`, the report and `plots/` into `out` (the run itself), all or nothing.
 
     Args:
         run: folder with `model/` and `config.yaml`, as `casita train` leaves it.
@@ -108,7 +110,20 @@ def evaluate_run(
         "headline": headline(scores["classification"]["labelled"]),
         "protocols": {protocol: scores},
     }
-    write_results(out, results, answers["labelled"], tasks, encoded["trained"], run / "metrics.jsonl", progress)
+    trained, test = encoded["trained"], np.flatnonzero(np.array(material.splits) == "test")
+    evidence = Evidence(
+        windows=material.windows.take(test),
+        captions=[material.captions[i] for i in test],
+        base=trained.base[test],
+        sensor=trained.sensor[test],
+        text=trained.text[test],
+        layout=home.description.get("layout") or {},
+        table=picture_table(home, config),
+        answers=answers,
+        tasks=tasks,
+        metrics=read_metrics(run / "metrics.jsonl"),
+    )
+    write_results(out, results, evidence, progress)
     if out.resolve() == run.resolve() and data is None and (run / "model" / "training.json").is_file():
         # What another home's windows gave is no matter of this card, nor of this model's calibration.
         store_temperature(run / "model", answers["labelled"]["zero_shot"])
@@ -191,66 +206,17 @@ def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
 
 
-def write_results(
-    out: Path,
-    results: dict[str, Any],
-    answers: Mapping[str, Mapping[str, Prediction]],
-    tasks: Mapping[str, Task],
-    trained: Encoded,
-    metrics_file: Path,
-    progress: bool,
-) -> None:
-    """Draw and write everything under other names, then rename: an interruption leaves the old report whole."""
-    with (
-        write_beside(out / "plots") as plots,
-        write_beside(out / "report.md") as text,
-        write_beside(out / "results.json") as numbers,
-    ):
-        plots.mkdir()
-        drawn = figures(results, answers, tasks, trained, metrics_file)
-        for name, figure in tqdm(drawn, desc="plots", unit="plot", disable=not progress):
-            report.save(figure, plots / f"{name}.png")
-        results["plots"] = sorted(f"plots/{path.name}" for path in plots.iterdir())
-        text.write_text(report.report_text(results), encoding="utf-8")
-        numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def figures(
-    results: Mapping[str, Any],
-    answers: Mapping[str, Mapping[str, Prediction]],
-    tasks: Mapping[str, Task],
-    trained: Encoded,
-    metrics_file: Path,
-) -> Iterator[tuple[str, Figure]]:
-    """The report's plots by name, one at a time; no loss curves for a run without `metrics.jsonl`."""
-    title, protocol = f"{results['run']} on {results['home']}", results["settings"]["protocol"]
-    task = tasks["labelled"]
-    for method in ("linear_probe", "zero_shot"):
-        called = next(iter(answers[method].values())).labels
-        yield f"confusion_{method}", report.plot_confusion(task.y[task.test].tolist(), called, f"{title}, {method}")
-    task = tasks["with_unlabelled"]
-    yield "window_map", report.plot_map(trained.base[task.test], task.y[task.test].tolist(), title)
-    yield "retrieval", report.plot_retrieval(results["protocols"][protocol]["retrieval"], title)
-    if metrics_file.is_file():
-        yield "loss", report.plot_loss(read_metrics(metrics_file), title)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a line that is no JSON is a `ValueError` that names it."""
-    lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: expected a JSON object ({error}). Remove the line or the file."
-            ) from None
-    return lines
+def picture_table(home: HomeFolder, config: TrainConfig) -> SensorEmbeddingTable | None:
+    """The frozen table of the home's pictures; None where the model learned its own embeddings, or it is not there."""
+    path = home.image_embeddings(config.vision_model)
+    return SensorEmbeddingTable.load(path) if config.embedding_source == "image" and path.is_file() else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `casita evaluate`."""
-    parser.description = "Evaluate a run on its test split, beside the baselines: results.json, report.md and plots/."
+    parser.description = (
+        "Evaluate a run on its test split, beside the baselines: results.json, report.html, report.md and plots/."
+    )
     parser.epilog = "example:\n  casita evaluate runs/demo\n  casita evaluate runs/kyoto --data homes/kyoto --seeds 5"
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder, as casita train leaves it")
     parser.add_argument("--data", type=Path, metavar="DIR", help="home folder or ORG/NAME@REVISION (default: RUN's)")
@@ -277,5 +243,5 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     out = args.out or args.run
-    print(report.headline_text(results))
-    print(f"report: {out / 'report.md'}   numbers: {out / 'results.json'}   plots: {out / 'plots'}")
+    print(headline_text(results))
+    print(f"page: {out / 'report.html'}   as Markdown: {out / 'report.md'}   numbers: {out / 'results.json'}")
