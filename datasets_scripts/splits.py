@@ -123,8 +123,8 @@ def window_units(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarray, str
     if unit == "auto":
         unit = "session" if session.max(initial=-1) + 1 >= 10 else "day"
     code = (start - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US if unit == "day" else _together(session, start, end)
-    _, number = np.unique(code, return_inverse=True)
-    return number, unit
+    found = np.unique(code, return_inverse=True)
+    return found[1], unit
 
 
 def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:

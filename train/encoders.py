@@ -43,7 +43,7 @@ class Encoder:
 
     def knows(self, home: str) -> bool:
         """Whether its table has the sensors of the home of that name."""
-        return home in (self.processor.homes or [self.processor.home])
+        return home == self.processor.home or home in self.processor.homes
 
     def can_move(self) -> bool:
         """Whether it could read another home's pictures."""
@@ -69,8 +69,8 @@ def load_encoders(
     """The first run's configuration; and the encoders: the runs, their learned twins, `seeds` untrained ones.
 
     Raises:
-        FileNotFoundError: a run lacks a file. ValueError: runs that differ in more than their seed, two of one seed, or
-            a twin that is none.
+        FileNotFoundError: a run lacks a file.
+        ValueError: runs that differ in more than their seed, two of one seed, or a twin that is none.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found: list[Encoder] = []

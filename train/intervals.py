@@ -76,8 +76,8 @@ def _counted(answer: Prediction, y_true: list[str], units: Units) -> tuple[np.nd
     called = answer.labels
     number = {label: i for i, label in enumerate(sorted({*y_true, *called}))}
     tables = np.zeros((units.count, len(number), len(number)))
-    pairs = [[number[label] for label in labels] for labels in (y_true, called)]
-    np.add.at(tables, (units.code, *pairs), 1)
+    row, column = (np.array([number[label] for label in labels]) for labels in (y_true, called))
+    np.add.at(tables, (units.code, row, column), 1)
     gap, own_bin = confidence_gaps(answer.probabilities, y_true, answer.classes)
     gaps = np.zeros((units.count, BINS))
     np.add.at(gaps, (units.code, own_bin), gap)

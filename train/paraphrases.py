@@ -1,4 +1,4 @@
-"""Questions as a person would type them: sentences written by hand for each coarse activity, and how well they find it.
+"""Questions as a person would type them: sentences written by hand for each coarse activity, and what they find.
 
 No template made them, and they share no wording with the captions nor with the label prompts (a test compares runs of
 words): what they find, they find by meaning. Written before any model was asked, and not changed by what they found.
@@ -23,8 +23,8 @@ PARAPHRASES: Mapping[str, tuple[str, ...]] = {
     "Bed_to_toilet": (
         "Did he have to get out from under the covers because nature called at three?",
         "She stumbled half awake along the corridor to relieve her bladder and crawled back under the duvet.",
-        "Interrupted slumber: a quick pee, then straight back to the pillow.",
-        "How often is his night's rest broken by bathroom visits?",
+        "Interrupted slumber: one brief pee, then straight to the pillow again.",
+        "How often is his slumber broken by bathroom visits?",
         "Midnight urge, sleepy steps, a flush, and the mattress again.",
     ),
     "Cook": (
@@ -42,37 +42,37 @@ PARAPHRASES: Mapping[str, tuple[str, ...]] = {
         "When does the old lady take in her calories?",
     ),
     "Work": (
-        "Wiping surfaces, hoovering and watering the geraniums.",
+        "Wiping surfaces, hoovering and giving the geraniums a drink.",
         "Is dad still bent over his laptop answering emails?",
-        "The dull duties of the day are being ticked off one by one.",
+        "Dull duties are being ticked off one by one.",
         "Scrubbing plates, mopping floors, filing documents.",
         "She sat with pen and envelope to deal with her correspondence.",
     ),
     "Relax": (
-        "Feet up in front of the screen, laughing at a sitcom.",
+        "Feet up before the screen, laughing at a sitcom.",
         "When did he unwind with a good novel?",
         "An hour of idleness on the couch.",
-        "She put on a movie and did nothing else.",
+        "She watches some thriller and does nothing else.",
         "Chilling out after a long shift.",
     ),
     "Bathing": (
         "Is he under the shower head, lathering up?",
         "A soak in the tub with lots of bubbles.",
         "Water runs over shoulders, shampoo rinses out of the hair.",
-        "When did she last scrub herself from head to toe?",
+        "When did she last scrub her whole skin?",
         "Stepping out of the tub, dripping, reaching for the towel.",
     ),
     "Personal_hygiene": (
         "Toothpaste, floss, mouthwash.",
         "He trims his beard at the mirror.",
-        "Doing one's hair and putting on make-up.",
+        "Lipstick, mascara and a fresh hairdo.",
         "When does she freshen up at the sink?",
         "Clipping nails and splashing the cheeks with cold water.",
     ),
     "Toilet": (
         "Somebody is on the throne.",
         "Did he have to go number two?",
-        "A quick tinkle between two other things.",
+        "A brief tinkle amid other things.",
         "The seat goes down, a while later the cistern refills.",
         "When did grandpa empty his bowels?",
     ),
@@ -99,9 +99,9 @@ PARAPHRASES: Mapping[str, tuple[str, ...]] = {
     ),
     "Pack": (
         "Stuffing sandwiches, a thermos and a blanket into a hamper.",
-        "What is she putting in her bag for the day out?",
-        "He lays out tickets, coins and something to read on the bus.",
-        "Stowing provisions before the excursion.",
+        "What is she stowing in her bag before the outing?",
+        "He lays out tickets, coins and a paperback, so that nothing is forgotten.",
+        "Provisions go into the rucksack, then the excursion may begin.",
         "Rounding up supplies and fitting them all in one bag.",
     ),
     "Leave_Home": (
@@ -170,9 +170,8 @@ def query_intervals(
         mine = right[:, drawn]
         rows = np.flatnonzero(mine.any(axis=1))
         if len(rows):
-            found.append(
-                np.mean([score_queries(s[np.ix_(rows, known[drawn])], mine[rows]).mean(axis=0) for s in scores], axis=0)
-            )
+            columns = np.ix_(rows, known[drawn])
+            found.append(np.mean([score_queries(each[columns], mine[rows]).mean(axis=0) for each in scores], axis=0))
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     return {f"{name}_ci": [float(a), float(b)] for name, a, b in zip(NAMES, low, high, strict=True)}

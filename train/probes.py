@@ -226,7 +226,8 @@ def chance(task: Task) -> dict[str, float]:
     guessed = np.isin(labels, classes) / len(classes)
     for i, label in enumerate(labels):
         table[i] = y_true.count(label) * guessed
-    return dict(zip(CLASSIFICATION, table_metrics(table).tolist(), strict=True))
+    scores = dict(zip(CLASSIFICATION, table_metrics(table).tolist(), strict=True))
+    return {**scores, "ece": abs(scores["accuracy"] - 1 / len(classes))}  # a guess is as sure as one of so many is
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

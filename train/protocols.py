@@ -33,13 +33,14 @@ PROTOCOLS = {
     "latest 20 % test.",
     "random_days": "Whole days drawn at random, 70/10/20, with a gap of a window's length where two splits meet.",
     "random_sessions": "Whole sessions drawn at random, 70/10/20; sessions that overlap in time stay together.",
-    "leave_home_out": "Another home, that the encoder never saw: its sensors' pictures instead of the own, classifiers "
-    "fitted on the homes of the training, labels at the coarse level that homes share.",
+    "leave_home_out": "Another home, that the encoder never saw: its sensors' pictures instead of the own, "
+    "classifiers fitted on the homes of the training, labels at the coarse level that homes share.",
     "shuffled_segments": "Leaky, for comparison: segments of one activity drawn at random, 60/10/30, as much of the "
     "literature does; neighbouring windows share events and the hour across the splits.",
 }
 LEAKY = frozenset({"shuffled_segments"})
 OTHER = "other"
+VARIANTS = ("labelled", "with_unlabelled")
 SEED = 0  # of every random division: all runs are tested on the same windows
 
 
@@ -79,7 +80,8 @@ class Case:
     """The windows of one protocol, `N` of them: `split` and `activity` of `windows` are the protocol's own.
 
     Attributes:
-        where: of each home that windows come from, in their order, its folder's path and its row numbers.
+        homes: those that windows come from; the one that is tested, `home`, last.
+        where: of each of them its folder's path and its row numbers, in the order of the windows.
         tasks: by variant: `labelled`, `with_unlabelled` and, where there are such labels, `without_other`.
         runs: `(N,)` number of the stretch of consecutive windows with one label that each is from.
         units: the day or session of each test window.
@@ -87,7 +89,7 @@ class Case:
     """
 
     name: str
-    home: Home
+    homes: tuple[Home, ...]
     windows: pa.Table
     where: Mapping[str, np.ndarray]
     tasks: Mapping[str, Task]
@@ -96,6 +98,11 @@ class Case:
     coarse: Mapping[str, str]
     about: Mapping[str, Any]
     left_out: Mapping[str, str]
+
+    @property
+    def home(self) -> Home:
+        """The home that is tested."""
+        return self.homes[-1]
 
     @property
     def test(self) -> np.ndarray:
@@ -118,6 +125,21 @@ def check_protocols(names: Sequence[str]) -> None:
         raise ValueError(f"--protocol {' '.join(names)}: expected each protocol once, and at least one.")
 
 
+@dataclass(frozen=True)
+class _Division:
+    """What a protocol says, before tasks are made of it; the names are `Case`'s. `others`: labels of anything else."""
+
+    name: str
+    homes: tuple[Home, ...]
+    windows: pa.Table
+    where: Mapping[str, np.ndarray]
+    runs: np.ndarray
+    coarse: Mapping[str, str]
+    others: set[str]
+    about: Mapping[str, Any]
+    left_out: Mapping[str, str]
+
+
 def make_case(name: str, home: Home, trained_in: bool, max_windows: int) -> Case:
     """A protocol within one home.
 
@@ -129,120 +151,116 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int) -> Case
         ValueError: the home's windows were split otherwise (`chronological`), too few days or sessions, no labelled
             windows, or events in two splits of a protocol that allows none.
     """
-    windows = home.material.windows
-    runs = segments(windows)
+    whole = home.material.windows
+    runs = segments(whole)
+    told: dict[str, Any] = {"split_by": "segment", "seed": SEED}
     if name == "chronological":
-        audit = checked_splits(home.folder, windows, name)
-        split = np.array(windows["split"].to_pylist(), dtype=object)
-        told = {"split_by": window_units(windows)[1]}
-    elif name == "shuffled_segments":
-        split, told = split_segments(runs), {"split_by": "segment", "seed": SEED}
-        audit = leak_audit(with_columns(windows, split), home.events)
+        split, told = np.array(home.material.splits, dtype=object), {"split_by": window_units(whole)[1]}
+        audit = checked_splits(home.folder, whole, name)
+    elif name in LEAKY:
+        split = split_segments(runs)
+        audit = leak_audit(with_columns(whole, split), home.events)
     else:
-        unit = name.removeprefix("random_").removesuffix("s")
-        split, told = _random_split(home, unit)
-        audit = _audit(with_columns(windows, split), home.events)
-    seen = 0.0
-    if trained_in:
-        stored = np.array(windows["split"].to_pylist(), dtype=object)
-        test, learned = (np.flatnonzero(rows) for rows in (split == "test", stored == "train"))
-        seen = float(share_time(windows.take(test), windows.take(learned)).mean()) if len(test) else 0.0
+        split, told = _random_split(home, name.removeprefix("random_").removesuffix("s"))
+        audit = _audit(with_columns(whole, split), home.events)
+    coarse, left_out = dict[str, str](), dict[str, str]()
     try:
-        coarse, why = home.coarse(), ""
+        coarse = home.coarse()
     except ValueError as error:
-        coarse, why = {}, str(error)
-    about = {"told": PROTOCOLS[name], "leaky": name in LEAKY, "seen_share": seen, "level": "fine", **told}
-    return _case(
-        name, home, with_columns(windows, split), {str(home.folder.root): np.arange(len(windows))}, runs, about, audit,
-        max_windows, home.others(), coarse, {"paraphrases": why} if why else {},
-    )  # fmt: skip
+        left_out["paraphrases"] = str(error)
+    about = {
+        "told": PROTOCOLS[name],
+        "leaky": name in LEAKY,
+        "seen_share": _seen(home.material, split) if trained_in else 0.0,
+        "level": "fine",
+        **told,
+        "leak_audit": audit,
+    }
+    windows, where = with_columns(whole, split), {str(home.folder.root): np.arange(len(whole))}
+    return _case(_Division(name, (home,), windows, where, runs, coarse, home.others(), about, left_out), max_windows)
 
 
 def make_case_of_another_home(target: Home, sources: Sequence[Home], max_windows: int) -> Case:
     """`leave_home_out`: train and validation windows of the `sources`, every window of `target` as test.
 
     Raises:
-        ValueError: a home without coarse labels or without labelled windows, or a target whose events the sources hold.
+        ValueError: a home without coarse labels or without labelled windows, or a target that is one of the sources.
     """
     refuse_same(target, sources)
+    homes = (*sources, target)
     tables, where, runs = [], {}, [np.zeros(0, np.int64)]
-    for home in (*sources, target):
-        windows, coarse = home.material.windows, home.coarse()
-        split = np.array(windows["split"].to_pylist(), dtype=object)
-        rows = np.arange(len(windows)) if home is target else np.flatnonzero(split != "test")
-        activity = [None if label is None else coarse[label] for label in windows["activity"].to_pylist()]
-        own = with_columns(windows, np.full(len(split), "test", object) if home is target else split, activity)
-        tables.append(own.take(rows))
+    for home in homes:
+        whole, coarse = home.material.windows, home.coarse()
+        split = np.array(home.material.splits, dtype=object)
+        rows = np.arange(len(split)) if home is target else np.flatnonzero(split != "test")
+        activity = [None if label is None else coarse[label] for label in home.material.activities]
+        own = with_columns(whole, np.full(len(split), "test", object) if home is target else split, activity)
+        tables.append(own.take(rows).replace_schema_metadata(None))
         where[str(home.folder.root)] = rows
         runs.append(segments(own)[rows] + runs[-1].max(initial=-1) + 1)
     windows = pa.concat_tables(tables)
-    audit = _audit(windows, pa.concat_tables([home.events for home in (*sources, target)]))
-    labels = [set(table["activity"].drop_null().to_pylist()) for table in (pa.concat_tables(tables[:-1]), tables[-1])]
+    known, asked = (set(t["activity"].drop_null().to_pylist()) for t in (pa.concat_tables(tables[:-1]), tables[-1]))
     about = {
-        "told": PROTOCOLS["leave_home_out"], "leaky": False, "seen_share": 0.0, "level": "coarse",
-        "sources": [home.name for home in sources], "target": target.name, "split_by": "home",
-        "labels_not_in_sources": sorted(labels[1] - labels[0]),
-    }  # fmt: skip
+        "told": PROTOCOLS["leave_home_out"],
+        "leaky": False,
+        "seen_share": 0.0,
+        "level": "coarse",
+        "split_by": "home",
+        "sources": [home.name for home in sources],
+        "target": target.name,
+        "labels_not_in_sources": sorted(asked - known),
+        "leak_audit": _audit(windows, pa.concat_tables([home.events for home in homes])),
+    }
     left_out = {
         "bag_of_sensors": "sensors of one home say nothing of another's; bag_of_rooms stands for it",
         "learned": "a learned table knows the sensors of its own homes only",
     }
-    coarse = {label: label for label in labels[1]}
-    others = {label for label in labels[0] | labels[1] if label.casefold() == OTHER}
-    return _case(
-        "leave_home_out", target, windows, where, np.concatenate(runs), about, audit, max_windows, others, coarse,
-        left_out,
-    )  # fmt: skip
-
-
-def _case(
-    name: str,
-    home: Home,
-    windows: pa.Table,
-    where: Mapping[str, np.ndarray],
-    runs: np.ndarray,
-    about: Mapping[str, Any],
-    audit: Mapping[str, int],
-    max_windows: int,
-    others: set[str],
-    coarse: Mapping[str, str],
-    left_out: Mapping[str, str],
-) -> Case:
-    """The tasks, and only the windows that they touch."""
-    activities, splits = windows["activity"].to_pylist(), windows["split"].to_pylist()
-    told = dict(left_out)
-    kinds: dict[str, dict[str, Any]] = {"labelled": {"unlabelled": False}, "with_unlabelled": {"unlabelled": True}}
-    if others:
-        kinds["without_other"] = {"unlabelled": False, "without": others}
-    else:
-        told["without_other"] = "no label says that it was something else"
-    tasks = {}
-    for variant, how in kinds.items():
-        try:
-            tasks[variant] = make_task(activities, splits, max_windows=max_windows, **how)
-        except ValueError:
-            if variant != "without_other":
-                raise
-            told[variant] = f"no other labels in the train or the test split than {', '.join(sorted(others))}"
-    kept = np.unique(np.concatenate([task.rows() for task in tasks.values()]))
-    described = {**about, "splits": describe_splits(windows), "leak_audit": dict(audit)}
-    split = np.array(splits, dtype=object)[kept]
-    test = np.flatnonzero(split == "test")
-    code, unit = window_units(windows.take(kept[test]))
-    units = Units(code, unit)
-    described["intervals"] = {"unit": unit, "units": units.count}
-    return Case(
-        name=name,
-        home=home,
-        windows=windows.take(kept),
-        where=_among(where, kept),
-        tasks={variant: task.among(kept) for variant, task in tasks.items()},
-        runs=runs[kept],
-        units=units,
-        coarse=coarse,
-        about=described,
-        left_out=told,
+    others = {label for label in known | asked if label.casefold() == OTHER}
+    coarse = {label: label for label in asked}
+    division = _Division(
+        "leave_home_out", homes, windows, where, np.concatenate(runs), coarse, others, about, left_out
     )
+    return _case(division, max_windows)
+
+
+def _case(division: _Division, max_windows: int) -> Case:
+    """The tasks, and only the windows that they touch."""
+    windows, left_out = division.windows, dict(division.left_out)
+    tasks = {name: _task(windows, max_windows, unlabelled=name != "labelled") for name in VARIANTS}
+    if not division.others:
+        left_out["without_other"] = "no label says that it was something else"
+    else:
+        try:
+            tasks["without_other"] = _task(windows, max_windows, unlabelled=False, without=division.others)
+        except ValueError:
+            left_out["without_other"] = f"the train or the test split has no label but {', '.join(division.others)}"
+    kept = np.unique(np.concatenate([task.rows() for task in tasks.values()]))
+    chosen = windows.take(kept)
+    code, unit = window_units(chosen.filter(pc.equal(chosen["split"], "test")))
+    units = Units(code, unit)
+    told = {"splits": describe_splits(windows), "intervals": {"unit": unit, "units": units.count}}
+    return Case(
+        name=division.name,
+        homes=division.homes,
+        windows=chosen,
+        where=_among(division.where, kept),
+        tasks={variant: task.among(kept) for variant, task in tasks.items()},
+        runs=division.runs[kept],
+        units=units,
+        coarse=division.coarse,
+        about={**division.about, **told},
+        left_out=left_out,
+    )
+
+
+def _task(windows: pa.Table, max_windows: int, **how: Any) -> Task:
+    return make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), max_windows=max_windows, **how)
+
+
+def _seen(material: Material, split: np.ndarray) -> float:
+    """Share of the test windows that share time with a train window of the home's own split."""
+    test, learned = np.flatnonzero(split == "test"), np.flatnonzero(np.array(material.splits) == "train")
+    return float(share_time(material.windows.take(test), material.windows.take(learned)).mean()) if len(test) else 0.0
 
 
 def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -303,4 +321,3 @@ def with_columns(windows: pa.Table, split: np.ndarray, activity: Sequence[str | 
             at = windows.schema.get_field_index(name)
             windows = windows.set_column(at, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return windows
-
