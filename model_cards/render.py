@@ -118,11 +118,14 @@ def _measured(results: Mapping[str, Any] | None) -> dict[str, Any]:
     name, protocols = results["settings"]["protocol"], results.get("protocols", {})
     ours = [row for row in results["headline"] if row["method"] in METHODS]
     others = [row for row in results["headline"] if row["method"] not in METHODS]
+    best = [max(rows, key=lambda row: row["macro_f1"]) for rows in (ours, others) if rows]
+    bounds = [row["macro_f1_ci"] for row in best if "macro_f1_ci" in row]
     return {
         "protocol": name,
         "scores": protocols.get(name, {}),
         "audit": dict(leak_counts(results.get("data", {}).get("leak_audit", {}))),
-        "best": [max(rows, key=lambda row: row["macro_f1"]) for rows in (ours, others) if rows],
+        "best": best,
+        "overlap": len(bounds) == 2 and max(low for low, _ in bounds) <= min(high for _, high in bounds),
         "others": {other: _other(found) for other, found in protocols.items() if other != name},
         "own_methods": [row["method"] for row in ours],
         "spread": _spread(results),

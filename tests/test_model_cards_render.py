@@ -128,6 +128,11 @@ def test_intervals_written_queries_and_other_protocols_are_told(facts):
     }
     card = render_model_card(**facts | {"results": results})
     assert "| `linear_probe` | 50.0 ± 2.0 | 25.0 | 12.5 [10.0, 15.6] | 45.7 |" in card
+    assert "intervals overlap" not in card
+    results["headline"][1]["macro_f1_ci"] = [0.15, 0.2]
+    assert "`bag_of_sensors` with 12.5; their intervals overlap." in render_model_card(**facts | {"results": results})
+    results["headline"][1]["macro_f1_ci"] = [0.16, 0.2]
+    assert "intervals overlap" not in render_model_card(**facts | {"results": results})
     assert "In brackets: 95 % confidence intervals over whole days." in card
     assert "| `casita` | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
     assert "`per_label`" not in card
