@@ -5,6 +5,7 @@ left there are found again by theirs. Equal already: no commit. Somebody else's 
 again, and goes on top of it.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,7 +134,10 @@ def _commit(api: HfApi, target: Target, paths: dict[str, Path], message: str) ->
     operations: list[Any] = [CommitOperationAdd(path, paths[path]) for path in changes.put]
     operations += [CommitOperationDelete(path) for path in changes.remove]
     try:
-        info = api.create_commit(**where, operations=operations, commit_message=message, parent_commit=head)
+        with warnings.catch_warnings():
+            # a page shows tables, and the client warns of any in a repository of another kind
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            info = api.create_commit(**where, operations=operations, commit_message=message, parent_commit=head)
     except HfHubHTTPError as error:
         if error.response.status_code in (409, 412):
             raise Conflict from None

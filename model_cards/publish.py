@@ -3,17 +3,17 @@
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from casita import __version__
-from casita.files import read_json
+from casita.files import read_json, slug
+from casita.model_cards.homes import released_homes
 from casita.model_cards.hub_folder import Kind, Pushed, Target, push_folder, told
 from casita.model_cards.tree_check import check_tree
 
@@ -24,11 +24,19 @@ KINDS: dict[str, Kind] = {"model": "model", "dataset": "dataset", "embeddings": 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is pushed. `permission`: whoever owns a restricted recording has allowed its publication; `recordings`: the
-    data set has events, windows, captions and text embeddings."""
+    """What is pushed.
+
+    Attributes:
+        run: run folder, of the model.
+        home: home folder, or a folder of several; None: the one that the run was trained on.
+        dataset: Hub id of the home's data set, for the card of the model.
+        permission: whoever owns a restricted recording has allowed its publication.
+        recordings: the data set has events, windows, captions and text embeddings.
+    """
 
     run: Path | None = None
     home: Path | None = None
+    dataset: str | None = None
     permission: bool = False
     recordings: bool = True
 
@@ -50,24 +58,24 @@ class Source:
         return home
 
 
-def tree_writer(what: str, source: Source, name: str, model: str) -> Callable[[Path], Any]:
-    """What writes the tree of one of `SUFFIX` into a folder that is not there yet; `name` and `model` are Hub ids."""
-    if what == "space":
-        from casita.model_cards.space_tree import write_space_tree
-
-        home = source.require_home(what)
-        return partial(write_space_tree, repo_id=name, model_id=model, home=home, permitted=source.permission)
+def tree_writer(what: str, source: Source, names: Mapping[str, str]) -> Callable[[Path], Path]:
+    """What writes the tree of one of `SUFFIX` into a folder that is not there yet; `names` has the Hub id of each."""
+    repo, may = names[what], source.permission
     if what == "model":
         from casita.model_cards.model_tree import write_model_tree
 
-        return partial(write_model_tree, source.require_run(what), repo_id=name)
+        run = source.require_run(what)
+        return partial(write_model_tree, run, repo_id=repo, home=source.home, dataset=source.dataset, permission=may)
+    home = source.require_home(what)
+    if what == "space":
+        from casita.model_cards.space_tree import write_space_tree
+
+        return partial(write_space_tree, repo_id=repo, model_id=names["model"], home=home, permitted=may)
     from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree
 
-    home = source.require_home(what)
     if what == "dataset":
-        permission, recordings = source.permission, source.recordings
-        return partial(write_dataset_tree, home, repo_id=name, permission=permission, recordings=recordings)
-    return partial(write_embeddings_tree, home, repo_id=name)
+        return partial(write_dataset_tree, home, repo_id=repo, permission=may, recordings=source.recordings)
+    return partial(write_embeddings_tree, home, repo_id=repo)
 
 
 def push(
@@ -88,7 +96,8 @@ def push(
         source: run and home folder.
         namespace: user or organization on the Hub.
         name: of the repositories, those of embeddings with a suffix; by default `casita-HOME`.
-        private: None: data is private and the rest public; repositories that exist stay as they are.
+        private: None: data, and all of a recording that needed permission, is private, the rest public; repositories
+            that exist stay as they are.
         revision: the branch.
         tag: by default `v` and the version of casita, of data that of its schema. "none": no tag.
         dry_run: write the trees there, a folder each, and push nothing.
@@ -101,15 +110,17 @@ def push(
     """
     name = name or f"casita-{_home_name(whats, source)}"
     names = {what: f"{namespace}/{name}{SUFFIX[what]}" for what in SUFFIX}
+    if source.dataset is None and "dataset" in whats:
+        source = replace(source, dataset=names["dataset"])
     with _folder(dry_run) as folder:
         for what in whats:
-            tree_writer(what, source, names[what], names["model"])(folder / what)
+            tree_writer(what, source, names)(folder / what)
             check_tree(folder / what)
         if dry_run is not None:
             return []
         done = []
         for what in whats:
-            is_private = what in DATA if private is None else private
+            is_private = (what in DATA or source.permission) if private is None else private
             target = Target(
                 kind=KINDS[what],
                 name=names[what],
@@ -135,23 +146,20 @@ def _folder(dry_run: Path | None):
 
 
 def _home_name(whats: list[str], source: Source) -> str:
-    """The home's name for the repositories: of the model's processor, or of the home folder."""
+    """The homes' name for the repositories: of the model's processor, or of the home folder."""
     if source.run is not None:
-        processor = read_json(_file(source.run / "model" / "processor_config.json", "casita train"))
-        return processor["home"] or "-".join(processor["homes"])
-    return read_json(_file(source.require_home(whats[0]) / "home.json", "casita build"))["home"]
+        path = source.run / "model" / "processor_config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file, so {source.run} is no trained run. See: casita train")
+        processor = read_json(path)
+        return slug(processor["home"] or "-".join(processor["homes"]))
+    return "-".join(home.slug for home in released_homes(source.require_home(whats[0])))
 
 
 def _version(what: str, source: Source) -> str:
     if what not in DATA:
         return f"v{__version__}"
-    return f"v{read_json(_file(source.require_home(what) / 'home.json', 'casita build'))['schema_version']}"
-
-
-def _file(path: Path, command: str) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Make it: {command}, or give --name.")
-    return path
+    return f"v{released_homes(source.require_home(what))[0].description['schema_version']}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +180,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", type=Path, metavar="DIR", help="home folder (default: the one of the run)")
     parser.add_argument("--namespace", required=True, metavar="ORG", help="user or organization on the Hub")
     parser.add_argument("--name", help="of the repositories (default: casita-HOME; embeddings: NAME-embeddings)")
+    parser.add_argument(
+        "--dataset", metavar="ORG/NAME", help="the home's data set, for the model's card; all knows it"
+    )
     visibility = parser.add_mutually_exclusive_group()
     visibility.add_argument("--private", action="store_true", default=None, help="for members of ORG only")
     visibility.add_argument("--public", dest="private", action="store_false", help="(default: data is private)")
@@ -197,7 +208,7 @@ def run(args: argparse.Namespace) -> None:
     """`casita push`."""
     whats = list(SUFFIX) if args.what == "all" else [args.what]
     terms = {"permission": args.i_have_permission, "recordings": not args.without_recordings}
-    source = Source(run=args.run, home=args.home, **terms)
+    source = Source(run=args.run, home=args.home, dataset=args.dataset, **terms)
     options = {"private": args.private, "revision": args.revision, "tag": args.tag, "dry_run": args.dry_run}
     push(whats, source, args.namespace, args.name, **options)
     if args.dry_run is not None:

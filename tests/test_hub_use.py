@@ -15,11 +15,13 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.synthetic_home import write_synthetic_log
 from casita.datasets_scripts.text_embeddings import minilm_directory
 from casita.datasets_scripts.windows import WindowSettings
+from casita.model_cards.tree_check import PICKLED, pickled
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
 ANA = "hf_write_token_of_ana"
 SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]
 TRAIN = ["--config", "demo", "--epochs", "1", "--batch_size", "32", "--tracker", "none", *SMALL]
+PUSH_ALL = ["push", "all", "--namespace", "lab", "--name", "d", "--tag", "v1"]
 PUSH = """
 from pathlib import Path
 from casita.model_cards.hub_folder import Target, push_folder
@@ -33,13 +35,13 @@ import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 told = json.loads({told!r})
 where = {{"trust_remote_code": True, "revision": told["revision"]}}
-model = AutoModel.from_pretrained("lab/m", **where).eval()
-processor = AutoProcessor.from_pretrained("lab/m", **where)
+model = AutoModel.from_pretrained("lab/d", **where).eval()
+processor = AutoProcessor.from_pretrained("lab/d", **where)
 events = told["events"]
 with torch.inference_mode():
     vectors = model(**processor([events], return_tensors="pt")).sensor_embeds
-embed = pipeline("sensor-embedding", model="lab/m", device="cpu", **where)
-ask = pipeline("zero-shot-activity", model="lab/m", text_model=told["text_model"], device="cpu", **where)
+embed = pipeline("sensor-embedding", model="lab/d", device="cpu", **where)
+ask = pipeline("zero-shot-activity", model="lab/d", text_model=told["text_model"], device="cpu", **where)
 answers = ask([events], ["somebody is cooking", "somebody is asleep"])
 print(json.dumps({{
     "module": type(model).__module__, "vectors": vectors.tolist(), "rows": embed([events])[0]["vector"].tolist(),
@@ -108,13 +110,13 @@ def run(client, place, home):
 
 
 @pytest.fixture(scope="module")
-def pushed(client, home, run):
-    """The model as it lies in the run, with two versions; and the home's data set and embeddings as repositories."""
-    push(client, run / "model", "model", "lab/m", "v1")
-    done = client.casita("push", "dataset", "--home", home.root, "--namespace", "lab", "--name", "d", "--tag", "v1")
+def pushed(client, run):
+    """All four repositories of the evaluated run: what the command said."""
+    done = client.casita("evaluate", run, "--seeds", "1")
     assert done.code == 0, done.stderr
-    done = client.casita("push", "embeddings", "--home", home.root, "--namespace", "lab", "--name", "d")
+    done = client.casita(*PUSH_ALL, "--run", run)
     assert done.code == 0, done.stderr
+    return done.stdout
 
 
 def push(client, folder, kind, name, tag=None):
@@ -147,9 +149,22 @@ def local_vectors(model_directory, events):
         return model(**processor([events], text_kwargs={"return_tensors": "pt"})).sensor_embeds.numpy()
 
 
+def test_a_push_of_everything_is_four_repositories_and_a_second_one_is_none(client, hub, pushed, run):
+    repos = {name: repo for name, repo in hub.store.repos.items() if repo.name.startswith("lab/d")}
+    kinds = [("model", "lab/d"), ("dataset", "lab/d"), ("dataset", "lab/d-embeddings"), ("space", "lab/d")]
+    assert set(repos) == set(kinds)
+    assert {name for name, repo in repos.items() if repo.private} == {*kinds[1:3]}  # data, unless one says otherwise
+    for kind, name in kinds:
+        assert f"{hub.endpoint}/{'' if kind == 'model' else kind + 's/'}{name}" in pushed
+        assert "v1" in repos[kind, name].tags
+    commits = [len(repo.commits) for repo in repos.values()]
+    assert client.casita(*PUSH_ALL, "--run", run).stdout.count("nothing changed, no commit; tag v1") == 4
+    assert [len(repo.commits) for repo in repos.values()] == commits == [2, 2, 2, 2]
+
+
 def test_a_model_is_used_by_its_name_and_stays_what_it_was_at_a_revision(client, hub, pushed, run, events, tmp_path):
     found = consume(client, events, "v1")
-    assert found["module"].startswith("transformers_modules.lab.m.")
+    assert found["module"].startswith("transformers_modules.lab.d.")
     expected = local_vectors(run / "model", events)
     np.testing.assert_allclose(found["vectors"], expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found["rows"], expected[0], rtol=0, atol=1e-6)
@@ -164,8 +179,8 @@ def test_a_model_is_used_by_its_name_and_stays_what_it_was_at_a_revision(client,
     weights = next(name for name in tensors if name.startswith("sensor_projection"))
     tensors[weights] = -tensors[weights]
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    first = hub.store.repos["model", "lab/m"].tags["v1"]
-    push(client, other, "model", "lab/m", "v2")
+    first = hub.store.repos["model", "lab/d"].tags["v1"]
+    push(client, other, "model", "lab/d", "v2")
     for revision, directory in ((first, run / "model"), ("main", other)):
         again = consume(client, events, revision)["vectors"]
         np.testing.assert_allclose(again, local_vectors(directory, events), rtol=0, atol=1e-6)
@@ -186,16 +201,76 @@ def test_a_data_set_is_used_by_its_name_whole_and_streamed(client, pushed, home)
     assert found["events"] == pq.read_metadata(home.events).num_rows
 
 
+def test_a_dry_run_writes_what_a_push_would_send_and_sends_nothing(client, hub, pushed, run, tmp_path):
+    hub.requests.clear()
+    done = client.casita(*PUSH_ALL, "--run", run, "--dry-run", tmp_path / "trees", HF_TOKEN=None)
+    assert done.code == 0, done.stderr
+    assert not hub.requests
+    for what, kind, name in (
+        ("model", "model", "d"),
+        ("embeddings", "dataset", "d-embeddings"),
+        ("space", "space", "d"),
+    ):
+        sent = {
+            k: hub.store.content(b.etag).read_bytes()
+            for k, b in hub.store.repos[kind, f"lab/{name}"].commit("v1").files.items()
+        }
+        del sent[".gitattributes"]
+        assert contents(tmp_path / "trees" / what) == sent
+    page = tmp_path / "page"
+    fetch = f"snapshot_download('lab/d', repo_type='space', local_dir={str(page)!r})"
+    assert client.run(f"from huggingface_hub import snapshot_download\n{fetch}").code == 0
+    found = {path: content for path, content in contents(page).items() if not path.startswith((".cache", ".git"))}
+    assert found == contents(tmp_path / "trees" / "space")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(client, hub, pushed, home, run, tmp_path):
+    kept = tmp_path / "home"
+    shutil.copytree(home.root, kept)
+    told = json.loads((kept / "home.json").read_text())
+    told["layout"] |= {"redistribution": "restricted", "terms": "Ask the lab."}
+    (kept / "home.json").write_text(json.dumps(told))
+    hub.requests.clear()
+    done = client.casita("push", "all", "--run", run, "--home", kept, "--namespace", "lab", "--name", "kept")
+    assert "--i-have-permission" in done.error
+    assert not hub.requests
+    where = ("--home", kept, "--namespace", "lab", "--name", "kept")
+    assert client.casita("push", "embeddings", *where).code == 0
+    assert client.casita("push", "dataset", "--without-recordings", *where).code == 0
+    files = hub.store.repos["dataset", "lab/kept"].commit("main").files
+    assert not [path for path in files if path.startswith(("events/", "windows/", "captions/", "text_embeddings/"))]
+    assert client.casita("push", "dataset", "--i-have-permission", *where).code == 0
+    assert "windows/synthetic" in " ".join(hub.store.repos["dataset", "lab/kept"].commit("main").files)
+
+
+def test_nothing_that_was_pushed_is_a_pickle_or_tells_a_token(hub, pushed, client, place):
+    for repo in hub.store.repos.values():
+        for commit in repo.commits.values():
+            for path, blob in commit.files.items():
+                content = hub.store.content(blob.etag)
+                assert not content.read_bytes().count(ANA.encode()), path
+                assert pickled(content) is None, path
+                assert not path.endswith(PICKLED), path
+    written = [path for path in place.rglob("*") if path.is_file() and "token" not in path.name]
+    assert not [path for path in written if ANA.encode() in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         '"lab/d", home="synthetic", vision_model="pixels"',
         '"lab/d", revision="v1"',
         '"lab/d-embeddings", home="synthetic"',
-        '"lab/m", home="synthetic", vision_model="pixels"',
+        '"lab/m", home="synthetic", vision_model="pixels"',  # a model has its own table
     ],
 )
-def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, arguments):
+def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, run, arguments):
+    if "lab/m" in arguments:
+        push(client, run / "model", "model", "lab/m")
     found = client.run(TABLE.format(arguments=arguments)).value
     table = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
     assert found["keys"] == table.keys
@@ -207,7 +282,6 @@ def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, argumen
     [
         ('"lab/d", home="milan"', "home='milan', vision_model=None: no such table; there are"),
         ('"lab/d", vision_model="clip"', "(home, vision model) (synthetic, pixels)"),
-        ('"lab/m", home="milan"', "the table of home 'synthetic', not of 'milan'"),
         ('"lab/nothing"', "no Hub repository with a sensor_embeddings.safetensors"),
         ('"lab/d", revision="v9"', "Revision Not Found"),
     ],
@@ -228,10 +302,12 @@ def test_training_on_a_data_set_by_name_gives_the_bytes_of_training_on_its_folde
     tuning = ["--epochs", "1", "--mode", "frozen", "--tracker", "none"]
     done = client.casita("finetune", place / "hub_run", "--out", place / "labels", *tuning)
     assert done.code == 0, done.stderr
-    done = client.casita("evaluate", place / "hub_run", "--seeds", "1")
+    done = client.casita("evaluate", place / "run", "--data", "lab/d@v1", "--seeds", "1", "--out", place / "again")
     assert done.code == 0, done.stderr
-    assert json.loads((place / "hub_run" / "results.json").read_text())["home"] == "synthetic"
-    assert not [request for request in hub.requests if "datasets" in request]  # a commit is fetched once
+    results = [json.loads((place / name / "results.json").read_text()) for name in ("run", "again")]
+    assert results[0]["headline"] == results[1]["headline"]
+    # a commit is fetched once; only what a tag stands for is asked again
+    assert set(hub.requests) <= {"GET /api/datasets/lab/d/revision/v1"}
 
 
 @pytest.mark.parametrize(
