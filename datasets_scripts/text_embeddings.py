@@ -76,7 +76,7 @@ def load_text_model(name: str, device: str | None = None) -> "SentenceTransforme
     source = str(minilm_directory()) if model_id == MINILM else model_id
     try:
         _must_be_within_reach(source)
-        model = SentenceTransformer(source, device=device).eval()
+        model = SentenceTransformer(source, device=device, trust_remote_code=False).eval()  # never a model's own code
     except (OSError, ValueError, ImportError) as error:  # ImportError: a tokenizer's package, as SigLIP's
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(

@@ -80,8 +80,26 @@ def test_a_learned_table_is_not_said_to_come_from_pictures(facts):
     assert "floor plan" not in card
 
 
-def test_the_card_loads_the_text_model_that_the_processor_names(facts):
-    assert 'SentenceTransformer("org/sentences")' in render_model_card(**facts)
+def test_the_card_names_the_text_model_that_the_pipeline_will_load(facts):
+    assert "| text model | `org/sentences`, frozen |" in render_model_card(**facts)
+
+
+def test_the_loss_is_told_as_it_was(facts):
+    assert "Loss: symmetric InfoNCE." in render_model_card(**facts)
+    facts["training"]["config"] |= {"loss": "sigmoid", "contrast_weight": 1.0, "masked_weight": 0.5}
+    card = render_model_card(**facts)
+    assert "Loss: sigmoid loss over all pairs (weight 1.0) and prediction of masked events (weight 0.5)." in card
+    facts["training"]["config"] |= {"contrast_weight": 0.0}
+    assert "the shared space with sentences was not trained" in render_model_card(**facts)
+
+
+def test_a_baseline_above_the_model_is_told_in_words(facts):
+    results = copy.deepcopy(RESULTS)
+    assert "is not above the best of the others, `bag_of_sensors` with 12.5" in render_model_card(
+        **facts | {"results": results}
+    )
+    results["headline"][0]["macro_f1"] = 0.2
+    assert "`linear_probe` with 20.0, is above" in render_model_card(**facts | {"results": results})
 
 
 def test_results_stand_beside_their_baselines(facts):
@@ -114,7 +132,7 @@ def test_a_hole_is_an_error_that_names_it(facts, where, name):
 
 def test_the_code_of_the_card_is_python_with_sensors_that_the_model_knows(facts):
     blocks = re.findall(r"```python\n(.*?)```", render_model_card(**facts), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     events = next(
         ast.literal_eval(node.value)
         for node in ast.parse("\n".join(blocks)).body
