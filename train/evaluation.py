@@ -233,7 +233,9 @@ def keep_with_the_models(
 
     What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
     """
-    own = data is None and scoring.case.name == "chronological" and out.resolve() == runs[0].resolve()
+    about = scoring.case.about
+    own_split = not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
+    own = data is None and own_split and out.resolve() == runs[0].resolve()
     if not own or not (runs[0] / "model" / "training.json").is_file():
         return
     zero_shot = scoring.answers["labelled"]["zero_shot"]
