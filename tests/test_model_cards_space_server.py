@@ -12,6 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from huggingface_hub import SpaceCardData
 from playwright.sync_api import sync_playwright
+from snippets import snippets
 from space_home import make_space_home
 from space_server import running
 
@@ -134,6 +135,16 @@ def test_zero_shot_scores_own_activities_that_share_one(client, place):
 def test_an_uploaded_home_is_shown_with_its_days(client, files):
     *_, told, _, _ = upload(client, *files())
     assert told == "**flat**: 16 events on 2 days."
+
+
+def test_the_pages_own_snippet_runs(url, files, tmp_path, monkeypatch):
+    files()
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = snippets("docs/space.md", "python")
+    names = {}
+    exec(snippet.replace("http://127.0.0.1:7860", url), names)
+    assert len(names["moments"]) == 5
+    assert names["shares"]["activities"] == ["cook", "sleep"]
 
 
 def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):

@@ -28,6 +28,7 @@ from casita.datasets_scripts.schema import (
 )
 from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.datasets_scripts.windows import WindowSettings, cut_home
+from casita.files import read_json
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
@@ -478,3 +479,141 @@ def test_captions_of_other_windows_and_embeddings_of_another_width_are_refused(r
     write_table(vectors, narrow_rows, text_embeddings_schema(8))
     with pytest.raises(ValueError, match="embeddings of width 8, the model was aligned with width 384"):
         evaluate_run(run, other_home.root, tmp_path / "out", progress=False)
+
+
+# ----------------------------------------------------------------------------------- several runs, protocols, homes
+@pytest.fixture(scope="module")
+def runs(run, home, tmp_path_factory):
+    """Two runs that differ in their seed, one of another size, and a learned twin."""
+    folder = tmp_path_factory.mktemp("several")
+    made = {"first": run}
+    for name, seed, settings in (
+        ("second", 1, {}),
+        ("wide", 3, {"hidden_size": 48}),
+        ("learned", 0, {"embedding_source": "learned"}),
+    ):
+        shutil.copytree(run, folder / name)
+        (folder / name / "config.yaml").unlink()
+        config = TrainConfig(
+            data=str(home.root), out=str(folder / name), preset="tiny", text_model="minilm", seed=seed, **settings
+        )
+        save_config(config, folder / name / "config.yaml")
+        keys = read_json(run / "model" / "processor_config.json")["vocab"]
+        torch.manual_seed(seed)
+        if config.embedding_source == "learned":
+            model = learned_model(keys)
+        else:
+            model = untrained(CasitaModel.from_pretrained(run / "model"), seed)
+        model.save_pretrained(folder / name / "model")
+        made[name] = folder / name
+    return made
+
+
+def learned_model(keys):
+    sensors = sorted({key.rsplit("_", 1)[0] for key in keys})
+    config = CasitaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, projection_dim=16,
+        vocab_size=3 + len(keys), embedding_source="learned", num_sensors=len(sensors), num_states=2, num_rooms=7,
+        text_embedding_dim=384, use_time_deltas=True,
+    )  # fmt: skip
+    model = CasitaModel(config)
+    model.set_sensor_vocabulary(keys, [LAYOUT["sensors"][key.rsplit("_", 1)[0]]["room"] for key in keys])
+    return model
+
+
+@pytest.fixture(scope="module")
+def several(runs, tmp_path_factory):
+    """Two seeds beside a learned twin, by three protocols."""
+    return evaluate_run(
+        [runs["first"], runs["second"]],
+        out=tmp_path_factory.mktemp("out"),
+        protocol=["chronological", "random_days", "shuffled_segments"],
+        learned=[runs["learned"]],
+        seeds=1,
+        progress=False,
+    )
+
+
+def test_several_runs_are_one_method_with_mean_deviation_and_interval(several, results):
+    row = several["protocols"]["chronological"]["classification"]["labelled"]["linear_probe"]
+    assert list(row["seeds"]) == ["42", "1"]
+    values = [each["macro_f1"] for each in row["seeds"].values()]
+    assert row["macro_f1"] == pytest.approx(np.mean(values))
+    assert row["macro_f1_sd"] == pytest.approx(np.std(values, ddof=1))
+    low, high = row["accuracy_ci"]
+    assert low <= row["accuracy"] <= high
+    alone = results["protocols"]["chronological"]["classification"]["labelled"]["linear_probe"]
+    assert row["seeds"]["42"] == alone["seeds"]["42"]  # a run's own numbers do not depend on its company
+    twin = several["protocols"]["chronological"]["classification"]["labelled"]["learned"]
+    assert list(twin["seeds"]) == ["0"]
+
+
+def test_every_protocol_has_every_part_or_says_why_not(several):
+    parts = {"classification", "few_shot", "retrieval", "paraphrases", "clustering", "calibration", "per_class"}
+    assert list(several["protocols"]) == ["chronological", "random_days", "shuffled_segments"]
+    for name, scores in several["protocols"].items():
+        assert parts <= set(scores) | set(scores["left_out"]), name
+        assert scores["about"]["leaky"] == (name == "shuffled_segments")
+        leaks = sum(scores["about"]["leak_audit"].values())
+        assert (leaks > 0) == scores["about"]["leaky"]
+    assert several["protocols"]["chronological"]["about"]["seen_share"] == 0
+    assert several["protocols"]["random_days"]["about"]["seen_share"] > 0.3
+    assert several["settings"]["protocol"] == "chronological"
+    assert several["data"]["splits"] == several["protocols"]["chronological"]["about"]["splits"]
+
+
+def test_few_labels_are_fewer_labels_of_the_same_test_windows(several):
+    scores = several["protocols"]["chronological"]
+    for share, rows in scores["few_shot"].items():
+        assert list(rows) == [
+            "linear_probe",
+            "learned",
+            "random_encoder",
+            "bag_of_sensors",
+            "tfidf_captions",
+            "chance",
+        ]
+        assert len(rows["bag_of_sensors"]["seeds"]) == 2, share  # draws, though nothing else is random in a bag
+    few, more = (scores["few_shot"][share]["bag_of_sensors"]["accuracy"] for share in ("0.05", "0.3"))
+    assert few < more <= scores["classification"]["labelled"]["bag_of_sensors"]["accuracy"] + 0.02
+
+
+def test_a_reliability_curve_holds_all_windows_and_gives_the_ece(several):
+    scores = several["protocols"]["chronological"]
+    test = scores["about"]["splits"]["test"]["labelled"]
+    for method, told in scores["calibration"].items():
+        assert sum(row["windows"] for row in told["bins"]) == test, method
+        gap = sum(abs(row["confidence"] - row["accuracy"]) * row["windows"] for row in told["bins"]) / test
+        assert gap == pytest.approx(told["ece"], abs=1e-6), method
+
+
+def test_the_command_in_the_results_is_the_whole_command(several, runs):
+    words = several["settings"]["command"].split()
+    assert words[:2] == ["casita", "evaluate"]
+    assert [str(runs[name]) for name in ("first", "second")] == words[2:4]
+    assert "--learned" in words
+    assert words[words.index("--protocol") + 1 :][:3] == ["chronological", "random_days", "shuffled_segments"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["first", "wide"], r"wide: differs from .*first in more than the seed: hidden_size None -> 48\. Evaluate it"),
+        (["first", "first"], "another trained run has the seed 42 too"),
+        (["first", "--learned", "second"], "--learned .*second: embedding_source image"),
+        (["learned", "--learned", "learned"], "expected a learned run beside one that reads pictures"),
+        (["first", "--protocol", "random"], "random_days or random_sessions"),
+        (["first", "--protocol", "random_sessions"], r"1 session\(s\)"),
+        (["first", "--protocol", "leave_home_out"], "say which home with --target DIR"),
+        (["first", "--target", "nowhere"], "only read with --protocol leave_home_out"),
+        (["first", "--caption-style", "narrative"], "the run was aligned with that style"),
+        (["first", "--caption-style", "brief"], "Run: casita caption --caption-style brief"),
+        (["first", "--seeds", "0"], "seeds=0"),
+    ],
+)
+def test_contradicting_arguments_are_one_line_and_write_nothing(runs, tmp_path, capsys, words, told):
+    given = [str(runs.get(word, word)) for word in words]
+    assert cli.main(["evaluate", *given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(told, error), error
+    assert not (tmp_path / "out").exists()

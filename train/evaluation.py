@@ -1,8 +1,9 @@
 """What a run is worth on windows that it was not fitted to, beside the baselines; report and plots.
 
 `casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
-writes `results.json`, `report.html`, `report.md` and `plots/`. Several runs that differ in their seed alone are one method with a
-mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is `scoring.py`'s.
+writes `results.json`, `report.html`, `report.md` and `plots/`. Several runs that differ in their seed alone are one
+method with a mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is
+`scoring.py`'s.
 """
 
 import argparse
@@ -232,7 +233,9 @@ def keep_with_the_models(
 
     What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
     """
-    own = data is None and scoring.case.name == "chronological" and out.resolve() == runs[0].resolve()
+    about = scoring.case.about
+    own_split = not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
+    own = data is None and own_split and out.resolve() == runs[0].resolve()
     if not own or not (runs[0] / "model" / "training.json").is_file():
         return
     zero_shot = scoring.answers["labelled"]["zero_shot"]
@@ -284,7 +287,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `casita evaluate`."""
     told = "\n".join(f"  {name:<18} {text}" for name, text in PROTOCOLS.items())
     parser.description = (
-        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html and plots/.\n"
+        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html.\n"
         "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
     )
     parser.epilog = (
