@@ -12,7 +12,7 @@ def find_home(run: str, home: Path | None) -> HomeFolder:
     """The home folder to show: the given one, or the one that the run was trained on.
 
     Raises:
-        ValueError: neither is told, or the run knows several homes. FileNotFoundError: no such home folder.
+        ValueError: neither is told, or the data set holds several. FileNotFoundError: no such home folder.
     """
     config = Path(run) / "config.yaml"
     if home is None:
@@ -21,7 +21,7 @@ def find_home(run: str, home: Path | None) -> HomeFolder:
         home = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
     inner = sorted(path.parent.name for path in home.glob("*/home.json"))
     if inner and not (home / "home.json").is_file():
-        raise ValueError(f"{home} holds several homes ({', '.join(inner[:5])}): name one, --home {home / inner[0]}.")
+        raise ValueError(f"{home} holds home folders ({', '.join(inner[:5])}): name one, --home {home / inner[0]}.")
     folder = HomeFolder(home)
     _ = folder.layout  # told now, not after the model was loaded
     return folder
@@ -49,10 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--home", type=Path, metavar="DIR", help="the home folder (default: the run's training data)")
     parser.add_argument("--demo", type=Path, default=Path("demo"), metavar="DIR", help="without RUN (default: demo)")
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free one from 7860 on")
     parser.add_argument(
         "--share", default="no", choices=["no", "yes"], help="yes: a public link through gradio's servers (default no)"
     )
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected a number from 1 to 65535")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> None:

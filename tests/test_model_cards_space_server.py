@@ -259,6 +259,7 @@ def test_the_command_serves_a_run(made, tmp_path):
         (["run"], "--home DIR"),
         (["--home", "home"], "--home needs the RUN"),
         (["run", "--home", "nowhere"], "no home folder"),
+        (["run", "--home", "."], "name one"),
     ],
 )
 def test_a_mistake_of_the_command_is_told_in_one_line(made, monkeypatch, capsys, arguments, words):
