@@ -346,6 +346,7 @@ def test_the_bag_of_sensors_equals_counts_and_the_best_of_separate_fits(labelled
     task, keys = labelled.task, labelled.keys
     vocabulary = sorted({key for i in task.train for key in keys[i]})
     x, y = counted(keys, vocabulary), task.y.astype(str)
+    x /= x[task.train].max(axis=0)
     fits = [LogisticRegression(C=C, max_iter=3000, tol=1e-6).fit(x[task.train], y[task.train]) for C in C_GRID]
     on_validation = [
         classification_metrics(y[task.validation], fit.predict(x[task.validation]))["macro_f1"] for fit in fits
