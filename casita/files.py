@@ -179,7 +179,9 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
         raise ValueError(f"{path}: {size:,} bytes of JSON, expected at most {largest:,}. Is this the right file?")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, no text, numbers or nesting beyond all measure
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for JSON that is meant. Mend or regenerate the file.") from None
+    except ValueError as error:  # no JSON, no text, or a number beyond all measure
         raise ValueError(
             f"{path}: expected JSON, found something else ({error}). Mend or regenerate the file."
         ) from None

@@ -149,6 +149,19 @@ def without_paths(content: Any) -> Any:
         return {without_paths(key): without_paths(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [without_paths(value) for value in content]
-    if not isinstance(content, str) or "/" not in content:
+    if not isinstance(content, str):
         return content
-    return " ".join(Path(word).name if word.startswith("/") and len(word) > 1 else word for word in content.split(" "))
+    return " ".join(Path(word).name if _is_path(word) else word for word in content.split(" "))
+
+
+def paths_in(content: Any) -> set[str]:
+    """The absolute paths that `without_paths` would shorten."""
+    if isinstance(content, Mapping):
+        return paths_in([*content, *content.values()])
+    if isinstance(content, list | tuple):
+        return set().union(*map(paths_in, content))
+    return {word for word in content.split(" ") if _is_path(word)} if isinstance(content, str) else set()
+
+
+def _is_path(word: str) -> bool:
+    return word.startswith("/") and len(word) > 1

@@ -223,6 +223,8 @@ def told(pushed: Pushed) -> str:
     visibility = "private" if pushed.private else "public"
     done = "nothing changed, no commit"
     if changes:
-        done = f"{len(changes.put)} files put, {len(changes.remove)} removed, commit {pushed.commit[:8]}"
+        few = ", ".join(changes.remove[:5]) + (", ..." if len(changes.remove) > 5 else "")
+        done = f"{len(changes.put)} files put, {len(changes.remove)} removed{f' ({few})' if few else ''}"
+        done += f", commit {pushed.commit[:8]}"
     branch = "" if target.revision == constants.DEFAULT_REVISION else f"/tree/{target.revision}"
     return f"{target} ({visibility}): {'; '.join([done, *pushed.notes])}\n  {target.url}{branch}"

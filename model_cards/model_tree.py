@@ -6,13 +6,14 @@ config.json  model.safetensors  processor_config.json  sensor_embeddings.safeten
 
 import shutil
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from casita.files import hash_file, hash_json, read_json, write_json
-from casita.model_cards.homes import ReleasedHome, refuse_local_model, released_homes, without_paths
+from casita.model_cards.homes import ReleasedHome, paths_in, refuse_local_model, released_homes, without_paths
 from casita.model_cards.metadata import check_results, evaluation_entries
 from casita.model_cards.render import render_model_card
 from casita.model_cards.tree_files import written_tree
@@ -66,7 +67,7 @@ def write_model_tree(
             "homes": [each.facts for each in homes],
             "plans": copy_plans(homes, tree, permission),
             "plots": copy_plots(run, tree, results, shown),
-            "report": shown and copy_if_there(run / "report.html", tree),
+            "report": shown and copy_report(run / "report.html", tree, results),
             "watts": watts,
         }
         card = render_model_card(config, processor, training, plain, release)
@@ -150,14 +151,23 @@ def copy_plans(homes: Sequence[ReleasedHome], tree: Path, permission: bool) -> l
 def copy_plots(run: Path, tree: Path, results: Mapping[str, Any], shown: bool) -> list[str]:
     """Copy the plots that results.json names; without `shown` only those of sums over windows."""
     names = [name for name in results.get("plots", []) if shown or Path(name).name.startswith(SUMS)]
-    return [name for name in names if copy_if_there(run / name, tree)]
+    return [name for name in names if copy_if_there(run / name, tree / "plots")]
 
 
-def copy_if_there(path: Path, tree: Path) -> bool:
-    """Copy a file of the run to where it lies there; whether it is there."""
+def copy_if_there(path: Path, folder: Path) -> bool:
+    """Copy a file of the run into `folder`; whether it is there."""
+    if path.is_file():
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    return path.is_file()
+
+
+def copy_report(path: Path, tree: Path, results: Mapping[str, Any]) -> bool:
+    """Copy the report, in which the paths that its results hold are names only; whether it is there."""
     if not path.is_file():
         return False
-    target = tree / path.parent.name / path.name if path.parent.name == "plots" else tree / path.name
-    target.parent.mkdir(exist_ok=True)
-    shutil.copyfile(path, target)
+    text = path.read_text(encoding="utf-8")
+    for word in sorted(paths_in(results), key=len, reverse=True):
+        text = text.replace(escape(word), escape(Path(word).name))
+    (tree / path.name).write_text(text, encoding="utf-8")
     return True

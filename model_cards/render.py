@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from casita.model_cards.metadata import METHODS, check_results, leak_counts, model_metadata
-from casita.model_cards.pages import front_matter, render_page
+from casita.model_cards.pages import front_matter, percent, render_page
 
 FINETUNING = (
     "mode",
@@ -111,12 +111,45 @@ def _facts(
 
 
 def _measured(results: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The headline protocol's name and scores; a classifier's results have one protocol and no name for its scores."""
+    """What the template tells of results; those of a classifier have one protocol, and no entry of its scores."""
+    told: dict[str, Any] = {"protocol": None, "scores": {}, "audit": {}, "best": [], "others": {}, "spread": ""}
     if results is None:
-        return {"protocol": None, "scores": {}, "audit": {}, "best": []}
-    name = results["settings"]["protocol"]
+        return told
+    name, protocols = results["settings"]["protocol"], results.get("protocols", {})
     ours = [row for row in results["headline"] if row["method"] in METHODS]
     others = [row for row in results["headline"] if row["method"] not in METHODS]
     best = [max(rows, key=lambda row: row["macro_f1"]) for rows in (ours, others) if rows]
-    audit = dict(leak_counts(results.get("data", {}).get("leak_audit", {})))
-    return {"protocol": name, "scores": results.get("protocols", {}).get(name, {}), "audit": audit, "best": best}
+    bounds = [row["macro_f1_ci"] for row in best if "macro_f1_ci" in row]
+    return {
+        "protocol": name,
+        "scores": protocols.get(name, {}),
+        "audit": dict(leak_counts(results.get("data", {}).get("leak_audit", {}))),
+        "best": best,
+        "overlap": len(bounds) == 2 and max(low for low, _ in bounds) <= min(high for _, high in bounds),
+        "others": {other: _other(found) for other, found in protocols.items() if other != name},
+        "own_methods": [row["method"] for row in ours],
+        "spread": _spread(results),
+    }
+
+
+def _other(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows by method of a protocol that is not the headline's, and in words what it asks."""
+    about = found.get("about", {})
+    words = [about["told"]] if "told" in about else []
+    if about.get("seen_share"):
+        words.append(f"The encoder had seen {percent(about['seen_share'])} % of the windows in training, unlabelled.")
+    return {"rows": found.get("classification", {}).get("labelled", {}), "about": " ".join(words)}
+
+
+def _spread(results: Mapping[str, Any]) -> str:
+    """What stands beside the headline's numbers, in words."""
+    told, kinds = results["settings"].get("intervals"), {key for row in results["headline"] for key in row}
+    parts = []
+    if "macro_f1_ci" in kinds:
+        how = (
+            f"{100 * told['level']:.0f} % confidence intervals over {told['over']}" if told else "confidence intervals"
+        )
+        parts.append(f"In brackets: {how}.")
+    if any("macro_f1_sd" in row and "macro_f1_ci" not in row for row in results["headline"]):
+        parts.append("After ±: standard deviation over seeds.")
+    return " ".join(parts)

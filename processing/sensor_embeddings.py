@@ -211,7 +211,9 @@ class SensorEmbeddingTable:
         table = cls.load(path)
         if home is not None and home not in (table.home, *table.homes):
             raise ValueError(f"{path}: the table of home {table.home!r}, not of {home!r}.")
-        if vision_model not in (None, table.vision_model, path.stem) and path.name != FILE_NAME:
+        # by its short name where it lies in a data set, which names its files so
+        short = None if path.name == FILE_NAME else path.stem
+        if vision_model not in (None, table.vision_model, short):
             raise ValueError(f"{path}: rows by vision model {table.vision_model!r}, not by {vision_model!r}.")
         return table
 

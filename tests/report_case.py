@@ -16,8 +16,9 @@ from casita.datasets_scripts.schema import WINDOWS
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train import probes
 from casita.train.evidence import Evidence, Query
-from casita.train.metrics import ece, over_seeds, per_class, retrieval_chance, retrieval_metrics
+from casita.train.metrics import ece, over_seeds, per_class
 from casita.train.probes import Prediction, Task, make_task
+from casita.train.ranking import retrieval_chance, retrieval_metrics
 
 ROOMS = {
     "Cook": "kitchen",

@@ -109,10 +109,10 @@ def test_a_damaged_or_missing_file_is_named_and_nothing_is_made(snapshot, tmp_pa
 def test_a_data_set_cannot_reach_out_of_its_folder(snapshot, tmp_path):
     path = snapshot / "homes" / "synthetic" / "home.json"
     content = read_json(path)
-    content["layout"]["floor_plan"] = "../../secret.png"
+    content["stages"]["draw"]["inputs"]["../../secret.png"] = "0" * 64
     write_json(path, content)
     write_checksums(snapshot)
-    with pytest.raises(ValueError, match=r"'\.\./\.\./secret\.png', which lies outside the home"):
+    with pytest.raises(ValueError, match=r"below the layout's folder, found '\.\./\.\./secret\.png'"):
         home_from_dataset(snapshot, tmp_path / "home")
     with (snapshot / "SHA256SUMS").open("a") as sums:
         sums.write(f"{'0' * 64}  ../secret\n")

@@ -216,8 +216,16 @@ def test_a_dry_run_writes_what_a_push_would_send_and_sends_nothing(client, hub, 
             for k, b in hub.store.repos[kind, f"lab/{name}"].commit("v1").files.items()
         }
         del sent[".gitattributes"]
-        tree = tmp_path / "trees" / what
-        assert {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*") if p.is_file()} == sent
+        assert contents(tmp_path / "trees" / what) == sent
+    page = tmp_path / "page"
+    fetch = f"snapshot_download('lab/d', repo_type='space', local_dir={str(page)!r})"
+    assert client.run(f"from huggingface_hub import snapshot_download\n{fetch}").code == 0
+    found = {path: content for path, content in contents(page).items() if not path.startswith((".cache", ".git"))}
+    assert found == contents(tmp_path / "trees" / "space")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(client, hub, pushed, home, run, tmp_path):

@@ -220,23 +220,25 @@ def test_what_an_interrupted_push_uploaded_is_not_uploaded_again(hub, push, fold
     assert not uploads(hub)
 
 
-def test_of_two_pushes_at_once_one_is_told_and_goes_on_top_of_the_other(hub, push, folder):
+def test_of_two_pushes_at_once_one_is_told_and_goes_on_top_of_the_other(hub, push, folder, tmp_path):
     push(f"{str(folder)!r}, 'lab/m'")
     repo = hub.store.repos["model", "lab/m"]
+    theirs = tmp_path / "theirs"
+    shutil.copytree(folder, theirs)
+    (theirs / "theirs.json").write_text("{}")
     (folder / "mine.json").write_text("{}")
-
-    def other_push(repo):
-        theirs = [("file", {"path": "theirs.json", "content": b"{}"})]
-        hub.store.apply(repo, "main", {"summary": "another push"}, theirs)
-
-    hub.faults.before_commit = other_push
-    done = push(f"{str(folder)!r}, 'lab/m'")
+    environment = hub.environment(tmp_path / "hf", ANA)
+    with HubClient(environment, tmp_path / "other", ("casita.model_cards.publish",)) as other:
+        # a whole push of another process, between what this one looked at and its commit
+        call = PUSH.replace("CALL", f"push({str(theirs)!r}, 'lab/m', tag='theirs')")
+        hub.faults.before_commit = lambda _: other.run(call)
+        done = push(f"{str(folder)!r}, 'lab/m'")
     assert "somebody else's commit came in between; looking again (try 2 of 3)" in done.stdout
     assert "1 files put, 1 removed" in done.stdout
     newest = repo.commit("main")
     assert set(tree(repo)) == {"README.md", "plots/notes.txt", "model.safetensors", "mine.json"}
-    assert repo.commits[newest.parent].title == "another push"
-    assert "theirs.json" in repo.commits[newest.parent].files  # nothing is lost
+    assert newest.parent == repo.tags["theirs"]
+    assert "theirs.json" in tree(repo, "theirs")  # nothing is lost
 
 
 def test_a_push_that_never_gets_its_turn_gives_up(hub, push, folder):

@@ -111,6 +111,36 @@ def test_results_stand_beside_their_baselines(facts):
     assert "protocol `chronological`" in card
 
 
+def test_intervals_written_queries_and_other_protocols_are_told(facts):
+    results = copy.deepcopy(RESULTS)
+    results["settings"]["intervals"] = {"level": 0.95, "over": "whole days"}
+    results["headline"][0] |= {"macro_f1_ci": [0.1, 0.1561], "accuracy_sd": 0.02}
+    row = {"map": 0.3, "map_ci": [0.25, 0.35], "recall_at_1": 0.4, "recall_at_10": 0.9}
+    results["protocols"] = {
+        "chronological": {
+            "about": {"told": "Later days.", "leaky": False},
+            "paraphrases": {"casita": row, "per_label": {}},
+        },
+        "random_days": {
+            "about": {"told": "Days at random.", "leaky": False, "seen_share": 0.7},
+            "classification": {"labelled": {"linear_probe": ROW}},
+        },
+    }
+    card = render_model_card(**facts | {"results": results})
+    assert "| `linear_probe` | 50.0 ± 2.0 | 25.0 | 12.5 [10.0, 15.6] | 45.7 |" in card
+    assert "intervals overlap" not in card
+    results["headline"][1]["macro_f1_ci"] = [0.15, 0.2]
+    assert "`bag_of_sensors` with 12.5; their intervals overlap." in render_model_card(**facts | {"results": results})
+    results["headline"][1]["macro_f1_ci"] = [0.16, 0.2]
+    assert "intervals overlap" not in render_model_card(**facts | {"results": results})
+    assert "In brackets: 95 % confidence intervals over whole days." in card
+    assert "| `casita` | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
+    assert "`per_label`" not in card
+    assert "| `random_days` | 12.5 | Days at random. The encoder had seen 70.0 % of the windows in training" in card
+    results["protocols"]["chronological"]["about"]["leaky"] = True
+    assert "**Leaky, for comparison" in render_model_card(**facts | {"results": results})
+
+
 def test_a_run_without_validation_says_so(facts):
     assert "best by validation loss (2.3457 on 100 windows)" in render_model_card(**facts)
     facts["training"]["validation"] = None

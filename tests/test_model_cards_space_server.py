@@ -12,6 +12,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from huggingface_hub import SpaceCardData
 from playwright.sync_api import sync_playwright
+from snippets import snippets
 from space_home import make_space_home
 from space_server import running
 
@@ -73,9 +74,10 @@ def files(tmp_path):
     """The paths of a log and a layout, written as given."""
 
     def write(log=LOG, layout=LAYOUT):
-        (tmp_path / "mine.txt").write_bytes(log.encode("latin-1"))
+        (tmp_path / "mine.txt").write_bytes((log or "").encode("latin-1"))
         (tmp_path / "mine.json").write_text(layout if isinstance(layout, str) else json.dumps(layout))
-        return [handle_file(tmp_path / "mine.txt")], handle_file(tmp_path / "mine.json")
+        logs = [] if log is None else [handle_file(tmp_path / "mine.txt")]
+        return logs, None if layout is None else handle_file(tmp_path / "mine.json")
 
     return write
 
@@ -132,15 +134,24 @@ def test_zero_shot_scores_own_activities_that_share_one(client, place):
 
 
 def test_an_uploaded_home_is_shown_with_its_days(client, files):
-    *_, told, _, _ = upload(client, *files())
-    assert told == "**flat**: 16 events on 2 days."
+    assert upload(client, *files()) == "**flat**: 16 events on 2 days."
+
+
+def test_the_pages_own_snippet_runs(url, files, tmp_path, monkeypatch):
+    files()
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = snippets("docs/space.md", "python")
+    names = {}
+    exec(snippet.replace("http://127.0.0.1:7860", url), names)
+    assert len(names["moments"]) == 5
+    assert names["shares"]["activities"] == ["cook", "sleep"]
 
 
 def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):
     layout = json.loads((ROOT / "datasets_scripts" / "layouts" / "kasteren_a.json").read_text())
     sensor = next(iter(layout["sensors"]))
     (tmp_path / "devices.csv").write_text(f"time,device,value\n2031-03-01 08:00:00,{sensor},True\n")
-    *_, told, _, _ = upload(client, [handle_file(tmp_path / "devices.csv")], None, "kasteren_a")
+    told = upload(client, [handle_file(tmp_path / "devices.csv")], None, "kasteren_a")
     assert told == "**kasteren_a**: 1 events on 1 days."
 
 
@@ -150,6 +161,8 @@ def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):
         ("not a log at all\n", LAYOUT, "mine.txt"),
         ("", LAYOUT, "mine.txt"),
         (LOG, "{", "expected JSON"),
+        (LOG, None, "The layout is missing"),
+        (None, LAYOUT, "The log is missing"),
         (LOG, "[" * 100_000, "nested too deeply"),
         (LOG, LAYOUT | {"size": [0, 0]}, "size should be"),
         (LOG, LAYOUT | {"floor_plan": "/etc/hostname"}, "Leave that entry out"),

@@ -100,7 +100,7 @@ def test_json_without_measure_is_one_line(tmp_path, monkeypatch):
     path = tmp_path / "some.json"
     for text in ("[" * 200_000, "1" * 5_000, '{"a": 1', "\udcff"):
         path.write_bytes(text.encode(errors="surrogateescape"))
-        with pytest.raises(ValueError, match=r"some\.json: expected JSON, found something else"):
+        with pytest.raises(ValueError, match=r"some\.json: (expected JSON, found something else|nested too deeply)"):
             read_json(path)
     path.write_text('{"a": 1}')
     assert read_json(path, largest=8) == {"a": 1}

@@ -214,7 +214,7 @@ def seed_note(results: Mapping[str, Any]) -> str:
     if any(key.endswith("_ci") for row in rows.values() for key in row):
         how = settings.get("intervals", {})
         level = f"{100 * how['level']:g} % " if "level" in how else ""
-        told.append(f"Under a number is its {level}interval over resampled {how.get('over', 'test windows')}.")
+        told.append(f"With a number goes its {level}interval over resampled {how.get('over', 'test windows')}.")
     labelled, most = results["data"]["splits"]["test"]["labelled"], settings["max_windows"]
     told.append(
         "Macro F1 and balanced accuracy are means over the activities of the test split; one of its labelled windows "

@@ -22,7 +22,7 @@ COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00", "#7a5195"),
     *("#a05a2c", "#2f4b7c", "#6b8e23", "#b0413e", "#4f6d7a", "#d4a5a5", "#5c4033", "#9aa0a6"),
 )
-NEAR = 3.5  # percent of the day: marks nearer than this would hide each other
+NEAR = 5.5  # percent of the day: marks nearer than this would hide each other
 
 
 def binned(windows: Windows, scores: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -53,7 +53,8 @@ def search_html(place: Place, scores: Mapping[str, np.ndarray], moments: Sequenc
             strips = f'<div class="strip low">{_picture(_shades(strength))}</div>'
         parts.append(_row(day, "" if len(rows) == 1 else _short(day), strips + marks))
     shown = "one" if len(rows) == 1 else "many"
-    return f'<div class="timeline {shown}">{"".join(parts)}{_hours()}</div>{_legend(place, rows)}{_ranking(moments)}'
+    timeline = f'<div class="timeline {shown}">{"".join(parts)}{_hours()}</div>'
+    return timeline + _legend(place, rows) + _ranking(moments, shown)
 
 
 def zero_shot_html(place: Place, day: str, names: Sequence[str], shares: np.ndarray) -> str:
@@ -64,12 +65,12 @@ def zero_shot_html(place: Place, day: str, names: Sequence[str], shares: np.ndar
     best, colours = shares.argmax(axis=1), dict(zip(names, cycle(COLOURS), strict=False))
     parts = []
     for i, name in enumerate(names):
-        won = f"most likely in {np.mean(best == i):.0%} of the windows"
+        won = f"most likely in {np.mean(best == i):.0%}"
         picture = _picture(_shades(binned(windows, shares[:, i]), _rgb(colours[name])))
         head = f'<div class="head"><i style="background:{colours[name]}"></i>{escape(name)}<span>{won}</span></div>'
         parts.append(_row(day, "", f'{head}<div class="strip">{picture}</div>'))
     if place.day(day).logged:
-        head = '<div class="head">What the log says<span>labels that people wrote, not the model</span></div>'
+        head = '<div class="head">What the log says<span>written by people</span></div>'
         parts.append(_row(day, "", head + _logged(place, day)))
     return f'<div class="timeline one">{"".join(parts)}{_hours()}</div>{_legend(place, [day])}'
 
@@ -147,7 +148,7 @@ def _legend(place: Place, days: Sequence[str] | Mapping[str, object]) -> str:
     return f'<div class="legend"><b>Logged</b>{shown}</div>' if shown else ""
 
 
-def _ranking(moments: Sequence[Moment]) -> str:
+def _ranking(moments: Sequence[Moment], shown: str) -> str:
     best = max((moment.score for moment in moments), default=0.0)
     rows = []
     for rank, moment in enumerate(moments, start=1):
@@ -156,7 +157,7 @@ def _ranking(moments: Sequence[Moment]) -> str:
         rows.append(
             f'<li><button data-day="{moment.day}" data-second="{moment.start_s:.0f}"><b>{rank}</b>'
             f"<span><strong>{clock(moment.start_s)}&#8202;-&#8202;{clock(moment.end_s)}</strong> "
-            f"{_short(moment.day)}, "
+            f"{'' if shown == 'one' else f'{_short(moment.day)}, '}"
             f"{escape(moment.room)}<small>{moment.events} events, {escape(logged)}</small></span>"
             f'<em style="--share:{share:.2f}">{moment.score:.2f}</em></button></li>'
         )

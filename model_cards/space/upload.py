@@ -13,6 +13,7 @@ from casita.datasets_scripts.layouts import SHIPPED, compare, load_layout
 from casita.datasets_scripts.pyadlml_csv import ACTIVITY_COLUMNS
 from casita.datasets_scripts.read import read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
+from casita.files import read_json
 from casita.model_cards.space.place import Aligned, Place
 
 LOG_BYTES, LAYOUT_BYTES = 50_000_000, 1_000_000
@@ -79,14 +80,10 @@ def _checked(layout: Path | str, root: Path) -> Path | str:
     if layout.stat().st_size > LAYOUT_BYTES:
         raise ValueError(f"{layout.name}: more than {LAYOUT_BYTES // 10**6} MB, which is no layout.")
     own = Path(shutil.copyfile(layout, root / f"{_safe(layout.stem)}.json"))
-    try:
-        content = load_layout(own)
-    except RecursionError:
-        raise ValueError(f"{layout.name}: nested too deeply to be a layout.") from None
-    except FileNotFoundError:
-        content = {"floor_plan": "", "sensors": {}}
-    if "floor_plan" in content:
+    content = read_json(own)
+    if isinstance(content, dict) and "floor_plan" in content:
         raise ValueError(f"{layout.name}: names a floor_plan. Leave that entry out: the page draws rooms and sensors.")
+    content = load_layout(own)
     if not 1 <= len(content["sensors"]) <= SENSORS:
         raise ValueError(f"{layout.name}: {len(content['sensors'])} sensors; expected 1 to {SENSORS}.")
     return own
