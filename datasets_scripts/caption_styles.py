@@ -2,8 +2,8 @@
 
 `narrative` tells a window as a person would: who, through which rooms in order, what was opened or pressed on the way,
 when and for how long. `structured` tells the same facts in four fixed sentences. `brief` is one short sentence, place
-and time of day. `mixed` tells the captions of a window in these three by turns. `places` tells which parts of rooms saw
-most movement, the way's ends and what was done: finer in place than the others, and no clock.
+and time of day. `mixed` tells the captions of a window in these three by turns. `places` tells which parts of rooms
+saw most movement, the way's ends and what was done: finer in place than the others, and no clock.
 """
 
 from collections import Counter

@@ -86,7 +86,8 @@ def place_phrase(sensor: dict) -> str:
 def parts_of_rooms(layout: Mapping[str, Any]) -> dict[str, str]:
     """Where in its room each motion sensor looks: its description (`"at the armchair"`), else a part, `"upper left"`.
 
-    The part is where it hangs among the room's motion sensors, in thirds each way; empty when it is alone there. Words of the plan and not of the compass: layouts do not say where north is.
+    The part is where it hangs among the room's motion sensors, in thirds each way; empty when it is alone there. Words
+    of the plan and not of the compass: layouts do not say where north is.
     """
     motion = {name: told for name, told in layout["sensors"].items() if told["type"].startswith("motion")}
     found = {}
