@@ -110,6 +110,69 @@ def _bounds(num_units: int) -> np.ndarray:
     return np.array([validation, test])
 
 
+# ------------------------------------------------------------------------------------------- windows, split again
+def window_units(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarray, str]:
+    """`(N,)` number of each window's day or session, in the order of time, as `assign_splits` counts them; and which.
+
+    Args:
+        windows: of one home, with the columns `session`, `start` and `end`.
+        unit: `day`, `session`, or `auto`: sessions when there are at least ten, else days.
+    """
+    _, session = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
+    start, end = _microseconds(windows, "start"), _microseconds(windows, "end")
+    if unit == "auto":
+        unit = "session" if session.max(initial=-1) + 1 >= 10 else "day"
+    code = (start - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US if unit == "day" else _together(session, start, end)
+    found = np.unique(code, return_inverse=True)
+    return found[1], unit
+
+
+def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
+    """`(N,)` object: a split for each window by whole days or sessions, drawn by `seed`; None where it was purged.
+
+    The windows stay as they were cut. Where two splits meet, the later windows that share time with the earlier split
+    are purged and, within a session, those of one more window's length.
+
+    Raises:
+        ValueError: fewer than three days or sessions.
+    """
+    code, unit = window_units(windows, unit)
+    units = int(code.max(initial=-1)) + 1
+    if units < 3:
+        raise ValueError(f"the windows are of {units} {unit}(s); train, validation and test need at least 3.")
+    place = np.random.default_rng(seed).permutation(units)
+    split = np.searchsorted(_bounds(units), place, side="right")[code]
+    kept = _apart(split, windows)
+    return np.where(kept, np.array(SPLITS, dtype=object)[split], None)
+
+
+def _apart(split: np.ndarray, windows: pa.Table) -> np.ndarray:
+    """`(N,)` bool: which windows stay, so that no two splits share time and a window's length lies between them."""
+    start, end = _microseconds(windows, "start"), _microseconds(windows, "end")
+    session, kept = windows["session"].to_pylist(), np.zeros(len(split), dtype=bool)
+    last, until, gap = -1, np.iinfo(np.int64).min, None  # the last one kept, the end of all kept, the end of the gap
+    for i in np.argsort(start, kind="stable").tolist():
+        if last >= 0 and split[i] != split[last]:
+            if start[i] <= until or (gap is not None and start[i] <= gap):
+                continue
+            if gap is None and session[i] == session[last]:
+                gap = end[i]
+                continue
+        last, until, gap = i, max(until, end[i]), None
+        kept[i] = True
+    return kept
+
+
+def share_time(windows: pa.Table, others: pa.Table) -> np.ndarray:
+    """`(N,)` bool: which of `windows` share time, ends included, with any of `others`; all of one home."""
+    start, end = _microseconds(others, "start"), _microseconds(others, "end")
+    order = np.argsort(start, kind="stable")
+    begun = np.searchsorted(start[order], _microseconds(windows, "end"), side="right")
+    latest = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(end[order]))
+    return latest[begun] >= _microseconds(windows, "start")
+
+
+# ------------------------------------------------------------------------------------------------------ the audit
 def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     """Events shared by the windows of two splits, for each pair of splits: `{"train/test": 0, ...}`.
 

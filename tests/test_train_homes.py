@@ -13,8 +13,8 @@ from casita.train.align import train
 from casita.train.checkpoint import load_published
 from casita.train.data import Split, build_processor, fingerprint, load_split, load_table
 from casita.train.feed import make_feed
-from casita.train.metrics import recall_by_home, retrieval_metrics
 from casita.train.order import Batches
+from casita.train.ranking import recall_by_home, retrieval_metrics
 
 HOMES = ["casa", "haus"]
 

@@ -25,7 +25,7 @@ from casita.datasets_scripts.schema import home_folders
 from casita.files import locked
 from casita.train.comparison import compared, told_table, write_comparison
 from casita.train.config import TrainConfig
-from casita.train.evaluation import read_metrics
+from casita.train.evidence import read_metrics
 from casita.train.grid import Grid, Job, load_grid, make_jobs
 from casita.train.order import Batches
 from casita.train.tensor_cache import read_split

@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from casita.datasets_scripts.label_prompts import label_prompts
-from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.modeling.modeling_casita import CasitaModel
 from casita.modeling.pipeline_casita import window_batches
 
@@ -23,6 +21,10 @@ class Encoded:
     base: np.ndarray
     sensor: np.ndarray
     text: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Encoded":
+        """Only these windows, in this order."""
+        return Encoded(self.base[rows], self.sensor[rows], self.text[rows])
 
 
 @torch.inference_mode()
@@ -74,13 +76,14 @@ def untrained(model: CasitaModel, seed: int) -> CasitaModel:
     return nn.Module.to(fresh, next(model.parameters()).device).eval()
 
 
-def label_prototypes(model: CasitaModel, layout: dict[str, Any], labels: Sequence[str], text_model: str) -> np.ndarray:
-    """Unit rows `(K, P)`: for each label the mean direction of its prompts."""
-    prompts = label_prompts(layout, labels)
-    texts = [text for label in labels for text in prompts[label]]
-    rows = embed_captions(model, embed_texts(load_text_model(text_model), texts, progress=False))
-    ends = np.cumsum([len(prompts[label]) for label in labels])
-    means = np.stack([part.mean(axis=0) for part in np.split(rows, ends[:-1])])
+def label_prototypes(model: CasitaModel, prompts: Mapping[str, Sequence[str]], vectors: np.ndarray) -> np.ndarray:
+    """Unit rows `(K, P)`: for each label the mean direction of its prompts.
+
+    Args:
+        vectors: sentence embeddings `(S, T)` of all prompts, label after label.
+    """
+    ends = np.cumsum([len(told) for told in prompts.values()])
+    means = np.stack([part.mean(axis=0) for part in np.split(embed_captions(model, vectors), ends[:-1])])
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 

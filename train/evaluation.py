@@ -1,40 +1,49 @@
-"""What a run is worth: retrieval, zero-shot and probes on the test split, beside the baselines; report and plots.
+"""What a run is worth on windows that it was not fitted to, beside the baselines; report and plots.
 
 `casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
-writes `results.json`, `report.md` and `plots/`. All numbers are of one protocol: how the windows were split.
+writes `results.json`, `report.md` and `plots/`. Several runs that differ in their seed alone are one method with a
+mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is `scoring.py`'s.
 """
 
 import argparse
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from torch import nn
 from tqdm.auto import tqdm
 
 from casita import __version__
-from casita.datasets_scripts.schema import HomeFolder
+from casita.datasets_scripts.schema import HomeFolder, home_folders
 from casita.files import read_json, write_beside, write_json
 from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train import probes, report
 from casita.train.checkpoint import write_card
 from casita.train.config import TrainConfig
-from casita.train.encoding import Encoded, encode, label_prototypes, scale_of, untrained
-from casita.train.material import Material, checked_splits, chosen_tasks, describe_data, load_material, load_run
-from casita.train.metrics import over_seeds, per_class, retrieval_chance, retrieval_metrics
+from casita.train.encoders import TRAINED, Encoder, Encodings, load_encoders
+from casita.train.evidence import Evidence, read_metrics
+from casita.train.few_shot import FEW_SHOT
+from casita.train.intervals import LEVEL, RESAMPLES
+from casita.train.material import Material, describe_data, load_material, other_styles
+from casita.train.moving import table_by
 from casita.train.probes import Prediction, Task
+from casita.train.protocols import PROTOCOLS, Case, Home, check_protocols, make_case, make_case_of_another_home
+from casita.train.scoring import Scoring, Texts
 
 
 def evaluate_run(
-    run: Path,
+    run: Path | Sequence[Path],
     data: Path | None = None,
     out: Path | None = None,
     *,
-    protocol: str = "chronological",
+    protocol: str | Sequence[str] = "chronological",
+    learned: Sequence[Path] = (),
+    target: Path | None = None,
+    caption_styles: Sequence[str] | None = None,
     seeds: int = 3,
     max_windows: int = 20_000,
     batch_size: int = 256,
@@ -44,10 +53,15 @@ def evaluate_run(
     """Evaluate a run and write `results.json`, `report.md` and `plots/` into `out` (the run itself), all or nothing.
 
     Args:
-        run: folder with `model/` and `config.yaml`, as `casita train` leaves it.
-        data: home folder instead of the one in `config.yaml`.
-        protocol: how the windows must have been split; refused when they were split otherwise.
-        seeds: random initialisations of the untrained encoder, for mean and deviation.
+        run: folder with `model/` and `config.yaml`, as `casita train` leaves it; or several that differ in their seed
+            alone, the first of which gets the report.
+        data: home folder instead of the one in `config.yaml`; a home that the run does not know is read by its own
+            pictures' table.
+        protocol: one or several of `PROTOCOLS`; the first is the headline.
+        learned: runs of the same settings whose table is learned, as a row of their own.
+        target: the home of `leave_home_out`; without it `data`.
+        caption_styles: styles that the run was not aligned with, for retrieval; None: all that the home has.
+        seeds: random initialisations of the untrained encoder, and draws of a few labels.
         max_windows: train (and validation) windows that a probe is fitted on at most, evenly spaced.
         batch_size: windows encoded at once.
         device: torch device; the first GPU where there is one, else the CPU.
@@ -58,147 +72,189 @@ def evaluate_run(
     Raises:
         FileNotFoundError: the run or the home folder lacks a file; the message names it.
         ValueError: no labelled windows to evaluate, splits that share events, windows split by another protocol,
-            captions or embeddings that belong to other windows or to another text model.
+            captions or embeddings that belong to other windows or to another text model, runs that differ in more
+            than their seed.
     """
     if seeds < 1 or max_windows < 1:
         raise ValueError(f"seeds={seeds} and max_windows={max_windows} must be at least 1.")
-    run, out = Path(run), Path(out or run)
-    config, model, processor = load_run(run)
-    nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    home = HomeFolder(data or config.data)
-    material = load_material(home, config, model)
-    audit = checked_splits(home, material.windows, protocol)
-    about_data = describe_data(home, material, audit)
-    tasks, material = chosen_tasks(material, max_windows)
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(each) for each in run]
+    names = [protocol] if isinstance(protocol, str) else list(protocol)
+    check_protocols(names)
+    out = Path(out or runs[0])
+    config, encoders = load_encoders(runs, [Path(each) for each in learned], seeds, device)
+    homes = Homes(config, encoders, data, target, names)
+    cases = [homes.case(name, max_windows) for name in names]
+    styles = other_styles(cases[0].home.folder, config, caption_styles)
+    encodings = Encodings(encoders, cases, homes.read, batch_size=batch_size, progress=progress)
 
-    named = home.name if processor.homes else None
-    inputs = processor.encode_windows(material.windows["sensor_keys"], material.windows["seconds"], named)
-    encoders = {"trained": model} | {f"untrained {seed}": untrained(model, seed) for seed in range(seeds)}
-    encoded = {
-        name: encode(encoder, inputs, material.text, batch_size=batch_size, told=name, progress=progress)
-        for name, encoder in encoders.items()
-    }
-    labels = about_data["labels"]
-    prototypes = label_prototypes(model, home.description.get("layout") or {}, labels, config.text_model)
-    answers = {
-        variant: predict(task, material, encoded, labels, prototypes, scale_of(model), config.seed, progress)
-        for variant, task in tasks.items()
-    }
-    scores = {
-        "retrieval": retrieval_rows(material, encoded, progress),
-        "classification": {variant: classification_rows(answers[variant], tasks[variant]) for variant in tasks},
-        "per_class": class_rows(answers["labelled"], tasks["labelled"]),
-    }
-    other_home = f" --data {data}" if data else ""
+    by_name, texts = {encoder.name: encoder for encoder in encoders}, Texts(config.text_model)
+    protocols, first = dict[str, Any](), None
+    for case in cases:
+        scoring = Scoring(
+            case, config, by_name, encodings.of_case(case), *joined(case), texts, max(seeds, len(runs)), progress
+        )
+        protocols[case.name] = scoring.run(styles if case is cases[0] else None)
+        first = first or scoring
+    assert first is not None
+    home = cases[0].home
     results = {
         "casita_version": __version__,
-        "run": run.resolve().name,
+        "run": runs[0].resolve().name,
         "home": home.name,
-        "model": describe_model(model, config),
+        "model": describe_model(encoders[0].model, config),
         "settings": {
-            "protocol": protocol,
+            "protocol": names[0],
+            "protocols": names,
+            "runs": [str(each) for each in runs],
+            "learned": [str(each) for each in learned],
             "seeds": seeds,
             "max_windows": max_windows,
             "c_grid": list(probes.C_GRID),
-            "command": f"casita evaluate {run}{other_home} --protocol {protocol} --seeds {seeds} "
-            f"--max-windows {max_windows}",
+            "few_shot": list(FEW_SHOT),
+            "intervals": {"level": LEVEL, "resamples": RESAMPLES, "over": "whole days or sessions"},
+            "command": command(runs, data, names, learned, target, caption_styles, seeds, max_windows),
         },
-        "data": about_data,
-        "headline": headline(scores["classification"]["labelled"]),
-        "protocols": {protocol: scores},
+        "data": describe_data(home.folder, home.material.windows, cases[0].about["leak_audit"])
+        | {"splits": cases[0].about["splits"]},
+        "timing_s": {f"encode, {name}": round(took, 1) for name, took in encodings.seconds.items()},
+        "headline": headline(protocols[names[0]]["classification"]["labelled"]),
+        "protocols": protocols,
     }
-    write_results(out, results, answers["labelled"], tasks, encoded["trained"], run / "metrics.jsonl", progress)
-    if out.resolve() == run.resolve() and data is None and (run / "model" / "training.json").is_file():
-        # What another home's windows gave is no matter of this card, nor of this model's calibration.
-        store_temperature(run / "model", answers["labelled"]["zero_shot"])
-        write_card(run / "model", results)
+    write_results(out, results, evidence_of(first, runs[0]), progress)
+    keep_with_the_models(runs, out, data, results, first)
     return results
 
 
-def store_temperature(model_directory: Path, answers: Mapping[str, Prediction]) -> None:
+class Homes:
+    """The homes of an evaluation, each read once.
+
+    Args:
+        data, target: as in `evaluate_run`; names: the protocols that are asked for.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoders: Sequence[Encoder],
+        data: Path | None,
+        target: Path | None,
+        names: Sequence[str],
+    ):
+        self.config, self.encoder = config, encoders[0]
+        self.read: list[Home] = []
+        self.data = data
+        self.target = target
+        if target and "leave_home_out" not in names:
+            raise ValueError(f"--target {target}: only read with --protocol leave_home_out.")
+
+    def home(self, folder: HomeFolder) -> Home:
+        """The home of a folder."""
+        for home in self.read:
+            if home.folder.root == folder.root:
+                return home
+        self.read.append(Home(folder, load_material(folder, self.config, self.encoder.model)))
+        return self.read[-1]
+
+    def case(self, name: str, max_windows: int) -> Case:
+        """One protocol's windows."""
+        if name == "leave_home_out":
+            return self._another_home(max_windows)
+        home = self.home(HomeFolder(self.data or self.config.data))
+        trained_in = self.encoder.knows(home.name)
+        if not trained_in and not self.encoder.can_move():
+            raise ValueError(
+                f"{home.folder.root}: holds home {home.name}, which the run does not know, and its learned table "
+                "cannot be swapped. Give a run that reads pictures, or the home it was trained on."
+            )
+        return make_case(name, home, trained_in, max_windows)
+
+    def _another_home(self, max_windows: int) -> Case:
+        folder = self.target or self.data
+        if folder is None:
+            raise ValueError("--protocol leave_home_out: say which home with --target DIR.")
+        if not self.encoder.can_move():
+            raise ValueError("--protocol leave_home_out: a learned table knows the sensors of its own homes only.")
+        sources = [self.home(source) for source in home_folders(self.config.data)]
+        return make_case_of_another_home(self.home(HomeFolder(folder)), sources, max_windows)
+
+
+def joined(case: Case) -> tuple[list[str], np.ndarray]:
+    """Captions `(N,)` and their embeddings `(N, T)` of a case's windows."""
+    parts: list[Material] = [
+        home.material.take(rows) for home, rows in zip(case.homes, case.where.values(), strict=True)
+    ]
+    return [told for part in parts for told in part.captions], np.concatenate([part.text for part in parts])
+
+
+def evidence_of(scoring: Scoring, run: Path) -> Evidence:
+    """What the report draws of the headline protocol: its test windows, as the first run sees them."""
+    case, test = scoring.case, scoring.case.test
+    encoded = next(iter(scoring.encoded.values())).take(test)
+    nothing = np.zeros(0, dtype=np.int64)
+    home, model = case.home, next(iter(scoring.encoders.values()))
+    return Evidence(
+        windows=case.windows.take(test),
+        captions=[scoring.captions[i] for i in test],
+        base=encoded.base,
+        sensor=encoded.sensor,
+        text=encoded.text,
+        layout=home.folder.description.get("layout") or {},
+        table=table_of(model, home),
+        answers=scoring.answers,
+        tasks={
+            name: Task(task.y[test], nothing, nothing, np.searchsorted(test, task.test))
+            for name, task in case.tasks.items()
+        },
+        metrics=read_metrics(run / "metrics.jsonl"),
+        queries=scoring.queries,
+    )
+
+
+def table_of(encoder: Encoder, home: Home) -> SensorEmbeddingTable | None:
+    """The picture embeddings by which the encoder reads the home; None where it learned its own."""
+    if not encoder.can_move():
+        return None
+    if encoder.knows(home.name) and encoder.run and not encoder.processor.homes:
+        return SensorEmbeddingTable.load(encoder.run / "model")
+    return table_by(home.folder, encoder.processor.vision_model)
+
+
+def keep_with_the_models(
+    runs: Sequence[Path], out: Path, data: Path | None, results: Mapping[str, Any], scoring: Scoring
+) -> None:
+    """Store each run's zero-shot temperature with its model, and the numbers on the first one's card.
+
+    What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
+    """
+    own = data is None and scoring.case.name == "chronological" and out.resolve() == runs[0].resolve()
+    if not own or not (runs[0] / "model" / "training.json").is_file():
+        return
+    zero_shot = scoring.answers["labelled"]["zero_shot"]
+    trained = [encoder for encoder in scoring.encoders.values() if encoder.kind == TRAINED]
+    for encoder in trained:
+        store_temperature((encoder.run or runs[0]) / "model", zero_shot[encoder.seed])
+    write_card(runs[0] / "model", dict(results))
+
+
+def store_temperature(model_directory: Path, answer: Prediction) -> None:
     """Keep the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
     config = read_json(model_directory / "config.json")
-    (answer,) = answers.values()
     write_json(model_directory / "config.json", {**config, "zero_shot_temperature": answer.settings["temperature"]})
 
 
-# -------------------------------------------------------------------------------------------------------- scoring
-def predict(
-    task: Task,
-    material: Material,
-    encoded: Mapping[str, Encoded],
-    labels: Sequence[str],
-    prototypes: np.ndarray,
-    scale: float,
-    seed: int,
-    progress: bool,
-) -> dict[str, dict[str, Prediction]]:
-    """Every method's answers by seed, in the report's order; "none" where nothing is random."""
-    trained = encoded["trained"]
-    keys = material.windows["sensor_keys"].to_pylist()
-    return {
-        "linear_probe": {str(seed): probes.linear_probe(trained.base, task, progress=progress)},
-        "zero_shot": {str(seed): probes.zero_shot(trained.sensor, prototypes, labels, scale, task)},
-        "random_encoder": {
-            name.removeprefix("untrained "): probes.linear_probe(other.base, task, name, progress=progress)
-            for name, other in encoded.items()
-            if name != "trained"
-        },
-        "bag_of_sensors": {"none": probes.bag_of_sensors(keys, task, progress=progress)},
-        "tfidf_captions": {"none": probes.tfidf_captions(material.captions, task, progress=progress)},
-        "majority": {"none": probes.majority(task)},
-    }
-
-
-def classification_rows(answers: Mapping[str, Mapping[str, Prediction]], task: Task) -> dict[str, Any]:
-    """Each method's metrics: mean over its seeds, `<metric>_sd`, and under `seeds` each seed's own and settings."""
-    rows = {}
-    for method, by_seed in answers.items():
-        scores = {seed: prediction.metrics(task) for seed, prediction in by_seed.items()}
-        each = {seed: {**scores[seed], "settings": dict(by_seed[seed].settings)} for seed in by_seed}
-        rows[method] = {**over_seeds(scores), "seeds": each}
-    return rows
-
-
-def class_rows(answers: Mapping[str, Mapping[str, Prediction]], task: Task) -> dict[str, Any]:
-    """Precision, recall, F1 and support of each activity, for the methods a reader compares."""
-    y_true = task.y[task.test].tolist()
-    methods = ("linear_probe", "zero_shot", "bag_of_sensors")
-    return {method: per_class(y_true, next(iter(answers[method].values())).labels) for method in methods}
-
-
-def retrieval_rows(material: Material, encoded: Mapping[str, Encoded], progress: bool) -> dict[str, Any]:
-    """Retrieval over all test windows: the model, the untrained encoder (mean over seeds) and chance."""
-    test = np.flatnonzero(np.array(material.splits) == "test")
-    _, groups = np.unique(np.array(material.captions)[test], return_inverse=True)
-    bar = tqdm(encoded.items(), desc="retrieval", unit="encoder", disable=not progress)
-    found = {name: retrieval_metrics(e.sensor[test], e.text[test], groups) for name, e in bar}
-    trained, chance = found.pop("trained"), retrieval_chance(groups)
-    random = {way: over_seeds({seed: each[way] for seed, each in found.items()}) for way in chance}
-    return {"casita": trained, "random_encoder": random, "chance": chance}
-
-
+# -------------------------------------------------------------------------------------------------------- telling
 def headline(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The labelled variant as a list of rows, in the order of the report."""
     return [{"method": name, **{k: v for k, v in row.items() if k != "seeds"}} for name, row in rows.items()]
 
 
-# -------------------------------------------------------------------------------------------------------- telling
 def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
     """What was evaluated: the settings that name the run, and its size."""
     names = ("preset", "embedding_source", "vision_model", "text_model", "caption_style", "pooling", "seed")
     return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
 
 
-def write_results(
-    out: Path,
-    results: dict[str, Any],
-    answers: Mapping[str, Mapping[str, Prediction]],
-    tasks: Mapping[str, Task],
-    trained: Encoded,
-    metrics_file: Path,
-    progress: bool,
-) -> None:
+def write_results(out: Path, results: dict[str, Any], evidence: Evidence, progress: bool) -> None:
     """Draw and write everything under other names, then rename: an interruption leaves the old report whole."""
     with (
         write_beside(out / "plots") as plots,
@@ -206,7 +262,7 @@ def write_results(
         write_beside(out / "results.json") as numbers,
     ):
         plots.mkdir()
-        drawn = figures(results, answers, tasks, trained, metrics_file)
+        drawn = figures(results, evidence)
         for name, figure in tqdm(drawn, desc="plots", unit="plot", disable=not progress):
             report.save(figure, plots / f"{name}.png")
         results["plots"] = sorted(f"plots/{path.name}" for path in plots.iterdir())
@@ -214,53 +270,75 @@ def write_results(
         numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def figures(
-    results: Mapping[str, Any],
-    answers: Mapping[str, Mapping[str, Prediction]],
-    tasks: Mapping[str, Task],
-    trained: Encoded,
-    metrics_file: Path,
-) -> Iterator[tuple[str, Figure]]:
+def figures(results: Mapping[str, Any], evidence: Evidence) -> Iterator[tuple[str, Figure]]:
     """The report's plots by name, one at a time; no loss curves for a run without `metrics.jsonl`."""
     title, protocol = f"{results['run']} on {results['home']}", results["settings"]["protocol"]
-    task = tasks["labelled"]
+    task, answers = evidence.tasks["labelled"], evidence.answers["labelled"]
     for method in ("linear_probe", "zero_shot"):
         called = next(iter(answers[method].values())).labels
         yield f"confusion_{method}", report.plot_confusion(task.y[task.test].tolist(), called, f"{title}, {method}")
-    task = tasks["with_unlabelled"]
-    yield "window_map", report.plot_map(trained.base[task.test], task.y[task.test].tolist(), title)
-    yield "retrieval", report.plot_retrieval(results["protocols"][protocol]["retrieval"], title)
-    if metrics_file.is_file():
-        yield "loss", report.plot_loss(read_metrics(metrics_file), title)
+    task = evidence.tasks["with_unlabelled"]
+    yield "window_map", report.plot_map(evidence.base, task.y[task.test].tolist(), title)
+    rows = {name: row for name, row in results["protocols"][protocol]["retrieval"].items() if name in report.COLOURS}
+    yield "retrieval", report.plot_retrieval(rows, title)
+    if evidence.metrics:
+        yield "loss", report.plot_loss(evidence.metrics, title)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`; a line that is no JSON is a `ValueError` that names it."""
-    lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: expected a JSON object ({error}). Remove the line or the file."
-            ) from None
-    return lines
+def command(
+    runs: Sequence[Path],
+    data: Path | None,
+    names: Sequence[str],
+    learned: Sequence[Path],
+    target: Path | None,
+    styles: Sequence[str] | None,
+    seeds: int,
+    max_windows: int,
+) -> str:
+    """What a person types to get the same numbers again."""
+    words = ["casita", "evaluate", *map(str, runs)]
+    words += ["--data", str(data)] if data else []
+    words += ["--target", str(target)] if target else []
+    words += ["--learned", *map(str, learned)] if learned else []
+    words += ["--caption-style", *styles] if styles else []
+    words += ["--protocol", *names, "--seeds", str(seeds), "--max-windows", str(max_windows)]
+    return shlex.join(words)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `casita evaluate`."""
-    parser.description = "Evaluate a run on its test split, beside the baselines: results.json, report.md and plots/."
-    parser.epilog = "example:\n  casita evaluate runs/demo\n  casita evaluate runs/kyoto --data homes/kyoto --seeds 5"
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, as casita train leaves it")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="home folder (default: the one it was trained on)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: RUN)")
-    parser.add_argument("--protocol", default="chronological", help="how the windows must have been split")
-    parser.add_argument("--seeds", type=int, default=3, help="random initialisations of the untrained encoder")
-    parser.add_argument(
-        "--max-windows", type=int, default=20_000, help="train windows that a probe is fitted on at most"
+    told = "\n".join(f"  {name:<18} {text}" for name, text in PROTOCOLS.items())
+    parser.description = (
+        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report and plots/.\n"
+        "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
     )
-    parser.add_argument("--batch-size", type=int, default=256, help="windows encoded at once")
-    parser.add_argument("--device", help="torch device (default: the first GPU, else the CPU)")
+    parser.epilog = (
+        f"protocols:\n{told}\n\n"
+        "The encoder is as the training left it: it saw the train windows of the home's own split, without activity\n"
+        "labels. A protocol that divides the windows otherwise fits all classifiers anew, and results.json says of\n"
+        "which share of its test windows the encoder has seen events (seen_share).\n\n"
+        "examples:\n  casita evaluate runs/demo\n"
+        "  casita evaluate runs/s0 runs/s1 runs/s2 --learned runs/l0 runs/l1 runs/l2\n"
+        "  casita evaluate runs/a --protocol chronological random_days shuffled_segments\n"
+        "  casita evaluate runs/a --protocol leave_home_out --target homes/ordonez_a"
+    )
+    add = parser.add_argument
+    add("run", type=Path, nargs="+", metavar="RUN", help="run folder, as casita train leaves it; or one for each seed")
+    add("--data", type=Path, metavar="DIR", help="home folder (default: the one it was trained on)")
+    add("--out", type=Path, metavar="DIR", help="where to write (default: the first RUN)")
+    add("--protocol", nargs="+", default=["chronological"], metavar="NAME", help="see below (chronological)")
+    add("--learned", type=Path, nargs="+", default=[], metavar="RUN", help="the same settings with a learned table")
+    add("--target", type=Path, metavar="DIR", help="home of leave_home_out (default: --data)")
+    add(
+        "--caption-style",
+        nargs="+",
+        metavar="STYLE",
+        help="captions of the home in other styles than the run's, to retrieve by (default: all that are embedded)",
+    )
+    add("--seeds", type=int, default=3, help="random initialisations of the untrained encoder; draws of few labels")
+    add("--max-windows", type=int, default=20_000, help="train windows that a probe is fitted on at most")
+    add("--batch-size", type=int, default=256, help="windows encoded at once")
+    add("--device", help="torch device (default: the first GPU, else the CPU)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -270,11 +348,14 @@ def run(args: argparse.Namespace) -> None:
         args.data,
         args.out,
         protocol=args.protocol,
+        learned=args.learned,
+        target=args.target,
+        caption_styles=args.caption_style,
         seeds=args.seeds,
         max_windows=args.max_windows,
         batch_size=args.batch_size,
         device=args.device,
     )
-    out = args.out or args.run
+    out = args.out or args.run[0]
     print(report.headline_text(results))
     print(f"report: {out / 'report.md'}   numbers: {out / 'results.json'}   plots: {out / 'plots'}")

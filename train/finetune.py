@@ -38,6 +38,7 @@ from casita.train.finetune_config import FinetuneConfig, is_finetuned
 from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
 from casita.train.loop import run_lesson
 from casita.train.material import checked_splits
+from casita.train.moving import move_home
 from casita.train.order import Batches
 from casita.train.settings import add_setting_flags, given_settings, read_settings
 from casita.train.tensor_cache import content_hash
@@ -149,35 +150,12 @@ def starting_point(config: FinetuneConfig) -> tuple[CasitaModel, CasitaProcessor
                 f"{config.model} knows home {known}, not {unknown[0]}: its "
                 "learned embeddings are of that home's sensors. Give a run that reads pictures, or one of this home."
             )
-        table = _move(model, processor, folders)
+        table = move_home(model, processor, folders)
     elif model.config.embedding_source == "image":
         table = SensorEmbeddingTable.load(published(config.model))
     for name, value in sampling(folders).items():  # the published processor is to cut streams as these windows were
         setattr(processor, name, value)
     return (untrained(model, config.seed) if config.from_scratch else model), processor, table
-
-
-def _move(model: CasitaModel, processor: CasitaProcessor, folders: list[HomeFolder]) -> SensorEmbeddingTable:
-    tables = [_table_by(folder, processor.vision_model) for folder in folders]
-    layouts = {folder.name: folder.layout for folder in folders}
-    levels = {folder.name: folder.summary("windows").get("levels", {}) for folder in folders}
-    if len(folders) == 1:
-        (table,), (layout,), (level,) = tables, layouts.values(), levels.values()
-    else:
-        table, layout, level = SensorEmbeddingTable.concatenate(tables), layouts, levels
-    processor.set_home(model, table, layout, level)
-    return table
-
-
-def _table_by(folder: HomeFolder, vision_model: str | None) -> SensorEmbeddingTable:
-    files = sorted((folder.root / "image_embeddings").glob("*.safetensors"))
-    for table in map(SensorEmbeddingTable.load, files):
-        if table.vision_model == vision_model:
-            return table
-    raise FileNotFoundError(
-        f"{folder.root}: no picture embeddings by {vision_model}, which the checkpoint reads. Run: casita "
-        f"embed-images {folder.root} --vision-model {vision_model}"
-    )
 
 
 def _bounds(home: HomeFolder) -> Any:

@@ -1,7 +1,7 @@
 """What an evaluation reads: a run, a home folder's windows with their captions, and the tasks they pose."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.config import TrainConfig, load_config
 from casita.train.finetune_config import is_finetuned
-from casita.train.probes import Task, make_task
 
 RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "model/processor_config.json")
 
@@ -69,18 +68,25 @@ def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
 
 
 def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> Material:
-    """All windows of the home with the first caption of each and its embedding."""
-    style, name = config.caption_style, config.text_model
+    """All windows of the home with the first caption of each and its embedding, by the run's style and text model."""
     windows = read_table(home.require(home.windows, "windows"), WINDOWS)
+    width = model.config.text_embedding_dim
+    return Material(windows, *captions_of(home, windows, config.caption_style, config.text_model, width))
+
+
+def captions_of(
+    home: HomeFolder, windows: pa.Table, style: str, text_model: str, width: int
+) -> tuple[list[str], np.ndarray]:
+    """The first caption of each window `(N,)` in a style, and its embedding `(N, width)`."""
     captions_file = home.require(home.captions(style), f"caption --caption-style {style}")
     captions = read_table(captions_file, CAPTIONS)
-    embed = f"embed-text --text-model {name} --caption-style {style}"
-    vectors_file = home.require(home.text_embeddings(style, name), embed)
-    width = pq.read_schema(vectors_file).field("embedding").type.list_size
-    if width != model.config.text_embedding_dim:
+    embed = f"embed-text --text-model {text_model} --caption-style {style}"
+    vectors_file = home.require(home.text_embeddings(style, text_model), embed)
+    found = pq.read_schema(vectors_file).field("embedding").type.list_size
+    if width != found:
         raise ValueError(
-            f"{vectors_file}: embeddings of width {width}, the model was aligned with width "
-            f"{model.config.text_embedding_dim}. Embed the captions with the run's text model, {name}."
+            f"{vectors_file}: embeddings of width {found}, the model was aligned with width {width}. Embed the "
+            f"captions with the run's text model, {text_model}."
         )
     vectors = read_table(vectors_file, text_embeddings_schema(width))
     again = f"Run casita caption and casita embed-text on {home.root} again."
@@ -90,7 +96,25 @@ def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> 
     if (rows < 0).any():
         raise ValueError(f"{captions_file}: {int((rows < 0).sum())} of {len(rows)} windows have no caption. {again}")
     matrix = vectors["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return Material(windows, captions["caption"].take(rows).to_pylist(), matrix[rows])
+    return captions["caption"].take(rows).to_pylist(), matrix[rows]
+
+
+def other_styles(home: HomeFolder, config: TrainConfig, asked: Sequence[str] | None) -> list[str]:
+    """The caption styles of the home that the run was not aligned with: those asked for, else all that are embedded.
+
+    Raises:
+        ValueError: the run's own style was asked for.
+    """
+    if asked is None:
+        there = sorted(path.stem for path in home.captions("any").parent.glob("*.parquet"))
+        embedded = [style for style in there if home.text_embeddings(style, config.text_model).is_file()]
+        return [style for style in embedded if style != config.caption_style]
+    if config.caption_style in asked:
+        raise ValueError(
+            f"--caption-style {config.caption_style}: the run was aligned with that style, and is measured by it "
+            "anyway. Name styles that it does not know."
+        )
+    return list(dict.fromkeys(asked))
 
 
 def checked_splits(home: HomeFolder, windows: pa.Table, protocol: str) -> dict[str, int]:
@@ -106,20 +130,10 @@ def checked_splits(home: HomeFolder, windows: pa.Table, protocol: str) -> dict[s
     return audit
 
 
-def chosen_tasks(material: Material, max_windows: int) -> tuple[dict[str, Task], Material]:
-    """The tasks without and with unlabelled windows, and only the windows that either of them touches."""
-    tasks = {
-        variant: make_task(material.activities, material.splits, unlabelled=unlabelled, max_windows=max_windows)
-        for variant, unlabelled in (("labelled", False), ("with_unlabelled", True))
-    }
-    rows = np.unique(np.concatenate([task.rows() for task in tasks.values()]))
-    return {variant: task.among(rows) for variant, task in tasks.items()}, material.take(rows)
-
-
-def describe_data(home: HomeFolder, material: Material, audit: Mapping[str, int]) -> dict[str, Any]:
-    """How the windows were cut; windows, days, sessions and labels of each split; the leak audit."""
+def describe_splits(windows: pa.Table) -> dict[str, Any]:
+    """Windows, labelled windows, sessions, days and labels of each split."""
     splits = {}
-    frame = material.windows.select(["split", "session", "start", "activity"]).to_pandas()
+    frame = windows.select(["split", "session", "start", "activity"]).to_pandas()
     for name in SPLITS:
         mine = frame[frame["split"] == name]
         labels = Counter(mine["activity"].dropna())
@@ -130,10 +144,15 @@ def describe_data(home: HomeFolder, material: Material, audit: Mapping[str, int]
             "days": int(mine["start"].dt.date.nunique()),
             "labels": dict(labels.most_common()),
         }
+    return splits
+
+
+def describe_data(home: HomeFolder, windows: pa.Table, audit: Mapping[str, int]) -> dict[str, Any]:
+    """How the windows were cut; what each split holds; the leak audit."""
     return {
         "sampling": read_metadata(home.windows)["sampling"],
-        "splits": splits,
-        "labels": sorted(frame["activity"].dropna().unique()),
+        "splits": describe_splits(windows),
+        "labels": sorted(set(windows["activity"].drop_null().to_pylist())),
         "leak_audit": dict(audit),
     }
 

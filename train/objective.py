@@ -16,10 +16,10 @@ from casita.modeling.heads_casita import IGNORED, mask_spans
 from casita.train.config import RunConfig, TrainConfig
 from casita.train.data import Batch, Split
 from casita.train.losses import ContrastiveLoss, InfoNCE, gather
-from casita.train.metrics import recall_by_home, retrieval_metrics
 from casita.train.model import TrainedModel
 from casita.train.order import Batches
 from casita.train.randomness import Randomness
+from casita.train.ranking import recall_by_home, retrieval_metrics
 from casita.train.sigmoid_loss import SigmoidLoss
 
 

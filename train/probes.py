@@ -6,22 +6,26 @@ split, so that they differ in what they read and in nothing else.
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from tqdm.auto import tqdm
 
 from casita.train.calibration import fit_temperature
-from casita.train.metrics import classification_metrics, ece
+from casita.train.metrics import CLASSIFICATION, classification_metrics, ece, table_metrics
 
-C_GRID = (0.01, 0.1, 1.0, 10.0)  # two decades around scikit-learn's default of 1, one step a decade
+# Weights from strongly to weakly held down, a step a decade. Hundreds of standardised dimensions want 0.001 to 0.1, a
+# bag of a few sensors 1 or more. The weak ones cost the most iterations: see `PATIENCE`.
+C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
+PATIENCE = 2  # so many values in a row without a better validation score end the search
 MAX_ITER = 300
 UNLABELLED = "unlabelled"
 
@@ -68,14 +72,20 @@ class Prediction:
 
 
 def make_task(
-    activities: Sequence[str | None], splits: Sequence[str], *, unlabelled: bool, max_windows: int | None = None
+    activities: Sequence[str | None],
+    splits: Sequence[str],
+    *,
+    unlabelled: bool,
+    max_windows: int | None = None,
+    without: Collection[str] = (),
 ) -> Task:
     """The task of naming each window's activity; with `unlabelled` those without one form a class of that name.
 
-    Train and validation are thinned to at most `max_windows` evenly spaced windows each; test never is.
+    Windows labelled as one of `without` take no part. Train and validation are thinned to at most `max_windows` evenly
+    spaced windows each; test never is.
     """
     y = np.array([UNLABELLED if label is None else label for label in activities], dtype=object)
-    usable = np.array([unlabelled or label is not None for label in activities], dtype=bool)
+    usable = np.array([(unlabelled or a is not None) and a not in without for a in activities], dtype=bool)
     split = np.asarray(splits, dtype=object)
     rows = {name: np.flatnonzero(usable & (split == name)) for name in ("train", "validation", "test")}
     for name in ("train", "test"):
@@ -96,18 +106,44 @@ def majority(task: Task) -> Prediction:
     return Prediction(np.tile(counts / counts.sum(), (len(task.test), 1)), classes.tolist())
 
 
-def bag_of_sensors(sensor_keys: Sequence[Sequence[str]], task: Task, *, progress: bool = True) -> Prediction:
+def bag_of_sensors(
+    sensor_keys: Sequence[Sequence[str]], task: Task, *, progress: bool = True, name: str = "bag_of_sensors"
+) -> Prediction:
     """Logistic regression on how often each sensor state occurs in a window; states unseen in train count nothing."""
     counts = CountVectorizer(analyzer=list, dtype=np.float32)
     counts.fit(sensor_keys[i] for i in task.train)
-    return logistic_probe(counts.transform(sensor_keys), task, "bag_of_sensors", progress=progress)
+    rows = task.rows()
+    features = counts.transform(sensor_keys[i] for i in rows)
+    return logistic_probe(features, task.among(rows), name, progress=progress)
+
+
+def bag_of_rooms(rooms: Sequence[Sequence[str]], task: Task, *, progress: bool = True) -> Prediction:
+    """Logistic regression on how many of a window's events are in each room, by the room's name: what a home that
+    nobody labelled has in common with others."""
+    return bag_of_sensors(rooms, task, progress=progress, name="bag_of_rooms")
 
 
 def tfidf_captions(captions: Sequence[str], task: Task, *, progress: bool = True) -> Prediction:
     """Logistic regression on tf-idf of the captions' words and pairs of words: what the caption alone gives away."""
     words = TfidfVectorizer(ngram_range=(1, 2), max_features=5000, sublinear_tf=True, dtype=np.float32)
     words.fit(captions[i] for i in task.train)
-    return logistic_probe(words.transform(captions), task, "tfidf_captions", progress=progress)
+    rows = task.rows()
+    features = words.transform(captions[i] for i in rows)
+    return logistic_probe(features, task.among(rows), "tfidf_captions", progress=progress)
+
+
+def nearest_prompt_tfidf(captions: Sequence[str], prompts: Mapping[str, Sequence[str]], task: Task) -> Prediction:
+    """Zero-shot without any encoder: the label whose prompts share most with the window's caption, by tf-idf of words.
+
+    The words' weights are the train captions'; temperature and unlabelled windows are as in `zero_shot`.
+    """
+    words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    texts = [text for label in prompts for text in prompts[label]]
+    words.fit([*(captions[i] for i in task.train), *texts])
+    label_of = np.repeat(np.arange(len(prompts)), [len(told) for told in prompts.values()])
+    sums = csr_matrix((np.ones(len(texts), np.float32), (label_of, np.arange(len(texts))))) @ words.transform(texts)
+    prototypes = normalize(sums)
+    return nearest(lambda rows: (words.transform(captions[i] for i in rows) @ prototypes.T).toarray(), prompts, task)
 
 
 def linear_probe(
@@ -121,52 +157,77 @@ def linear_probe(
 def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = True) -> Prediction:
     """Multinomial logistic regression on `features` `(N, F)`, dense or sparse; C has the best validation macro F1.
 
-    Without a usable validation window C is 1, and `settings` says so. A train split with one label gives that label.
+    Without a usable validation window C is 1, and `settings` says so, as it says whether the solver converged. A train
+    split with one label gives that label.
     """
     y_train, y_validation = task.y[task.train].astype(str), task.y[task.validation].astype(str)
     if len(set(y_train)) == 1:
         return Prediction(np.ones((len(task.test), 1)), [y_train[0]], {"C": None, "chosen_on": "one label in train"})
     grid = C_GRID if len(y_validation) else (1.0,)
-    best: tuple[float, float, LogisticRegression] | None = None
-    model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)  # from weak to strong weights, each from the last
+    x_train, x_validation = features[task.train], features[task.validation]
+    best: tuple[float, dict[str, Any], LogisticRegression] | None = None
+    model, worse = LogisticRegression(max_iter=MAX_ITER, warm_start=True), 0  # each from the weights before
     for strength in tqdm(grid, desc=f"probe {name}", unit="fit", leave=False, disable=not progress):
         model.set_params(C=strength)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # told in `settings` instead
-            model.fit(features[task.train], y_train)
+        converged = _fit(model, x_train, y_train)
         score = 0.0
         if len(y_validation):
-            score = classification_metrics(y_validation, model.predict(features[task.validation]).tolist())["macro_f1"]
+            score = classification_metrics(y_validation, model.predict(x_validation).tolist())["macro_f1"]
         if best is None or score > best[0]:
-            best = (score, strength, copy.deepcopy(model))
+            best, worse = (score, {"C": strength, "converged": converged}, copy.deepcopy(model)), 0
+        else:
+            worse += 1
+        if worse == PATIENCE:
+            break
     assert best is not None
-    score, strength, model = best
-    settings = {
-        "C": strength,
-        "chosen_on": "validation macro F1" if len(y_validation) else "default: no usable validation window",
-        "converged": bool(model.n_iter_.max() < MAX_ITER),
-    }
-    return Prediction(model.predict_proba(features[task.test]), model.classes_.tolist(), settings)
+    _, chosen, model = best
+    chosen["chosen_on"] = "validation macro F1" if len(y_validation) else "default: no usable validation window"
+    return Prediction(model.predict_proba(features[task.test]), model.classes_.tolist(), chosen)
+
+
+def _fit(model: LogisticRegression, features: Any, labels: np.ndarray) -> bool:
+    """Whether the solver reached its tolerance within `MAX_ITER` steps."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(features, labels)
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in told)
 
 
 def zero_shot(
     sensor: np.ndarray, prototypes: np.ndarray, classes: Sequence[str], scale: float, task: Task
 ) -> Prediction:
-    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both.
+    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both."""
+    return nearest(lambda rows: scale * sensor[rows] @ prototypes.T, classes, task)
+
+
+def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], task: Task) -> Prediction:
+    """Softmax over `logits` of row numbers `(n,)`, `(n, K)`, at the temperature that suits the validation windows.
 
     One temperature, fitted on the labelled validation windows, divides the logits: it moves no window to another
     label, only how sure the answers are. Without such windows it is 1. No prompt says "unlabelled": where that is a
     label, such windows count as misses.
     """
+    classes = list(classes)
     number = {label: i for i, label in enumerate(classes)}
     known = np.array([row for row in task.validation if task.y[row] in number], dtype=np.int64)
     settings: dict[str, Any] = {"temperature": 1.0, "fitted_on": "default: no usable validation window"}
     if len(known) and len(classes) > 1:
         target = np.array([number[label] for label in task.y[known]])
-        fitted = fit_temperature(scale * sensor[known] @ prototypes.T, target)
-        settings = {"temperature": fitted, "fitted_on": "validation"}
-    logits = scale / settings["temperature"] * sensor[task.test] @ prototypes.T
-    return Prediction(softmax(logits, axis=1), list(classes), settings)
+        settings = {"temperature": fit_temperature(logits(known), target), "fitted_on": "validation"}
+    return Prediction(softmax(logits(task.test) / settings["temperature"], axis=1), classes, settings)
+
+
+def chance(task: Task) -> dict[str, float]:
+    """The metrics of a guess among the train labels, all equally likely: of the confusion table expected of it."""
+    classes = sorted(set(task.y[task.train]))
+    y_true = task.y[task.test].tolist()
+    labels = sorted({*classes, *y_true})
+    table = np.zeros((len(labels), len(labels)))
+    guessed = np.isin(labels, classes) / len(classes)
+    for i, label in enumerate(labels):
+        table[i] = y_true.count(label) * guessed
+    scores = dict(zip(CLASSIFICATION, table_metrics(table).tolist(), strict=True))
+    return {**scores, "ece": abs(scores["accuracy"] - 1 / len(classes))}  # a guess is as sure as one of so many is
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

@@ -21,7 +21,9 @@ METHODS = {
     "random_encoder": "Linear probe on the same architecture and table before any training: what both give for free.",
     "bag_of_sensors": "Logistic regression on how often each sensor state occurs in the window: no order, no model.",
     "tfidf_captions": "Logistic regression on tf-idf of the window's caption: what the wording alone gives away.",
+    "nearest_prompt_tfidf": "Zero-shot by words alone: whose prompts share most with the caption, by tf-idf.",
     "majority": "Always the most frequent activity of the train split.",
+    "chance": "A guess among the train split's activities.",
 }
 METRICS = {
     "accuracy": "accuracy",
@@ -32,7 +34,13 @@ METRICS = {
 }
 RETRIEVAL = {"recall_at_1": "R@1", "recall_at_5": "R@5", "recall_at_10": "R@10", "mrr": "MRR"}
 DIRECTIONS = {"sensor_to_text": "window → caption", "text_to_sensor": "caption → window"}
-ROWS = {"casita": "this model", "random_encoder": "random encoder", "chance": "chance"}
+ROWS = {
+    "casita": "this model",
+    "learned": "learned tokens",
+    "random_encoder": "random encoder",
+    "caption_only": "captions alone",
+    "chance": "chance",
+}
 COLOURS = {"casita": "#1f6f8b", "random_encoder": "#e0a458", "chance": "#b8b8b8"}
 
 MAP_WINDOWS = 2000  # t-SNE's time grows faster than the number of points; more would not be told apart anyway

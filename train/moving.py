@@ -1,0 +1,37 @@
+"""A trained model in a home that it was not trained in: the table of that home's pictures instead of its own."""
+
+from collections.abc import Sequence
+
+from casita.datasets_scripts.schema import HomeFolder
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+
+
+def move_home(model: CasitaModel, processor: CasitaProcessor, folders: Sequence[HomeFolder]) -> SensorEmbeddingTable:
+    """Move both into the homes of `folders`, and return the table that they read from now on.
+
+    Raises:
+        FileNotFoundError: a home has no picture embeddings by the model's vision model.
+    """
+    tables = [table_by(folder, processor.vision_model) for folder in folders]
+    layouts = {folder.name: folder.layout for folder in folders}
+    levels = {folder.name: folder.summary("windows").get("levels", {}) for folder in folders}
+    if len(folders) == 1:
+        (table,), (layout,), (level,) = tables, layouts.values(), levels.values()
+    else:
+        table, layout, level = SensorEmbeddingTable.concatenate(tables), layouts, levels
+    processor.set_home(model, table, layout, level)
+    return table
+
+
+def table_by(folder: HomeFolder, vision_model: str | None) -> SensorEmbeddingTable:
+    """The home's picture embeddings by a vision model."""
+    files = sorted((folder.root / "image_embeddings").glob("*.safetensors"))
+    for table in map(SensorEmbeddingTable.load, files):
+        if table.vision_model == vision_model:
+            return table
+    raise FileNotFoundError(
+        f"{folder.root}: no picture embeddings by {vision_model}, which the checkpoint reads. Run: casita "
+        f"embed-images {folder.root} --vision-model {vision_model}"
+    )
