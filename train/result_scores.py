@@ -1,0 +1,348 @@
+"""What docs/RESULTS.md tells of a row: its runs' frozen embeddings probed, asked and searched, over all seeds.
+
+Like `casita evaluate`, with what the page asks beyond it: windows before, time since the session began, tasks that
+share a room, the order of events, months. `casita evaluate` makes the report of a single configuration.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_matrix, diags, hstack
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import StandardScaler
+
+from casita.datasets_scripts.label_prompts import label_prompts
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train import probes
+from casita.train.encoding import embed_captions, embed_windows, label_prototypes, scale_of, untrained
+from casita.train.evaluation import evaluate_run
+from casita.train.few_shot import draw_few
+from casita.train.intervals import Units, classification_intervals
+from casita.train.material import captions_of, load_run
+from casita.train.metrics import classification_metrics, over_seeds
+from casita.train.probes import Prediction, Task
+from casita.train.protocols import segments
+from casita.train.ranking import retrieval_metrics
+
+FORMAT = 1  # raised when scores mean something else
+FEW = 0.05
+STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
+MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
+MOST_PAIRS = 8
+
+Answers = dict[str, dict[str, Prediction]]  # method -> seed -> answers to validation windows, then to test windows
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A home's windows, and the task of naming those that have a label."""
+
+    home: HomeFolder
+    windows: pa.Table
+
+    @classmethod
+    def of(cls, home: HomeFolder) -> "Labelled":
+        return cls(home, read_table(home.windows, WINDOWS))
+
+    @cached_property
+    def task(self) -> Task:
+        """Validation windows are answered too: they come first in `test`."""
+        windows = self.windows
+        own = probes.make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), unlabelled=False)
+        return replace(own, test=np.concatenate([own.validation, own.test]))
+
+    @cached_property
+    def keys(self) -> list[list[str]]:
+        return self.windows["sensor_keys"].to_pylist()
+
+    @cached_property
+    def sessions(self) -> np.ndarray:
+        return np.array(self.windows["session"].to_pylist(), dtype=object)
+
+    def before(self, step: int) -> np.ndarray:
+        """`(N,)` the window `step` before each in its session, -1 where there is none."""
+        found = np.arange(len(self.sessions)) - step
+        return np.where((found >= 0) & (self.sessions[found] == self.sessions), found, -1)
+
+    @cached_property
+    def minutes(self) -> np.ndarray:
+        """`(N, M)` 0 or 1: in which five minutes after its session's first window each window begins."""
+        start = self.windows["start"].to_numpy()
+        _, session = np.unique(self.sessions, return_inverse=True)
+        first = np.full(session.max() + 1, start.max())
+        np.minimum.at(first, session, start)
+        passed = (start - first[session]) / np.timedelta64(60, "s")
+        return np.eye(len(MINUTES) + 1, dtype=np.float32)[np.digitize(passed, MINUTES)]
+
+    def test_of(self, answer: Prediction) -> Prediction:
+        """The answers to the test windows alone."""
+        return replace(answer, probabilities=answer.probabilities[len(self.task.validation) :])
+
+    @cached_property
+    def test_task(self) -> Task:
+        return replace(self.task, test=self.task.test[len(self.task.validation) :])
+
+    def told(self, by_seed: Mapping[str, Prediction], task: Task | None = None) -> dict[str, Any]:
+        """Mean over seeds, `_sd`, `_ci` of the test windows' metrics, and `validation_macro_f1`, to choose by."""
+        answers = {seed: self.test_of(answer) for seed, answer in by_seed.items()}
+        test = task or self.test_task
+        _, code = np.unique(self.sessions[test.test], return_inverse=True)
+        scores = {seed: answer.metrics(test) for seed, answer in answers.items()}
+        validation = replace(self.task, test=self.task.validation)
+        for seed, answer in by_seed.items() if task is None else ():
+            first = replace(answer, probabilities=answer.probabilities[: len(validation.test)])
+            scores[seed] = {**scores[seed], "validation_macro_f1": first.metrics(validation)["macro_f1"]}
+        return {
+            **over_seeds(scores),
+            **classification_intervals(answers.values(), test, Units(code.reshape(-1), "session")),
+            "seeds": sorted(by_seed),
+        }
+
+
+def score_row(
+    home: HomeFolder, runs: Sequence[Path], *, context: bool = False, analysis: bool = False
+) -> dict[str, Any]:
+    """The numbers of one row: `runs` are those of its seeds.
+
+    `context`: also with the windows before, and with the time since the session began. `analysis`: also tasks that
+    share a room, the order of events, and months.
+    """
+    data = Labelled.of(home)
+    answers: Answers = {}
+    found: list[dict[str, Any]] = []
+    retrieval, order = {}, {}
+    for run in runs:
+        config, model, processor = load_run(run)
+        seed = str(config.seed)
+        style = config.caption_style, config.text_model
+        base, sensor = encode_all(model, processor, data)
+        gather(answers, seed, probed(base, data, context, config.seed))
+        gather(answers, seed, asked(model, sensor, data, config.text_model))
+        retrieval[seed] = searched(model, sensor, data, *style)
+        if analysis and run == runs[0]:
+            order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
+    for name, by_seed in answers.items():
+        found.append({"name": name, **data.told(by_seed, named_task(data) if name.endswith("named") else None)})
+    told: dict[str, Any] = {row.pop("name"): row for row in found}
+    told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
+    if analysis:
+        bag = {"none": probes.bag_of_sensors(data.keys, data.task, progress=False)}
+        compared = {"probe": answers["probe"], "bag_of_sensors": bag, "shuffled": {"none": order["shuffled"]}}
+        told |= {"pairs": pair_rows(data, compared), "months": month_rows(data, answers["probe"])}
+        told["shuffled"] = data.told({"none": order["shuffled"]})
+    return told
+
+
+WAYS = ("sensor_to_text", "text_to_sensor")
+
+
+def gather(answers: Answers, seed: str, found: Mapping[str, Prediction]) -> None:
+    """Put one seed's answers to the others'."""
+    for name, answer in found.items():
+        answers.setdefault(name, {})[seed] = answer
+
+
+def encode_all(
+    model: CasitaModel, processor: CasitaProcessor, data: Labelled, keys: Sequence[Sequence[str]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Base embeddings `(N, C)` and unit rows `(N, P)` of all windows."""
+    inputs = processor.encode_windows(keys or data.keys, data.windows["seconds"].to_pylist())
+    return embed_windows(model, inputs, progress=False)
+
+
+def probed(base: np.ndarray, data: Labelled, context: bool, seed: int) -> dict[str, Prediction]:
+    """Linear probes of the embeddings: with all labels, with few, and with what came before."""
+    task = data.task
+    rows = StandardScaler().fit(base[task.train]).transform(base)
+    few = draw_few(task, segments(data.windows), FEW, seed)
+    found = {
+        "probe": probes.logistic_probe(rows, task, "probe", progress=False),
+        "few": probes.logistic_probe(rows, few, "few labels", progress=False),
+    }
+    if context:
+        earlier = np.hstack([rows, *(_earlier(rows, data.before(step)) for step in STEPS_BEFORE)])
+        found["before"] = probes.logistic_probe(earlier, task, "windows before", progress=False)
+        timed = np.hstack([earlier, data.minutes])
+        found["before_minutes"] = probes.logistic_probe(timed, task, "windows before, minutes", progress=False)
+    return found
+
+
+def _earlier(rows: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """`(N, C)` the rows of other windows, 0 where there is none."""
+    return np.where((before >= 0)[:, None], rows[before], np.float32(0))
+
+
+def asked(model: CasitaModel, sensor: np.ndarray, data: Labelled, text_model: str) -> dict[str, Prediction]:
+    """Zero-shot from the label prompts: among all labels, and among those that have a name."""
+    prompts, named = prompts_of(data)
+    vectors = embed_texts(load_text_model(text_model), [t for told in prompts.values() for t in told], progress=False)
+    prototypes = label_prototypes(model, prompts, vectors)
+    # How near a sentence is to any window at all says nothing of this one; the train windows tell it, without labels.
+    usual = (sensor[np.array(data.windows["split"].to_pylist()) == "train"] @ prototypes.T).mean(axis=0)
+    scale, labels = scale_of(model), list(prompts)
+    mine = [labels.index(label) for label in named]
+
+    def answer(columns: Sequence[int], offset: np.ndarray) -> Prediction:
+        chosen = [labels[i] for i in columns]
+        logits = scale * (sensor @ prototypes[columns].T - offset[columns])
+        return probes.nearest(lambda rows: logits[rows], chosen, data.task)
+
+    every, none = range(len(labels)), np.zeros(len(labels))
+    found = {"zero_shot": answer(every, none), "zero_shot_centred": answer(every, usual)}
+    if named != labels:
+        found |= {"zero_shot_named": answer(mine, none), "zero_shot_centred_named": answer(mine, usual)}
+        found = {name: _restricted(data, each) if name.endswith("named") else each for name, each in found.items()}
+    return found
+
+
+def prompts_of(data: Labelled) -> tuple[dict[str, list[str]], list[str]]:
+    """The prompts of each label that occurs; and the labels that somebody described, the others being mere numbers."""
+    labels = sorted(set(data.task.y[data.task.train]))
+    layout = data.home.layout
+    described = layout.get("activities", {})
+    return label_prompts(layout, labels), [label for label in labels if "prompts" in described.get(label, {})]
+
+
+def named_task(data: Labelled) -> Task:
+    """The test windows whose label somebody described."""
+    named = set(prompts_of(data)[1])
+    test = data.test_task
+    return replace(test, test=np.array([row for row in test.test if test.y[row] in named], dtype=np.int64))
+
+
+def _restricted(data: Labelled, answer: Prediction) -> Prediction:
+    """Only the answers to windows of `named_task`, behind those to the validation windows."""
+    kept = np.isin(data.task.test, named_task(data).test)
+    kept[: len(data.task.validation)] = True
+    return replace(answer, probabilities=answer.probabilities[kept])
+
+
+def searched(
+    model: CasitaModel, sensor: np.ndarray, data: Labelled, style: str, text_model: str
+) -> dict[str, dict[str, float]]:
+    """Retrieval over all test windows, labelled or not, both ways."""
+    captions, text = captions_of(data.home, data.windows, style, text_model, model.config.text_embedding_dim)
+    test = np.flatnonzero(np.array(data.windows["split"].to_pylist()) == "test")
+    _, groups = np.unique(np.array(captions)[test], return_inverse=True)
+    return retrieval_metrics(sensor[test], embed_captions(model, text[test]), groups)
+
+
+# ------------------------------------------------------------------------------------------------------- analysis
+def order_blind(model: CasitaModel, processor: CasitaProcessor, data: Labelled) -> Prediction:
+    """The probe where every window's events stand in a random order: what does not rest on it."""
+    rng = np.random.default_rng(0)
+    keys = [[own[i] for i in rng.permutation(len(own))] for own in data.keys]
+    base, _ = encode_all(model, processor, data, keys)
+    return probes.linear_probe(base, data.task, progress=False)
+
+
+def main_rooms(data: Labelled) -> dict[str, str]:
+    """Of each label the room with most events in its train windows."""
+    rooms = {name: told["room"] for name, told in data.home.layout["sensors"].items()}
+    counts: dict[str, Counter] = {}
+    for row in data.task.train:
+        counts.setdefault(data.task.y[row], Counter()).update(rooms[key.rpartition("_")[0]] for key in data.keys[row])
+    return {label: count.most_common(1)[0][0] for label, count in counts.items()}
+
+
+def pair_rows(data: Labelled, answers: Answers) -> list[dict[str, Any]]:
+    """Pairs of labels with the same main room, the most frequent ones: balanced accuracy of telling the two apart."""
+    test, rooms = data.test_task, main_rooms(data)
+    often = Counter(test.y[test.test].tolist())
+    shared = [pair for pair in itertools.combinations(sorted(rooms), 2) if rooms[pair[0]] == rooms[pair[1]]]
+    shared.sort(key=lambda pair: -min(often[label] for label in pair))
+    rows = []
+    for pair in shared[:MOST_PAIRS]:
+        mine = np.flatnonzero(np.isin(test.y[test.test].astype(str), pair))
+        truth = test.y[test.test][mine].tolist()
+        row: dict[str, Any] = {"pair": list(pair), "room": rooms[pair[0]], "windows": len(mine)}
+        for method, by_seed in answers.items():
+            row[method] = float(np.mean([_between(data.test_of(a), pair, mine, truth) for a in by_seed.values()]))
+        rows.append(row)
+    return rows
+
+
+def _between(answer: Prediction, pair: Sequence[str], rows: np.ndarray, truth: list[str]) -> float:
+    column = [list(answer.classes).index(label) for label in pair]
+    called = [pair[i] for i in answer.probabilities[np.ix_(rows, column)].argmax(axis=1)]
+    return classification_metrics(truth, called)["balanced_accuracy"]
+
+
+def month_rows(data: Labelled, by_seed: Mapping[str, Prediction]) -> list[dict[str, Any]]:
+    """Accuracy of the test windows by the month of their session, means over seeds."""
+    test = data.test_task
+    month = np.array([f"{start:%Y-%m}" for start in data.windows["start"].take(pa.array(test.test)).to_pylist()])
+    right = np.mean([np.array(data.test_of(a).labels) == test.y[test.test] for a in by_seed.values()], axis=0)
+    return [
+        {
+            "month": name,
+            "windows": int((month == name).sum()),
+            "sessions": len(set(data.sessions[test.test][month == name])),
+            "accuracy": float(right[month == name].mean()),
+        }
+        for name in sorted(set(month))
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------ baselines
+def baselines(
+    home: HomeFolder, style: str, text_model: str, run: Path, *, seeds: int = 3, context: bool = False
+) -> dict[str, Any]:
+    """What the same windows give without training an encoder; `run` tells the architecture of the untrained ones."""
+    data = Labelled.of(home)
+    task, once = data.task, "none"
+    _, model, processor = load_run(run)
+    captions, _ = captions_of(home, data.windows, style, text_model, model.config.text_embedding_dim)
+    prompts, named = prompts_of(data)
+    answers: Answers = {
+        "majority": {once: probes.majority(task)},
+        "bag_of_sensors": {once: probes.bag_of_sensors(data.keys, task, progress=False)},
+        "tfidf_captions": {once: probes.tfidf_captions(captions, task, progress=False)},
+        "nearest_prompt_tfidf": {once: probes.nearest_prompt_tfidf(captions, prompts, task)},
+    }
+    only = {label: prompts[label] for label in named}
+    answers["nearest_prompt_tfidf_named"] = {
+        once: _restricted(data, probes.nearest_prompt_tfidf(captions, only, task))
+    }
+    for seed in range(seeds):
+        base, _ = encode_all(untrained(model, seed), processor, data)
+        gather(
+            answers, str(seed), {f"random_{name}": each for name, each in probed(base, data, context, seed).items()}
+        )
+    for seed in range(seeds):
+        few = draw_few(task, segments(data.windows), FEW, seed)
+        gather(answers, str(seed), {"bag_few": probes.bag_of_sensors(data.keys, few, progress=False)})
+    for name, features in (bags(data) if context else {}).items():
+        answers[name] = {once: probes.logistic_probe(features, task, name, progress=False)}
+    told = {name: data.told(a, named_task(data) if name.endswith("named") else None) for name, a in answers.items()}
+    return {**told, "chance": probes.chance(data.test_task)}
+
+
+def bags(data: Labelled) -> dict[str, csr_matrix]:
+    """Bags of sensors as a probe of embeddings gets its context: `(N, F)` counts."""
+    counts = CountVectorizer(analyzer=list, dtype=np.float32).fit(data.keys[i] for i in data.task.train)
+    own = counts.transform(data.keys).tocsr()
+    earlier = [own, *(diags((b >= 0).astype(np.float32)) @ own[b] for b in map(data.before, STEPS_BEFORE))]
+    log = hstack([part.log1p() for part in earlier]).tocsr()
+    return {
+        "bag_log": own.log1p(),
+        "bag_before": log,
+        "bag_before_minutes": hstack([log, csr_matrix(data.minutes)]).tocsr(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- transfer
+def transfer(runs: Sequence[Path], target: Path, out: Path) -> dict[str, Any]:
+    """`leave_home_out` of `casita evaluate`: classifiers fitted on the homes of the training, tested in `target`."""
+    results = evaluate_run(runs, target=target, out=out, protocol="leave_home_out", progress=False)
+    return {"about": {}, "classification": results["protocols"]["leave_home_out"]["classification"]}
