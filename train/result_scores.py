@@ -199,7 +199,7 @@ def asked(model: CasitaModel, sensor: np.ndarray, data: Labelled, text_model: st
 
     every, none = range(len(labels)), np.zeros(len(labels))
     found = {"zero_shot": answer(every, none), "zero_shot_centred": answer(every, usual)}
-    if named != labels:
+    if named and named != labels:
         found |= {"zero_shot_named": answer(mine, none), "zero_shot_centred_named": answer(mine, usual)}
         found = {name: _restricted(data, each) if name.endswith("named") else each for name, each in found.items()}
     return found
@@ -310,10 +310,9 @@ def baselines(
         "tfidf_captions": {once: probes.tfidf_captions(captions, task, progress=False)},
         "nearest_prompt_tfidf": {once: probes.nearest_prompt_tfidf(captions, prompts, task)},
     }
-    only = {label: prompts[label] for label in named}
-    answers["nearest_prompt_tfidf_named"] = {
-        once: _restricted(data, probes.nearest_prompt_tfidf(captions, only, task))
-    }
+    if only := {label: prompts[label] for label in named if len(named) < len(prompts)}:
+        found = probes.nearest_prompt_tfidf(captions, only, task)
+        answers["nearest_prompt_tfidf_named"] = {once: _restricted(data, found)}
     for seed in range(seeds):
         base, _ = encode_all(untrained(model, seed), processor, data)
         gather(

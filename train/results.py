@@ -30,13 +30,16 @@ PLAN = CONFIGS / "results.yaml"
 PAGE = Path("docs/RESULTS.md")
 
 
-def make_results(data: Path, work: Path, page: Path, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Do what `configs/results.yaml` plans and is not done, write `work/results.json`, and fill the tables of `page`.
+def make_results(
+    data: Path, work: Path, page: Path, only: Sequence[str] | None = None, plan: Path = PLAN
+) -> dict[str, Any]:
+    """Do what `plan` asks for and is not done, write `work/results.json`, and fill the tables of `page`.
 
     Args:
         data: folder with the raw logs, as the plan names them.
         work: folder for homes, runs and scores.
         only: sections of the plan to do; the others' numbers are taken as they are.
+        plan: YAML with `homes`, the commands that make each, and `sections`, each a grid and what is asked of it.
 
     Returns:
         The content of `results.json`: of each section its rows.
@@ -44,17 +47,17 @@ def make_results(data: Path, work: Path, page: Path, only: Sequence[str] | None 
     Raises:
         RuntimeError: a command failed; the message has its words.
     """
-    plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
-    if unknown := set(only or ()) - set(plan["sections"]):
-        raise ValueError(f"sections {sorted(unknown)} are unknown; there are: {', '.join(plan['sections'])}.")
+    told = yaml.safe_load(plan.read_text(encoding="utf-8"))
+    if unknown := set(only or ()) - set(told["sections"]):
+        raise ValueError(f"sections {sorted(unknown)} are unknown; there are: {', '.join(told['sections'])}.")
     with locked(work, "casita results"):
-        for name, section in plan["sections"].items():
+        for name, section in told["sections"].items():
             if only and name not in only:
                 continue
             for home in section["homes"]:
-                build(home, plan["homes"], data, work)
+                build(home, told["homes"], data, work)
             DOERS[section["kind"]](name, section, work)
-        found = {name: told for name in plan["sections"] if (told := _read(work, name))}
+        found = {name: scores for name in told["sections"] if (scores := _read(work, name))}
         write_json(work / "results.json", found)
     if page.is_file():
         fill_page(page, found)
