@@ -143,7 +143,7 @@ def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
     place = np.random.default_rng(seed).permutation(units)
     split = np.searchsorted(_bounds(units), place, side="right")[code]
     kept = _apart(split, windows)
-    return np.where(kept, np.array(SPLITS, dtype=object)[split], None)
+    return np.array([*SPLITS, None], dtype=object)[np.where(kept, split, PURGED)]
 
 
 def _apart(split: np.ndarray, windows: pa.Table) -> np.ndarray:

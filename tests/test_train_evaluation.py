@@ -35,7 +35,7 @@ from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import TrainConfig, save_config
 from casita.train.encoding import embed_windows, label_prototypes, scale_of, untrained
 from casita.train.evaluation import evaluate_run
-from casita.train.material import RUN_FILES, chosen_tasks, load_material, load_run
+from casita.train.material import RUN_FILES, load_material, load_run
 from casita.train.metrics import classification_metrics
 from casita.train.probes import C_GRID, bag_of_sensors, linear_probe, majority, make_task, tfidf_captions, zero_shot
 
@@ -157,7 +157,8 @@ def test_the_files_hold_what_the_function_returns_and_every_link_leads_to_a_pict
 
 
 def test_all_baselines_stand_beside_the_model_in_both_variants(results):
-    methods = ["linear_probe", "zero_shot", "random_encoder", "bag_of_sensors", "tfidf_captions", "majority"]
+    methods = ["linear_probe", "zero_shot", "random_encoder", "bag_of_sensors", "tfidf_captions"]
+    methods += ["nearest_prompt_tfidf", "majority", "chance"]
     variants = results["protocols"]["chronological"]["classification"]
     assert [row["method"] for row in results["headline"]] == methods
     for rows in variants.values():
@@ -281,7 +282,8 @@ def test_zero_shot_is_the_models_own_softmax_over_prompts(loaded):
     with torch.inference_mode():
         out = model(**inputs, text_embeds=text)
     one_prompt_each = {**LAYOUT, "activities": {name: {"coarse": name, "prompts": [name]} for name in labels}}
-    prototypes = label_prototypes(model, one_prompt_each, labels, "minilm")
+    prompts = label_prompts(one_prompt_each, labels)
+    prototypes = label_prototypes(model, prompts, text.numpy())
     task = make_task(labels[:1] * 30, ["train"] * 5 + ["test"] * 25, unlabelled=False)
     found = zero_shot(out.sensor_embeds.numpy(), prototypes, labels, scale_of(model), task)
     np.testing.assert_allclose(found.probabilities, out.logits_per_sensor.softmax(dim=1)[5:].numpy(), atol=1e-5)
@@ -314,8 +316,9 @@ def test_zero_shot_is_tempered_by_the_validation_windows_alone():
 def test_a_prototype_is_the_mean_direction_of_its_prompts(loaded):
     labels = ["Sleep", "Cook"]
     prompts = label_prompts(LAYOUT, labels)
-    prototypes = label_prototypes(loaded.model, LAYOUT, labels, "minilm")
     text_model = load_text_model("minilm", device="cpu")
+    vectors = embed_texts(text_model, [text for told in prompts.values() for text in told], progress=False)
+    prototypes = label_prototypes(loaded.model, prompts, vectors)
     for label, prototype in zip(labels, prototypes, strict=True):
         text = torch.from_numpy(embed_texts(text_model, prompts[label], progress=False))
         with torch.inference_mode():
@@ -327,10 +330,11 @@ def test_a_prototype_is_the_mean_direction_of_its_prompts(loaded):
 @pytest.fixture(scope="module")
 def labelled(loaded):
     """The labelled task and the windows it touches."""
-    tasks, material = chosen_tasks(loaded.material, 20_000)
+    material = loaded.material
+    task = make_task(material.activities, material.splits, unlabelled=False)
     keys = material.windows["sensor_keys"].to_pylist()
     counts = counted(keys, sorted({key for window in keys for key in window}))
-    return SimpleNamespace(task=tasks["labelled"], keys=keys, counts=counts, captions=material.captions)
+    return SimpleNamespace(task=task, keys=keys, counts=counts, captions=material.captions)
 
 
 def counted(keys, vocabulary):

@@ -21,6 +21,7 @@ from casita.datasets_scripts.schema import HomeFolder, home_folders
 from casita.files import read_json, write_beside, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.processing.table_files import FILE_NAME
 from casita.train import probes, report
 from casita.train.checkpoint import write_card
 from casita.train.config import TrainConfig
@@ -89,11 +90,13 @@ def evaluate_run(
 
     by_name, texts = {encoder.name: encoder for encoder in encoders}, Texts(config.text_model)
     protocols, first = dict[str, Any](), None
+    took = {f"encode, {name}": seconds for name, seconds in encodings.seconds.items()}
     for case in cases:
         scoring = Scoring(
             case, config, by_name, encodings.of_case(case), *joined(case), texts, max(seeds, len(runs)), progress
         )
         protocols[case.name] = scoring.run(styles if case is cases[0] else None)
+        took |= scoring.seconds
         first = first or scoring
     assert first is not None
     home = cases[0].home
@@ -116,7 +119,7 @@ def evaluate_run(
         },
         "data": describe_data(home.folder, home.material.windows, cases[0].about["leak_audit"])
         | {"splits": cases[0].about["splits"]},
-        "timing_s": {f"encode, {name}": round(took, 1) for name, took in encodings.seconds.items()},
+        "timing_s": {name: round(seconds, 1) for name, seconds in took.items()},
         "headline": headline(protocols[names[0]]["classification"]["labelled"]),
         "protocols": protocols,
     }
@@ -214,9 +217,13 @@ def table_of(encoder: Encoder, home: Home) -> SensorEmbeddingTable | None:
     """The picture embeddings by which the encoder reads the home; None where it learned its own."""
     if not encoder.can_move():
         return None
-    if encoder.knows(home.name) and encoder.run and not encoder.processor.homes:
-        return SensorEmbeddingTable.load(encoder.run / "model")
-    return table_by(home.folder, encoder.processor.vision_model)
+    stored = (encoder.run or home.folder.root) / "model" / FILE_NAME
+    if encoder.processor.home == home.name and stored.is_file():
+        return SensorEmbeddingTable.load(stored)
+    try:
+        return table_by(home.folder, encoder.processor.vision_model)
+    except FileNotFoundError:  # the folder was moved without its pictures
+        return None
 
 
 def keep_with_the_models(

@@ -126,6 +126,7 @@ PARAPHRASES: Mapping[str, tuple[str, ...]] = {
         "It is hard to say what that was.",
     ),
 }  # fmt: skip
+ATTEMPTS = 5  # at most so many draws for each that counts
 RESAMPLES = 200  # of windows, anew ranked by each query: fewer than elsewhere, for it takes longer
 
 
@@ -157,21 +158,23 @@ def query_intervals(
 ) -> dict[str, list[float]]:
     """`<metric>_ci` of the mean over seeds, when other days or sessions had been there to be found in.
 
-    Each draw ranks the windows of the drawn units, as often as they were drawn; a query that has no right window among
-    them does not count. Args as in `rank_windows`, with `scores` of each seed and `units` of the `N` windows.
+    Each draw ranks the windows of the drawn units, as often as they were drawn. Only draws in which every query has a
+    right window count, for those without would leave out the rare activities; where such draws are rare, there is no
+    interval. Args as in `rank_windows`, with `scores` of each seed and `units` of the `N` windows.
     """
-    if units.count < 2:
-        return {}
     known = np.flatnonzero([label is not None for label in labels])
     right = np.array(wanted, dtype=object)[:, None] == labels[None, known]
     found = []
-    for draw in units.draws(RESAMPLES):
+    for draw in units.draws(ATTEMPTS * RESAMPLES) if units.count > 1 else ():
         drawn = np.repeat(np.arange(len(known)), draw[units.code[known]])
         mine = right[:, drawn]
-        rows = np.flatnonzero(mine.any(axis=1))
-        if len(rows):
-            columns = np.ix_(rows, known[drawn])
-            found.append(np.mean([score_queries(each[columns], mine[rows]).mean(axis=0) for each in scores], axis=0))
+        if mine.any(axis=1).all():
+            ranked = [score_queries(each[:, known[drawn]], mine).mean(axis=0) for each in scores]
+            found.append(np.mean(ranked, axis=0))
+        if len(found) == RESAMPLES:
+            break
+    if len(found) < RESAMPLES:
+        return {}
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     return {f"{name}_ci": [float(a), float(b)] for name, a, b in zip(NAMES, low, high, strict=True)}

@@ -105,15 +105,16 @@ class Scoring:
                 left_out.setdefault("paraphrases", "no test window has a coarse label")
         with self._timed("clustering"):
             found["clustering"] = self._clustering()
-        return {**found, "left_out": left_out, "timing_s": {k: round(v, 1) for k, v in self.seconds.items()}}
+        return {**found, "left_out": left_out}
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[part] = time.monotonic() - began
+        named = f"{self.case.name}, {part}"
+        self.seconds[named] = time.monotonic() - began
         if self.progress:
-            print(f"  {self.case.name}, {part}: {self.seconds[part]:.0f} s", flush=True)
+            print(f"  {named}: {self.seconds[named]:.0f} s", flush=True)
 
     # ---------------------------------------------------------------------------------------------- classification
     def _predict(self, task: Task) -> Answers:

@@ -1,0 +1,271 @@
+"""Protocols divide windows as they say: whole days, no shared event, and a planted leak of one event is found."""
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, write_table
+from casita.datasets_scripts.splits import (
+    DAY_STARTS_AT_H,
+    leak_audit,
+    share_time,
+    split_randomly,
+    window_units,
+)
+from casita.datasets_scripts.windows import WindowSettings, build_windows
+from casita.train.few_shot import draw_few
+from casita.train.material import Material
+from casita.train.probes import Task
+from casita.train.protocols import (
+    Home,
+    check_protocols,
+    make_case,
+    make_case_of_another_home,
+    segments,
+    split_segments,
+    with_columns,
+)
+
+LAYOUT = {
+    "home": "small",
+    "size": [100, 100],
+    "sensors": {f"M{i}": {"x": 10 * i, "y": 10, "room": "hall", "type": "motion"} for i in range(5)},
+    "activities": {
+        "cooking": {"coarse": "Cook", "prompts": ["cooking"]},
+        "asleep": {"coarse": "Sleep", "prompts": ["asleep"]},
+        "misc": {"coarse": "Other", "prompts": ["something"]},
+    },
+}
+LABELS = ["cooking", "asleep", None, "misc"]
+
+
+def made_events(days=12, name="small", first=datetime(2026, 1, 1), sessions=1):
+    """An event a minute on average, all day and night, so that windows cross the border of days."""
+    rng, rows = np.random.default_rng(days), []
+    for session in range(sessions):
+        now = first + timedelta(days=days * session)
+        while now < first + timedelta(days=days * (session + 1)):
+            now += timedelta(seconds=float(rng.exponential(600)))
+            label = LABELS[(now.hour // 2) % 4]
+            rows.append((name, f"s{session}", now, f"M{rng.integers(5)}", "ON", None, label, [label] if label else []))
+    return pa.table(dict(zip(EVENTS.names, zip(*rows, strict=True), strict=True)), schema=EVENTS)
+
+
+def make_home(root, name="small", **how):
+    folder, events = HomeFolder(root), made_events(name=name, **how)
+    folder.describe(home=name, layout={**LAYOUT, "home": name})
+    write_table(folder.events, events, EVENTS)
+    settings = WindowSettings(length=10, overlap=0.5)
+    windows, summary = build_windows(events, LAYOUT, settings)
+    write_table(folder.windows, windows, WINDOWS, {"sampling": {"split": "chronological"}})
+    folder.record("windows", {}, [], [folder.windows], summary)
+    windows = windows.cast(WINDOWS)
+    return Home(folder, Material(windows, [""] * len(windows), np.zeros((len(windows), 2), np.float32)))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return make_home(tmp_path_factory.mktemp("protocols") / "small")
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("protocols") / "another"
+    return make_home(folder, "another", days=5, first=datetime(2025, 3, 1))
+
+
+def microseconds(windows, column):
+    return np.asarray(windows[column].cast(pa.int64()))
+
+
+# ------------------------------------------------------------------------------------------------ windows split again
+@pytest.mark.parametrize("seed", range(5))
+def test_random_days_stay_whole_and_no_two_splits_share_time(home, seed):
+    windows = home.material.windows
+    split = split_randomly(windows, "day", seed)
+    start, end = microseconds(windows, "start"), microseconds(windows, "end")
+    day = [(t - timedelta(hours=DAY_STARTS_AT_H)).date() for t in windows["start"].to_pylist()]
+    for one in set(day):
+        assert len({s for s, d in zip(split, day, strict=True) if d == one and s is not None}) <= 1
+    kept = np.flatnonzero(split != None)  # noqa: E711
+    for i in kept:
+        for j in kept:
+            if split[i] != split[j]:
+                assert start[i] > end[j] or start[j] > end[i]
+    assert set(split[kept]) == {"train", "validation", "test"}
+
+
+def test_a_windows_length_lies_between_two_splits_of_a_session(home):
+    windows = home.material.windows
+    split, start, end = split_randomly(windows, "day", 1), *(microseconds(windows, c) for c in ("start", "end"))
+    times = np.sort(np.unique(np.asarray(home.events["timestamp"].cast(pa.int64()))))
+    kept = np.flatnonzero(split != None)  # noqa: E711
+    borders = [(i, j) for i, j in pairwise(kept) if split[i] != split[j]]
+    assert len(borders) > 3
+    for i, j in borders:
+        between = ((times > end[i]) & (times < start[j])).sum()
+        assert between >= 8  # of ten events; a run's last window may have eight
+
+
+def test_random_sessions_keep_those_that_overlap_in_time_together():
+    first = [datetime(2026, 1, 1) + timedelta(hours=10 * i) for i in range(12)]
+    first[7] = first[6] + timedelta(minutes=5)  # the same recording under two names
+    rows = [
+        {"session": f"s{i}", "start": start + timedelta(minutes=m), "end": start + timedelta(minutes=m + 10)}
+        for i, start in enumerate(first)
+        for m in (0, 5, 10)
+    ]
+    windows = pa.Table.from_pylist(rows, schema=pa.schema([WINDOWS.field(n) for n in ("session", "start", "end")]))
+    code, unit = window_units(windows)
+    assert unit == "session"
+    assert code.max() == 10
+    for seed in range(20):
+        split = split_randomly(windows, "session", seed)
+        of = {name: set(split[3 * i : 3 * i + 3]) for i, name in enumerate(f"s{i}" for i in range(12))}
+        assert of["s6"] == of["s7"]
+        assert all(len(found) == 1 and None not in found for found in of.values())
+
+
+def test_two_days_are_too_few():
+    rows = [{"session": "s", "start": datetime(2026, 1, d, 9), "end": datetime(2026, 1, d, 10)} for d in (1, 2)]
+    windows = pa.Table.from_pylist(rows, schema=pa.schema([WINDOWS.field(n) for n in ("session", "start", "end")]))
+    with pytest.raises(ValueError, match=r"2 day\(s\); train, validation and test need at least 3"):
+        split_randomly(windows, "day")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_that_share_time_are_found_as_by_comparing_all(home, seed):
+    rng, windows = np.random.default_rng(seed), home.material.windows
+    some, others = (windows.take(rng.choice(len(windows), size=n)) for n in (60, 25))
+    found = share_time(some, others)
+    start, end, first, last = (microseconds(t, c) for t in (some, others) for c in ("start", "end"))
+    np.testing.assert_array_equal(found, [((first <= e) & (last >= s)).any() for s, e in zip(start, end, strict=True)])
+    assert not share_time(some, others.slice(0, 0)).any()
+
+
+def test_the_audit_finds_a_planted_leak_of_one_event(home):
+    windows, events = home.material.windows, home.events
+    split = split_randomly(windows, "day", 0)
+    clean = with_columns(windows, split).filter(pa.array(split != None))  # noqa: E711
+    assert set(leak_audit(clean, events).values()) == {0}
+    # The last test window that another split follows gets one event more: the first one of that split.
+    kept = clean.to_pylist()
+    i = next(i for i in range(len(kept) - 1) if kept[i]["split"] == "test" != kept[i + 1]["split"])
+    times = sorted(events["timestamp"].to_pylist())
+    assert sum(kept[i + 1]["start"] == t for t in times) == 1
+    kept[i]["end"] = kept[i + 1]["start"]
+    found = leak_audit(pa.Table.from_pylist(kept, schema=clean.schema), events)
+    assert sorted(found.values()) == [0, 0, 1]
+    pair = {"test", kept[i + 1]["split"]}
+    assert next(count for name, count in found.items() if set(name.split("/")) == pair) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- the protocols
+def test_the_chronological_protocol_is_the_homes_own_split_and_the_encoder_has_seen_no_test_window(home):
+    case = make_case("chronological", home, trained_in=True, max_windows=20_000)
+    windows = home.material.windows
+    assert case.about["seen_share"] == 0
+    assert set(case.about["leak_audit"].values()) == {0}
+    assert case.windows.num_rows == len(windows)
+    test = np.flatnonzero(np.array(windows["split"].to_pylist()) == "test")
+    np.testing.assert_array_equal(next(iter(case.where.values()))[case.test], test)
+    assert case.about["splits"]["test"]["windows"] == len(test)
+    assert case.units.unit == "day"
+    assert len(case.units.code) == len(test)
+
+
+def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
+    case = make_case("random_days", home, trained_in=True, max_windows=20_000)
+    assert set(case.about["leak_audit"].values()) == {0}
+    stored = np.array(home.material.splits, dtype=object)
+    rows = next(iter(case.where.values()))[case.test]
+    expected = share_time(
+        home.material.windows.take(rows), home.material.windows.take(np.flatnonzero(stored == "train"))
+    )
+    assert case.about["seen_share"] == pytest.approx(expected.mean())
+    assert 0.3 < case.about["seen_share"] < 1
+    assert make_case("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
+
+
+def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):
+    case = make_case("shuffled_segments", home, trained_in=True, max_windows=20_000)
+    assert case.about["leaky"]
+    assert "comparison" in case.about["told"]
+    assert sum(case.about["leak_audit"].values()) > 10
+    of_run = {}
+    for run, split in zip(case.runs, case.windows["split"].to_pylist(), strict=True):
+        assert of_run.setdefault(run, split) == split  # segments stay whole
+
+
+def test_segments_end_where_the_label_or_the_session_changes():
+    table = pa.table({"session": list("aaaabb"), "activity": ["x", "x", None, "x", "x", "x"]})
+    np.testing.assert_array_equal(segments(table), [0, 0, 1, 2, 3, 3])
+    split = split_segments(np.arange(1000))
+    assert [(split == name).sum() for name in ("train", "validation", "test")] == [600, 100, 300]
+
+
+def test_other_labels_are_left_out_of_one_variant(home):
+    case = make_case("chronological", home, trained_in=True, max_windows=20_000)
+    found = {name: set(task.y[task.rows()]) for name, task in case.tasks.items()}
+    assert found["labelled"] == {"cooking", "asleep", "misc"}
+    assert found["without_other"] == {"cooking", "asleep"}
+    assert found["with_unlabelled"] == {"cooking", "asleep", "misc", "unlabelled"}
+
+
+def test_another_home_is_tested_whole_at_the_coarse_level(home, another):
+    case = make_case_of_another_home(another, [home], 20_000)
+    assert case.about["level"] == "coarse"
+    split = np.array(case.windows["split"].to_pylist(), dtype=object)
+    names = np.array(case.windows["home"].to_pylist(), dtype=object)
+    assert set(names[split == "test"]) == {"another"}
+    assert (split == "test").sum() == another.material.windows.num_rows
+    assert set(names[split != "test"]) == {"small"}
+    assert set(case.windows["activity"].drop_null().to_pylist()) == {"Cook", "Sleep", "Other"}
+    stored = np.array(home.material.splits, dtype=object)
+    assert (split == "train").sum() == (stored == "train").sum()  # the home's own test windows stay out of it
+    for source, rows in zip(case.homes, case.where.values(), strict=True):
+        ids = source.material.windows["window_id"].take(rows).to_pylist()
+        assert ids == [i for i in case.windows["window_id"].to_pylist() if i.startswith(f"{source.name}/")]
+
+
+def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
+    twin = make_home(tmp_path / "twin", "twin")
+    with pytest.raises(ValueError, match="was trained on as small"):
+        make_case_of_another_home(twin, [home], 20_000)
+    with pytest.raises(ValueError, match=r"which the run was trained on\. Give another home"):
+        make_case_of_another_home(home, [home], 20_000)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["random"], "random_days or random_sessions"),
+        (["Chronological"], "there are chronological, random_days"),
+        (["chronological", "chronological"], "each protocol once"),
+        ([], "at least one"),
+    ],
+)
+def test_a_wrong_protocol_is_told(names, told):
+    with pytest.raises(ValueError, match=told):
+        check_protocols(names)
+
+
+# ---------------------------------------------------------------------------------------------------------- few labels
+def test_few_labels_are_whole_stretches_the_same_for_a_seed_and_never_of_test():
+    y = np.repeat(["a", "b", "a", "c"] * 10, 12).astype(object)
+    runs = np.repeat(np.arange(40), 12)
+    rows = np.arange(len(y))
+    task = Task(y, rows[runs % 4 != 3], rows[runs % 4 == 3], rows[:5])
+    few, same, other = (draw_few(task, runs, 0.3, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(few.train, same.train)
+    assert not np.array_equal(few.train, other.train)
+    np.testing.assert_array_equal(few.test, task.test)
+    for label in ("a", "b"):
+        mine = few.train[y[few.train] == label]
+        assert len(mine) == round(0.3 * (y[task.train] == label).sum())
+        assert len(set(runs[mine])) <= len(mine) / 12 + 1  # stretches, the last one cut
+    tiny = draw_few(task, runs, 0.0001, 0)
+    assert sorted(y[tiny.train]) == ["a", "b"]  # at least one of each
