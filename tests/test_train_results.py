@@ -27,7 +27,7 @@ PAGE_TEXT = (
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Path, Path, dict]:
-    """Two rows with two seeds, of two steps each, in a work folder that has the home already."""
+    """A row with two seeds, of two steps each, in a work folder that has the home already."""
     work = tmp_path_factory.mktemp("results")
     home = make_home(work / "homes" / "toy")
     named = {"Sleep": {"prompts": ["Somebody sleeps."]}, "Cook": {"prompts": ["Cooking."]}}
@@ -35,7 +35,7 @@ def made(tmp_path_factory) -> tuple[Path, Path, dict]:
     write_pictures(home, "small", sorted(f"{sensor}_{state}" for sensor in SENSORS for state in ("ON", "OFF")))
     base = tiny(HomeFolder(Path("homes/toy")), Path("unused"), max_steps=2)
     save_config(base, work / "base.yaml")
-    rows = {"image": {}, "learned": {"embedding_source": "learned", "finetune": {"mode": "frozen", "epochs": 1}}}
+    rows = {"image": {"finetune": {"mode": "frozen", "epochs": 1}}}
     (work / "grid.yaml").write_text(yaml.safe_dump({"base": str(work / "base.yaml"), "rows": rows, "seeds": [0, 1]}))
     section = {"kind": "rows", "grid": str(work / "grid.yaml"), "homes": ["toy"], "baselines": True, "context": True}
     plan = {"homes": {"toy": {"commands": []}}, "sections": {"toy": section | {"analysis": True}}}
@@ -63,7 +63,7 @@ def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made):
     assert row["macro_f1_sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
     bag = probes.bag_of_sensors(windows["sensor_keys"].to_pylist(), task, progress=False).metrics(task)
     assert found["toy"]["baselines"]["bag_of_sensors"]["accuracy"] == pytest.approx(bag["accuracy"])
-    assert set(found["toy"]["rows"]["learned"]["finetuned"]["seeds"]) == {"0", "1"}
+    assert set(found["toy"]["rows"]["image"]["finetuned"]["seeds"]) == {"0", "1"}
 
 
 def test_the_page_gets_its_tables_and_keeps_its_prose(made):

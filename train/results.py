@@ -7,8 +7,8 @@ page only the lines between `<!-- table NAME -->` and `<!-- end -->` are written
 """
 
 import argparse
+import multiprocessing
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,10 @@ from typing import Any
 
 import yaml
 
+from casita import cli
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, hash_json, locked, read_json, write_json
+from casita.train.compare import PRELOAD
 from casita.train.config import CONFIGS
 from casita.train.finetune_config import FinetuneConfig
 from casita.train.grid import Grid, Job, has_results, load_grid, make_jobs
@@ -81,10 +83,19 @@ def casita(*words: str) -> float:
     """Run a command of Casita in a process of its own; the seconds it took."""
     began = time.monotonic()
     print("casita", *words, flush=True)
-    done = subprocess.run([sys.executable, "-m", "casita.cli", *words], check=False)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: casita {' '.join(words)}")
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=_run, args=(list(words),))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"exit code {process.exitcode}: casita {' '.join(words)}")
     return time.monotonic() - began
+
+
+def _run(words: list[str]) -> None:
+    sys.exit(cli.main(words))
 
 
 # ------------------------------------------------------------------------------------------------ kinds of sections
