@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix, diags, hstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler
 
+from casita.datasets_scripts.captions import caption_windows
 from casita.datasets_scripts.label_prompts import label_prompts
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
@@ -27,9 +28,9 @@ from casita.train import probes
 from casita.train.encoding import embed_captions, embed_windows, label_prototypes, scale_of, untrained
 from casita.train.evaluation import evaluate_run
 from casita.train.few_shot import draw_few
-from casita.train.intervals import Units, classification_intervals
+from casita.train.intervals import Units, classification_intervals, interval
 from casita.train.material import captions_of, load_run
-from casita.train.metrics import classification_metrics, over_seeds
+from casita.train.metrics import CLASSIFICATION, classification_metrics, over_seeds, table_metrics
 from casita.train.probes import Prediction, Task
 from casita.train.protocols import segments
 from casita.train.ranking import retrieval_metrics
@@ -134,9 +135,10 @@ def score_row(
     for name, by_seed in answers.items():
         found.append({"name": name, **data.told(by_seed, named_task(data) if name.endswith("named") else None)})
     told: dict[str, Any] = {row.pop("name"): row for row in found}
+    bag = {"none": probes.bag_of_sensors(data.keys, data.task, progress=False)}
+    told["beyond_bag"] = difference(data, answers["probe"], bag)
     told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
     if analysis:
-        bag = {"none": probes.bag_of_sensors(data.keys, data.task, progress=False)}
         compared = {"probe": answers["probe"], "bag_of_sensors": bag, "shuffled": {"none": order["shuffled"]}}
         told |= {"pairs": pair_rows(data, compared), "months": month_rows(data, answers["probe"])}
         told["shuffled"] = data.told({"none": order["shuffled"]})
@@ -144,6 +146,35 @@ def score_row(
 
 
 WAYS = ("sensor_to_text", "text_to_sensor")
+
+
+def difference(data: Labelled, ours: Mapping[str, Prediction], theirs: Mapping[str, Prediction]) -> dict[str, Any]:
+    """Ours less theirs on the test windows, means over seeds, `_ci` over the same drawn sessions for both.
+
+    Two methods err on the same sessions: their difference is surer than either.
+    """
+    test = data.test_task
+    y_true, (_, code) = test.y[test.test].tolist(), np.unique(data.sessions[test.test], return_inverse=True)
+    units = Units(code.reshape(-1), "session")
+    tables = [[_tables(data.test_of(a).labels, y_true, units) for a in each.values()] for each in (ours, theirs)]
+
+    def less(draws: np.ndarray) -> np.ndarray:
+        ours, theirs = (np.mean([table_metrics(np.tensordot(draws, t, 1)) for t in each], axis=0) for each in tables)
+        return ours - theirs
+
+    found = less(np.ones((1, units.count)))[0]
+    bounds = interval(less, units).tolist()
+    return dict(zip(CLASSIFICATION, found.tolist(), strict=True)) | {
+        f"{metric}_ci": pair for metric, pair in zip(CLASSIFICATION, bounds, strict=True)
+    }
+
+
+def _tables(called: list[str], y_true: list[str], units: Units) -> np.ndarray:
+    """`(U, K, K)` confusion table of each unit."""
+    number = {label: i for i, label in enumerate(sorted({*y_true, *called}))}
+    tables = np.zeros((units.count, len(number), len(number)))
+    np.add.at(tables, (units.code, [number[y] for y in y_true], [number[y] for y in called]), 1)
+    return tables
 
 
 def gather(answers: Answers, seed: str, found: Mapping[str, Prediction]) -> None:
@@ -307,7 +338,7 @@ def baselines(
     answers: Answers = {
         "majority": {once: probes.majority(task)},
         "bag_of_sensors": {once: probes.bag_of_sensors(data.keys, task, progress=False)},
-        "tfidf_captions": {once: probes.tfidf_captions(captions, task, progress=False)},
+        **{f"tfidf_{name}": {once: tfidf(name, data)} for name in ("narrative", "structured", "brief", "places")},
         "nearest_prompt_tfidf": {once: probes.nearest_prompt_tfidf(captions, prompts, task)},
     }
     if only := {label: prompts[label] for label in named if len(named) < len(prompts)}:
@@ -325,6 +356,13 @@ def baselines(
         answers[name] = {once: probes.logistic_probe(features, task, name, progress=False)}
     told = {name: data.told(a, named_task(data) if name.endswith("named") else None) for name, a in answers.items()}
     return {**told, "chance": probes.chance(data.test_task)}
+
+
+def tfidf(style: str, data: Labelled) -> Prediction:
+    """What the captions of a style give away of the labels, by words and pairs of words."""
+    rows, told = data.task.rows(), np.full(len(data.keys), "", dtype=object)
+    told[rows] = [captions[0] for captions in caption_windows(data.windows.take(rows), data.home.layout, style)]
+    return probes.tfidf_captions(told, data.task, progress=False)
 
 
 def bags(data: Labelled) -> dict[str, csr_matrix]:

@@ -33,7 +33,10 @@ NAMES = {
     "bag_few": "bag of sensors, 5 % of the labels",
     "bag_before": "bag of sensors, log counts, with the two windows before",
     "bag_before_minutes": "bag of sensors, log counts, with windows before and minutes",
-    "tfidf_captions": "TF-IDF of captions",
+    "tfidf_places": "TF-IDF of captions, style places",
+    "tfidf_narrative": "TF-IDF of captions, style narrative",
+    "tfidf_structured": "TF-IDF of captions, style structured",
+    "tfidf_brief": "TF-IDF of captions, style brief",
     "nearest_prompt_tfidf": "nearest prompt by TF-IDF of the caption",
     "nearest_prompt_tfidf_named": "nearest prompt by TF-IDF, labels with a name",
     "majority": "majority",
@@ -91,6 +94,8 @@ def _methods(methods: Sequence[str], metrics: Sequence[str] = METRICS) -> Any:
         rows = []
         for name, row in section["rows"].items():
             rows += [[f"{name}: {NAMES[m]}", *(percent(row[m], x) for x in metrics)] for m in methods if m in row]
+            if "probe" in methods and "beyond_bag" in row:
+                rows.append([f"{name}: probe less bag of sensors", *(percent(row["beyond_bag"], x) for x in metrics)])
         beside = section["baselines"]
         rows += [[NAMES[m], *(percent(beside[m], x) for x in metrics)] for m in methods if m in beside]
         return markdown(["%", *(metric.replace("_", " ").replace("f1", "F1") for metric in metrics)], rows)
@@ -192,7 +197,8 @@ def cost(section: Section) -> list[str]:
 
 
 TABLES = {
-    "frozen": _methods(("probe", "random_probe", "bag_of_sensors", "bag_log", "tfidf_captions", "majority", "chance")),
+    "frozen": _methods(("probe", "random_probe", "bag_of_sensors", "bag_log", "majority", "chance")),
+    "captions": _methods(("tfidf_places", "tfidf_structured", "tfidf_narrative", "tfidf_brief")),
     "context": _methods(
         ("before", "before_minutes", "random_before", "random_before_minutes", "bag_before", "bag_before_minutes")
     ),

@@ -40,7 +40,7 @@ def make_results(
     Args:
         data: folder with the raw logs, as the plan names them.
         work: folder for homes, runs and scores.
-        only: sections of the plan to do; the others' numbers are taken as they are.
+        only: sections of the plan to do, None: all; the others' numbers are taken as they are.
         plan: YAML with `homes`, the commands that make each, and `sections`, each a grid and what is asked of it.
 
     Returns:
@@ -54,7 +54,7 @@ def make_results(
         raise ValueError(f"sections {sorted(unknown)} are unknown; there are: {', '.join(told['sections'])}.")
     with locked(work, "casita results"):
         for name, section in told["sections"].items():
-            if only and name not in only:
+            if only is not None and name not in only:
                 continue
             for home in section["homes"]:
                 build(home, told["homes"], data, work)
@@ -209,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the raw logs (CASITA_DATA)")
     parser.add_argument("--work", type=Path, default=Path("results"), metavar="DIR", help="homes, runs and scores")
     parser.add_argument("--page", type=Path, default=PAGE, help=f"whose tables to fill (default: {PAGE})")
-    parser.add_argument("--only", nargs="+", metavar="SECTION", help=f"sections of {PLAN.name} (default: all)")
+    parser.add_argument("--only", nargs="*", metavar="SECTION", help=f"sections of {PLAN.name}; none: only the tables")
 
 
 def main() -> None:
