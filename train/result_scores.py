@@ -41,6 +41,9 @@ STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with t
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
 MOST_PAIRS = 8
 
+RESTRICTED = ("_named", "_placed")  # ends of the names of what is asked of `named_task` alone
+
+Prompts = Mapping[str, Sequence[str]]
 Answers = dict[str, dict[str, Prediction]]  # method -> seed -> answers to validation windows, then to test windows
 
 
@@ -111,12 +114,17 @@ class Labelled:
 
 
 def score_row(
-    home: HomeFolder, runs: Sequence[Path], *, context: bool = False, analysis: bool = False
+    home: HomeFolder,
+    runs: Sequence[Path],
+    *,
+    context: bool = False,
+    analysis: bool = False,
+    places: Prompts | None = None,
 ) -> dict[str, Any]:
     """The numbers of one row: `runs` are those of its seeds.
 
     `context`: also with the windows before, and with the time since the session began. `analysis`: also tasks that
-    share a room, the order of events, and months.
+    share a room, the order of events, and months. `places`: prompts of someone who knows where things are done.
     """
     data = Labelled.of(home)
     answers: Answers = {}
@@ -128,12 +136,12 @@ def score_row(
         style = config.caption_style, config.text_model
         base, sensor = encode_all(model, processor, data)
         gather(answers, seed, probed(base, data, context, config.seed))
-        gather(answers, seed, asked(model, sensor, data, config.text_model))
+        gather(answers, seed, asked(model, sensor, data, config.text_model, places or {}))
         retrieval[seed] = searched(model, sensor, data, *style)
         if analysis and run == runs[0]:
             order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
     for name, by_seed in answers.items():
-        found.append({"name": name, **data.told(by_seed, named_task(data) if name.endswith("named") else None)})
+        found.append({"name": name, **data.told(by_seed, named_task(data) if name.endswith(RESTRICTED) else None)})
     told: dict[str, Any] = {row.pop("name"): row for row in found}
     bag = {"none": probes.bag_of_sensors(data.keys, data.task, progress=False)}
     told["beyond_bag"] = difference(data, answers["probe"], bag)
@@ -213,42 +221,46 @@ def _earlier(rows: np.ndarray, before: np.ndarray) -> np.ndarray:
     return np.where((before >= 0)[:, None], rows[before], np.float32(0))
 
 
-def asked(model: CasitaModel, sensor: np.ndarray, data: Labelled, text_model: str) -> dict[str, Prediction]:
-    """Zero-shot from the label prompts: among all labels, and among those that have a name."""
-    prompts, named = prompts_of(data)
-    vectors = embed_texts(load_text_model(text_model), [t for told in prompts.values() for t in told], progress=False)
-    prototypes = label_prototypes(model, prompts, vectors)
-    # How near a sentence is to any window at all says nothing of this one; the train windows tell it, without labels.
-    usual = (sensor[np.array(data.windows["split"].to_pylist()) == "train"] @ prototypes.T).mean(axis=0)
-    scale, labels = scale_of(model), list(prompts)
-    mine = [labels.index(label) for label in named]
-
-    def answer(columns: Sequence[int], offset: np.ndarray) -> Prediction:
-        chosen = [labels[i] for i in columns]
-        logits = scale * (sensor @ prototypes[columns].T - offset[columns])
-        return probes.nearest(lambda rows: logits[rows], chosen, data.task)
-
-    every, none = range(len(labels)), np.zeros(len(labels))
-    found = {"zero_shot": answer(every, none), "zero_shot_centred": answer(every, usual)}
-    if named and named != labels:
-        found |= {"zero_shot_named": answer(mine, none), "zero_shot_centred_named": answer(mine, usual)}
-        found = {name: _restricted(data, each) if name.endswith("named") else each for name, each in found.items()}
+def asked(
+    model: CasitaModel, sensor: np.ndarray, data: Labelled, text_model: str, places: Prompts
+) -> dict[str, Prediction]:
+    """Zero-shot from each kind of prompts, and less what the train windows usually score."""
+    found = {}
+    for name, prompts in kinds_of_prompts(data, places).items():
+        texts = [text for told in prompts.values() for text in told]
+        prototypes = label_prototypes(model, prompts, embed_texts(load_text_model(text_model), texts, progress=False))
+        # How near a sentence is to any window at all says nothing of this one; the train windows tell it, unlabelled.
+        usual = (sensor[np.array(data.windows["split"].to_pylist()) == "train"] @ prototypes.T).mean(axis=0)
+        for centred, offset in (("", 0 * usual), ("_centred", usual)):
+            logits = scale_of(model) * (sensor @ prototypes.T - offset)
+            answer = probes.nearest(lambda rows, logits=logits: logits[rows], prompts, data.task)
+            found[f"zero_shot{centred}{name}"] = answer if name == "" else _restricted(data, answer)
     return found
 
 
-def prompts_of(data: Labelled) -> tuple[dict[str, list[str]], list[str]]:
-    """The prompts of each label that occurs; and the labels that somebody described, the others being mere numbers."""
+def kinds_of_prompts(data: Labelled, places: Prompts) -> dict[str, Prompts]:
+    """Prompts by label: "" of all labels; "_named" of those that somebody described, the others being mere numbers;
+    "_placed" of the same labels, as somebody would tell them who knows where in the home each is done."""
     labels = sorted(set(data.task.y[data.task.train]))
-    layout = data.home.layout
-    described = layout.get("activities", {})
-    return label_prompts(layout, labels), [label for label in labels if "prompts" in described.get(label, {})]
+    prompts, named = label_prompts(data.home.layout, labels), named_labels(data)
+    kinds: dict[str, Prompts] = {"": prompts}
+    if named and named != labels:
+        kinds["_named"] = {label: prompts[label] for label in named}
+    if named and set(named) <= set(places):
+        kinds["_placed"] = {label: places[label] for label in named}
+    return kinds
+
+
+def named_labels(data: Labelled) -> list[str]:
+    """The labels for which the layout has prompts."""
+    described = data.home.layout.get("activities", {})
+    return [label for label in sorted(set(data.task.y[data.task.train])) if "prompts" in described.get(label, {})]
 
 
 def named_task(data: Labelled) -> Task:
     """The test windows whose label somebody described."""
-    named = set(prompts_of(data)[1])
     test = data.test_task
-    return replace(test, test=np.array([row for row in test.test if test.y[row] in named], dtype=np.int64))
+    return replace(test, test=test.test[np.isin(test.y[test.test].astype(str), named_labels(data))])
 
 
 def _restricted(data: Labelled, answer: Prediction) -> Prediction:
@@ -327,23 +339,28 @@ def month_rows(data: Labelled, by_seed: Mapping[str, Prediction]) -> list[dict[s
 
 # ------------------------------------------------------------------------------------------------------ baselines
 def baselines(
-    home: HomeFolder, style: str, text_model: str, run: Path, *, seeds: int = 3, context: bool = False
+    home: HomeFolder,
+    style: str,
+    text_model: str,
+    run: Path,
+    *,
+    seeds: int = 3,
+    context: bool = False,
+    places: Prompts | None = None,
 ) -> dict[str, Any]:
     """What the same windows give without training an encoder; `run` tells the architecture of the untrained ones."""
     data = Labelled.of(home)
     task, once = data.task, "none"
     _, model, processor = load_run(run)
     captions, _ = captions_of(home, data.windows, style, text_model, model.config.text_embedding_dim)
-    prompts, named = prompts_of(data)
     answers: Answers = {
         "majority": {once: probes.majority(task)},
         "bag_of_sensors": {once: probes.bag_of_sensors(data.keys, task, progress=False)},
         **{f"tfidf_{name}": {once: tfidf(name, data)} for name in ("narrative", "structured", "brief", "places")},
-        "nearest_prompt_tfidf": {once: probes.nearest_prompt_tfidf(captions, prompts, task)},
     }
-    if only := {label: prompts[label] for label in named if len(named) < len(prompts)}:
-        found = probes.nearest_prompt_tfidf(captions, only, task)
-        answers["nearest_prompt_tfidf_named"] = {once: _restricted(data, found)}
+    for name, prompts in kinds_of_prompts(data, places or {}).items():
+        found = probes.nearest_prompt_tfidf(captions, prompts, task)
+        answers[f"nearest_prompt_tfidf{name}"] = {once: _restricted(data, found) if name else found}
     for seed in range(seeds):
         base, _ = encode_all(untrained(model, seed), processor, data)
         gather(
@@ -354,8 +371,18 @@ def baselines(
         gather(answers, str(seed), {"bag_few": probes.bag_of_sensors(data.keys, few, progress=False)})
     for name, features in (bags(data) if context else {}).items():
         answers[name] = {once: probes.logistic_probe(features, task, name, progress=False)}
-    told = {name: data.told(a, named_task(data) if name.endswith("named") else None) for name, a in answers.items()}
-    return {**told, "chance": probes.chance(data.test_task)}
+    told = {
+        name: data.told(answer, named_task(data) if name.endswith(RESTRICTED) else None)
+        for name, answer in answers.items()
+    }
+    return {**told, "chance": probes.chance(data.test_task), "chance_named": chance_among(data)}
+
+
+def chance_among(data: Labelled) -> dict[str, float]:
+    """A guess among the labels that somebody described, on their windows."""
+    task, named = named_task(data), named_labels(data)
+    train = task.train[np.isin(task.y[task.train].astype(str), named)]
+    return probes.chance(replace(task, train=train)) if named else probes.chance(data.test_task)
 
 
 def tfidf(style: str, data: Labelled) -> Prediction:

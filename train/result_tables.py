@@ -24,6 +24,10 @@ NAMES = {
     "zero_shot_centred": "zero-shot, less each label's mean over train windows",
     "zero_shot_named": "zero-shot among labels with a name",
     "zero_shot_centred_named": "the same, less each label's mean",
+    "zero_shot_placed": "zero-shot, prompts that tell places",
+    "zero_shot_centred_placed": "the same, less each label's mean",
+    "nearest_prompt_tfidf_placed": "nearest prompt by TF-IDF, prompts that tell places",
+    "chance_named": "chance among labels with a name",
     "random_probe": "untrained encoder",
     "random_few": "untrained encoder, 5 % of the labels",
     "random_before": "untrained encoder, with the two windows before",
@@ -204,7 +208,12 @@ TABLES = {
     ),
     "few": _methods(("few", "random_few", "bag_few")),
     "zero_shot": _methods(("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")),
-    "zero_shot_named": _methods(("zero_shot_named", "zero_shot_centred_named", "nearest_prompt_tfidf_named")),
+    "zero_shot_named": _methods(
+        ("zero_shot_named", "zero_shot_centred_named", "nearest_prompt_tfidf_named", "chance_named")
+    ),
+    "zero_shot_placed": _methods(
+        ("zero_shot_placed", "zero_shot_centred_placed", "nearest_prompt_tfidf_placed", "chance_named")
+    ),
     "shuffled": _methods(("probe", "shuffled")),
     "screening": screening,
     "retrieval": retrieval,

@@ -28,7 +28,7 @@ from casita.train.grid import Grid, Job, has_results, load_grid, make_jobs
 from casita.train.result_scores import FORMAT, baselines, score_row, transfer
 from casita.train.result_tables import fill_page
 
-PLAN = CONFIGS / "results.yaml"
+PLAN = CONFIGS / "results" / "plan.yaml"
 PAGE = Path("docs/RESULTS.md")
 
 
@@ -121,7 +121,7 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
 
 
 def _scored(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> dict[str, Any]:
-    how = {key: section[key] for key in ("context", "analysis") if key in section}
+    how = {key: section[key] for key in ("context", "analysis") if key in section} | _places(section)
     return _once(
         work / "scores" / name / f"{hash_json(row)[:12]}.json",
         [how, *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
@@ -133,9 +133,23 @@ def _beside(name: str, section: Mapping[str, Any], work: Path, job: Job) -> dict
     home, style = HomeFolder(Path(job.config.data)), job.config.caption_style
     return _once(
         work / "scores" / name / "baselines.json",
-        [hash_file(home.windows), hash_file(home.captions(style))],
-        lambda: baselines(home, style, job.config.text_model, job.run, context=section.get("context", False)),
+        [hash_file(home.windows), hash_file(home.captions(style)), _places(section)],
+        lambda: baselines(
+            home,
+            style,
+            job.config.text_model,
+            job.run,
+            seeds=section.get("untrained", 3),
+            context=section.get("context", False),
+            **_places(section),
+        ),
     )
+
+
+def _places(section: Mapping[str, Any]) -> dict[str, Any]:
+    if "place_prompts" not in section:
+        return {}
+    return {"places": yaml.safe_load((PLAN.parent / section["place_prompts"]).read_text(encoding="utf-8"))}
 
 
 def with_data(grid: Grid, work: Path) -> Grid:
