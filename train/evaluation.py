@@ -8,6 +8,7 @@ method with a mean and a deviation. How windows are divided is a protocol's matt
 
 import argparse
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -285,7 +286,10 @@ def command(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `casita evaluate`."""
-    told = "\n".join(f"  {name:<18} {text}" for name, text in PROTOCOLS.items())
+    lines = (
+        textwrap.fill(f"  {name:<18} {text}", 112, subsequent_indent=21 * " ") for name, text in PROTOCOLS.items()
+    )
+    told = "\n".join(lines)
     parser.description = (
         "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html.\n"
         "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
