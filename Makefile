@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test release-check fault-tests peer-tests lint format types lock bench clean
+.PHONY: install demo test results release-check fault-tests peer-tests lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -19,6 +19,9 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
+
+results: install           ## every number of docs/RESULTS.md from the raw logs in CASITA_DATA; hours, and it goes on where it stopped
+	$(RUN) -m casita.train.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
 	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py

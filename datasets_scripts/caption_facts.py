@@ -32,6 +32,7 @@ class Facts:
     deeds: list[tuple[str, str, int]] = field(default_factory=list)  # thing, participle, how often; by first time
     places: list[str] = field(default_factory=list)  # special places with motion, by first time
     reports: list[tuple[str, int]] = field(default_factory=list)  # thing or place and its events, most first
+    spots: list[tuple[str, str, int]] = field(default_factory=list)  # room, part of it, its motion; most first
 
 
 @dataclass
@@ -43,15 +44,18 @@ class KeyTable:
     deed: np.ndarray
     place: np.ndarray
     report: np.ndarray
+    spot: np.ndarray
     rooms: list[str]
     deeds: list[tuple[str, str]]
     places: list[str]
     reports: list[str]
+    spots: list[tuple[str, str]]
 
 
 def _key_table(keys: Sequence[str], layout: dict) -> KeyTable:
-    codes = np.full((5, len(keys)), -1, dtype=np.int64)
-    listed: tuple[dict, ...] = ({}, {}, {}, {})  # rooms, deeds, places, reports: entry -> code
+    codes = np.full((6, len(keys)), -1, dtype=np.int64)
+    listed: tuple[dict, ...] = ({}, {}, {}, {}, {})  # rooms, deeds, places, reports, spots: entry -> code
+    spots = words.parts_of_rooms(layout)
     for i, key in enumerate(keys):
         sensor, _, state = key.rpartition("_")
         if sensor not in layout["sensors"]:
@@ -62,11 +66,12 @@ def _key_table(keys: Sequence[str], layout: dict) -> KeyTable:
             )
         told = layout["sensors"][sensor]
         done = words.participle(told["type"], state)
-        entries: list[Any] = [None if words.is_nameless(told["room"]) else told["room"], None, None, None]
+        entries: list[Any] = [None if words.is_nameless(told["room"]) else told["room"], None, None, None, None]
         if told["type"].startswith("motion"):
             codes[0, i] = 2 if state == "ON" else 1
             entries[2] = words.place_phrase(told) if state == "ON" and words.is_special(told) else None
             entries[3] = f"motion {words.place_phrase(told)}"
+            entries[4] = (told["room"], spots[sensor]) if state == "ON" else None
         else:
             reading = state in words.NUMERIC_STATES
             # OFF without a word of its own, an item at rest, still tells where somebody was; other states do not.
@@ -76,8 +81,8 @@ def _key_table(keys: Sequence[str], layout: dict) -> KeyTable:
         for row, (entry, codebook) in enumerate(zip(entries, listed, strict=True), start=1):
             if entry is not None:
                 codes[row, i] = codebook.setdefault(entry, len(codebook))
-    rooms, deeds, places, reports = map(list, listed)
-    return KeyTable(codes[1], codes[0], codes[2], codes[3], codes[4], rooms, deeds, places, reports)
+    rooms, deeds, places, reports, named_spots = map(list, listed)
+    return KeyTable(codes[1], codes[0], *codes[2:], rooms, deeds, places, reports, named_spots)
 
 
 def _split(values: list, window: np.ndarray, count: int) -> list[list]:
@@ -128,6 +133,7 @@ def _gather(windows: pa.Table, layout: dict) -> list[Facts]:
     deeds = _distinct(table.deed[codes], window, table.deeds, count)
     places = _distinct(table.place[codes], window, table.places, count)
     reports = _distinct(table.report[codes], window, table.reports, count)
+    spots = _distinct(table.spot[codes], window, table.spots, count)
     rooms = _rooms(table, codes, window, count)
     return [
         Facts(
@@ -140,6 +146,7 @@ def _gather(windows: pa.Table, layout: dict) -> list[Facts]:
             deeds=[(thing, done, often) for (thing, done), often in deeds[i]],
             places=[place for place, _ in places[i]],
             reports=sorted(reports[i], key=lambda report: -report[1]),
+            spots=sorted(((room, part, often) for (room, part), often in spots[i]), key=lambda spot: -spot[2]),
         )
         for i, window_id in enumerate(windows["window_id"].to_pylist())
     ]

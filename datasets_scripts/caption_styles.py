@@ -2,7 +2,8 @@
 
 `narrative` tells a window as a person would: who, through which rooms in order, what was opened or pressed on the way,
 when and for how long. `structured` tells the same facts in four fixed sentences. `brief` is one short sentence, place
-and time of day. `mixed` tells the captions of a window in these three by turns.
+and time of day. `mixed` tells the captions of a window in these three by turns. `places` tells which parts of rooms
+saw most movement, the way's ends and what was done: finer in place than the others, and no clock.
 """
 
 from collections import Counter
@@ -154,12 +155,27 @@ def brief(facts: Facts, dice: Dice) -> str:
     return _capital(dice.pick(BRIEF).format(who=dice.pick(WHO), where=where, when=when)) + "."
 
 
+def places(facts: Facts, dice: Dice) -> str:
+    """Where most movement was, room by room, from where to where, what was done; no choice is left to the dice."""
+    by_room: dict[str, list[str]] = {}
+    for room, part, often in facts.spots[:MOST_SENSORS]:
+        by_room.setdefault(room, []).append(f"{part} {words.times(often)}".strip())
+    where = [f"{words.in_room(room)} ({', '.join(parts)})" for room, parts in by_room.items()]
+    told = f"Movement {words.join(where)}" if where else "No movement"
+    if len(facts.rooms) > 1:
+        told += f", from {words.room_name(facts.rooms[0])} to {words.room_name(facts.rooms[-1])}"
+    told += f", within {words.duration(facts.duration_s)}."
+    clauses = deed_clauses(facts.deeds)
+    return f"{told} {_capital('; '.join(clauses))}." if clauses else told
+
+
 Template = Callable[[Facts, Dice], str]
 STYLES: dict[str, tuple[Template, ...]] = {
     "narrative": (narrative,),
     "structured": (structured,),
     "brief": (brief,),
     "mixed": (narrative, structured, brief),
+    "places": (places,),
 }
 
 

@@ -1,8 +1,9 @@
 """Words for rooms, places, times and durations, in which `captions.py` tells a window."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
@@ -80,6 +81,32 @@ def place_phrase(sensor: dict) -> str:
         return "in the home" if is_nameless(sensor["room"]) else in_room(sensor["room"])
     phrase = with_articles(sensor["description"])
     return phrase if re.match(rf"{PREPOSITION}\b", phrase) else f"at {phrase}"
+
+
+def parts_of_rooms(layout: Mapping[str, Any]) -> dict[str, str]:
+    """Where in its room each motion sensor looks: its description (`"at the armchair"`), else a part, `"upper left"`.
+
+    The part is where it hangs among the room's motion sensors, in thirds each way; empty when it is alone there. Words
+    of the plan and not of the compass: layouts do not say where north is.
+    """
+    motion = {name: told for name, told in layout["sensors"].items() if told["type"].startswith("motion")}
+    found = {}
+    for name, told in motion.items():
+        inside = [other for other in motion.values() if other["room"] == told["room"]]
+        down, across = (
+            _third(told[axis], [other[axis] for other in inside], ends)
+            for axis, ends in (("y", ("upper", "lower")), ("x", ("left", "right")))
+        )
+        part = f"{down} {across}".strip() or ("middle" if len(inside) > 1 else "")
+        found[name] = place_phrase(told) if is_special(told) else part
+    return found
+
+
+def _third(at: float, among: Sequence[float], ends: tuple[str, str]) -> str:
+    """Which of two `ends` the value `at` is near, among all of `among`; empty in the middle third."""
+    low, high = min(among), max(among)
+    share = 0.5 if low == high else (at - low) / (high - low)
+    return ends[0] if share < 1 / 3 else ends[1] if share > 2 / 3 else ""
 
 
 def thing_name(sensor: dict, reading: bool = False) -> str:

@@ -139,6 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Tell each window in words: DIR/captions/<style>.parquet.\n"
         "narrative: who, where in order, what was done, when;\n"
         "structured: four fixed sentences; brief: one short sentence, place and time of day; mixed: these by turns;\n"
+        "places: which parts of the rooms saw how much movement, the way's ends, what was done;\n"
         "llm: a language model tells the same facts."
     )
     parser.epilog = (

@@ -47,6 +47,7 @@ TEXT_MODELS = {
 }
 # EmbeddingGemma was trained with prompts but names none for plain `encode`: this is its one for comparing sentences.
 PROMPT_NAME = "STS"
+DTYPES = ("float32", "bfloat16")
 PADDED = ("siglip", "siglip2")  # model types that were trained on texts padded to the full length, without a mask
 PART_BATCHES = 16  # batches between two files of an unfinished run
 
@@ -65,18 +66,23 @@ def minilm_directory() -> Path:
     return directory
 
 
-def load_text_model(name: str, device: str | None = None) -> "SentenceTransformer":
-    """A text model by short name (`TEXT_MODELS`), Hub id or directory, in evaluation mode.
+def load_text_model(name: str, device: str | None = None, dtype: str = "float32") -> "SentenceTransformer":
+    """A text model by short name (`TEXT_MODELS`), Hub id or directory, in evaluation mode, its weights in `dtype`.
 
     `device` None takes the accelerator if there is one. `ValueError`, in one line, when it cannot be read or fetched.
     """
+    import torch
     from sentence_transformers import SentenceTransformer
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is unknown; known: {', '.join(DTYPES)}.")
 
     model_id = TEXT_MODELS.get(name, name)
     source = str(minilm_directory()) if model_id == MINILM else model_id
     try:
         _must_be_within_reach(source)
-        model = SentenceTransformer(source, device=device, trust_remote_code=False).eval()  # never a model's own code
+        model = SentenceTransformer(source, device=device, trust_remote_code=False)  # never a model's own code
+        model = model.eval().to(dtype=getattr(torch, dtype))
     except (OSError, ValueError, ImportError) as error:  # ImportError: a tokenizer's package, as SigLIP's
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(
@@ -211,16 +217,18 @@ def embed_captions(
     *,
     batch_size: int = 64,
     device: str | None = None,
+    dtype: str = "float32",
     load: "Callable[[], SentenceTransformer] | None" = None,
 ) -> dict[str, Any] | None:
     """Write `text_embeddings/<style>--<model>.parquet` of a home folder; give a summary, or None if up to date.
 
     Row k of a window is its k-th caption's. What is finished is kept in a folder `.parts` beside, from which an
     interrupted run goes on with the same result. The batch size and the device are no part of the settings: they
-    change nothing but the last digits. `load` gives the model where several homes share one.
+    change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always: bfloat16
+    turns them by less than a degree. `load` gives the model where several homes share one.
     """
     stage, path = f"embed-text:{style}:{slug(text_model)}", folder.text_embeddings(style, text_model)
-    settings = {"style": style, "text_model": text_model}
+    settings = {"style": style, "text_model": text_model} | ({} if dtype == "float32" else {"dtype": dtype})
     source = folder.require(folder.captions(style), f"caption --caption-style {style}")
     # A model directory is an input like any other: new weights in it make new vectors.
     inputs = [source, Path(text_model)] if Path(text_model).is_dir() else [source]
@@ -229,8 +237,8 @@ def embed_captions(
         shutil.rmtree(parts, ignore_errors=True)
         return None
     captions = read_table(source, CAPTIONS)
-    model = load() if load else load_text_model(text_model, device)
-    described = describe_text_model(model, text_model)
+    model = load() if load else load_text_model(text_model, device, dtype)
+    described = describe_text_model(model, text_model) | {"dtype": dtype}
     _keep_parts(parts, hash_json([described, [hash_file(path) for path in inputs], batch_size, str(model.device)]))
     vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size, parts=parts)
     width = described["width"]
@@ -272,14 +280,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the accelerator if there is one)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="of the weights (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1.")
-    load = cache(lambda: load_text_model(args.text_model, args.device))  # once for all homes, if at all
+    load = cache(lambda: load_text_model(args.text_model, args.device, args.dtype))  # once for all homes, if at all
+    how = {"batch_size": args.batch_size, "dtype": args.dtype, "load": load}
     for folder in home_folders(args.dir):
-        done = embed_captions(folder, args.caption_style, args.text_model, batch_size=args.batch_size, load=load)
+        done = embed_captions(folder, args.caption_style, args.text_model, **how)
         print(f"{folder.text_embeddings(args.caption_style, args.text_model)}: {_told(done)}")
 
 

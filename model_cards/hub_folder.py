@@ -5,6 +5,7 @@ left there are found again by theirs. Equal already: no commit. Somebody else's 
 again, and goes on top of it.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from casita.model_cards.tree_check import check_tree
 
 Kind = Literal["model", "dataset", "space"]
 TRIES = 3  # of a push that finds somebody else's commit in its way
+REFERENCE = re.compile(r"\w(?:[\w-]|[./](?=\w))*", re.ASCII)  # git takes more names, and nobody can type them
 THEIRS = frozenset({".gitattributes"})  # files that the Hub puts into each repository
 
 
@@ -86,6 +88,11 @@ def push_folder(folder: Path, target: Target, *, message: str, tag: str | None =
         PermissionError: no token, a wrong one, or one that may not write there.
         OSError: the Hub cannot be reached, or others push all the time.
     """
+    for what, name in (("branch", target.revision), ("tag", tag)):
+        if name is not None and not REFERENCE.fullmatch(name):
+            raise ValueError(
+                f"{target}: {what} {name!r}: expected letters, digits, '.', '_', '-' and '/', as in v1.0."
+            )
     paths = {path.relative_to(folder).as_posix(): path for path in check_tree(folder)}
     with told_plainly(target):
         api = HfApi(library_name="casita", library_version=__version__)

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
-from hub_store import Blob, HubError, Repo, Store, User, is_large
+from hub_store import HubError, Repo, Store, User, details, is_large, listing, metadata_errors
 
 USERS = {
     "hf_write_token_of_ana": User("ana", ("lab",)),
@@ -186,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         if front is None:
             self.tell({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
             return
-        errors = list(_metadata_errors(front[1], told["repoType"]))
+        errors = list(metadata_errors(front[1], told["repoType"]))
         self.tell({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
 
     # ------------------------------------------------------------------------------------------------ repositories
@@ -220,7 +219,7 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, kind: str, name: str, revision: str = "main") -> None:
         repo = self.repo(kind, name)
         commit = repo.commit(revision)
-        files = [{"rfilename": path} | _details(blob) for path, blob in sorted(commit.files.items())]
+        files = [{"rfilename": path} | details(blob) for path, blob in sorted(commit.files.items())]
         told = {"_id": name, "id": name, "sha": commit.oid, "private": repo.private, "gated": False, "disabled": False}
         told |= {"author": repo.namespace, "lastModified": commit.date, "createdAt": commit.date, "tags": []}
         told |= {"downloads": 0, "likes": 0, "siblings": files, "sdk": repo.sdk, "modelId": name}
@@ -281,7 +280,7 @@ class Handler(BaseHTTPRequestHandler):
     def tree(self, kind: str, name: str, revision: str, path: str = "") -> None:
         files = self.repo(kind, name).commit(revision).files
         recursive = self.query.get("recursive", "false").lower() in ("true", "1")
-        entries = _listing(files, path.strip("/"), recursive)
+        entries = listing(files, path.strip("/"), recursive)
         if path and not entries:
             raise HubError(404, f"{path} does not exist on {revision!r}", "EntryNotFound")
         first = int(self.query.get("cursor", 0))
@@ -298,7 +297,7 @@ class Handler(BaseHTTPRequestHandler):
         told = self.body().decode()
         is_json = "json" in self.headers.get("Content-Type", "")
         paths = json.loads(told)["paths"] if is_json else parse_qs(told).get("paths", [])
-        entries = {entry["path"]: entry for entry in _listing(files, "", recursive=True)}
+        entries = {entry["path"]: entry for entry in listing(files, "", recursive=True)}
         self.tell([entries[path] for path in paths if path in entries])
 
     @route("GET", rf"/((?P<kind>dataset|space)s/)?{REPO}/(resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)")
@@ -415,57 +414,6 @@ class Handler(BaseHTTPRequestHandler):
         commit = self.server.store.apply(repo, branch, header, operations)
         address = f"{self.server.endpoint}/{repo.path}/commit/{commit.oid}"
         self.tell({"success": True, "commitOid": commit.oid, "commitUrl": address, "hookOutput": ""})
-
-
-def _details(blob: Blob) -> dict[str, Any]:
-    """Size and hashes of a file, as listings tell them."""
-    told: dict[str, Any] = {"size": blob.size, "oid": blob.oid, "blobId": blob.oid}
-    if blob.sha256:
-        told["lfs"] = {"oid": blob.sha256, "sha256": blob.sha256, "size": blob.size, "pointerSize": 134}
-    return told
-
-
-def _listing(files: dict[str, Blob], folder: str, recursive: bool) -> list[dict[str, Any]]:
-    """The files and folders below `folder`, or only those directly in it."""
-    prefix, entries = f"{folder}/" if folder else "", {}
-    for path, blob in sorted(files.items()):
-        if not path.startswith(prefix):
-            continue
-        parts = path.removeprefix(prefix).split("/")
-        for depth in range(1, len(parts)):
-            inside = prefix + "/".join(parts[:depth])
-            if recursive or depth == 1:
-                entries[inside] = {"type": "directory", "path": inside, "oid": "0" * 40, "size": 0}
-        if recursive or len(parts) == 1:
-            entries[path] = {"type": "file", "path": path, **_details(blob)}
-    return list(entries.values())
-
-
-def _metadata_errors(front: str, kind: str):
-    """What is wrong with a card's metadata, a sentence each."""
-    try:
-        told = yaml.safe_load(front)
-    except yaml.YAMLError as error:
-        yield f"yaml: {error}"
-        return
-    if not isinstance(told, dict):
-        yield "metadata should be an object"
-        return
-    for name in ("license", "library_name", "pipeline_tag", "sdk", "app_file", "pretty_name"):
-        if name in told and not isinstance(told[name], str):
-            yield f'"{name}" must be a string'
-    for name in ("tags", "task_categories"):
-        if not all(isinstance(tag, str) for tag in told.get(name, [])):
-            yield f'"{name}" must be an array of strings'
-    if kind == "space" and told.get("sdk") not in ("gradio", "static", "docker"):
-        yield '"sdk" must be one of gradio, static, docker'
-    for i, entry in enumerate(told.get("model-index", [])):
-        for result in entry.get("results", [{}]):
-            if not {"task", "dataset", "metrics"} <= result.keys() or "type" not in result["task"]:
-                yield f'"model-index[{i}].results" needs task.type, dataset and metrics'
-    for i, config in enumerate(told.get("configs", [])):
-        if not {"config_name", "data_files"} <= config.keys():
-            yield f'"configs[{i}]" needs config_name and data_files'
 
 
 def main() -> None:

@@ -6,10 +6,13 @@ names them. Everything that is refused is a `HubError`, which the server turns i
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 LARGE = (".safetensors", ".parquet", ".arrow", ".bin", ".onnx", ".npz", ".npy", ".gz", ".zip", ".png", ".jpg", ".pt")
 LARGEST_REGULAR = 10_000_000  # bytes; the Hub refuses more in git itself
@@ -220,3 +223,54 @@ def git_oid(content: bytes) -> str:
 def is_large(path: str, size: int, sample: bytes) -> bool:
     """Whether a file goes past git: by its suffix, its size, or since its first bytes are no text."""
     return path.endswith(LARGE) or size > LARGEST_REGULAR or b"\0" in sample
+
+
+def details(blob: Blob) -> dict[str, Any]:
+    """Size and hashes of a file, as listings tell them."""
+    told: dict[str, Any] = {"size": blob.size, "oid": blob.oid, "blobId": blob.oid}
+    if blob.sha256:
+        told["lfs"] = {"oid": blob.sha256, "sha256": blob.sha256, "size": blob.size, "pointerSize": 134}
+    return told
+
+
+def listing(files: dict[str, Blob], folder: str, recursive: bool) -> list[dict[str, Any]]:
+    """The files and folders below `folder`, or only those directly in it."""
+    prefix, entries = f"{folder}/" if folder else "", {}
+    for path, blob in sorted(files.items()):
+        if not path.startswith(prefix):
+            continue
+        parts = path.removeprefix(prefix).split("/")
+        for depth in range(1, len(parts)):
+            inside = prefix + "/".join(parts[:depth])
+            if recursive or depth == 1:
+                entries[inside] = {"type": "directory", "path": inside, "oid": "0" * 40, "size": 0}
+        if recursive or len(parts) == 1:
+            entries[path] = {"type": "file", "path": path, **details(blob)}
+    return list(entries.values())
+
+
+def metadata_errors(front: str, kind: str) -> Iterator[str]:
+    """What is wrong with a card's metadata, a sentence each."""
+    try:
+        told = yaml.safe_load(front)
+    except yaml.YAMLError as error:
+        yield f"yaml: {error}"
+        return
+    if not isinstance(told, dict):
+        yield "metadata should be an object"
+        return
+    for name in ("license", "library_name", "pipeline_tag", "sdk", "app_file", "pretty_name"):
+        if name in told and not isinstance(told[name], str):
+            yield f'"{name}" must be a string'
+    for name in ("tags", "task_categories"):
+        if not all(isinstance(tag, str) for tag in told.get(name, [])):
+            yield f'"{name}" must be an array of strings'
+    if kind == "space" and told.get("sdk") not in ("gradio", "static", "docker"):
+        yield '"sdk" must be one of gradio, static, docker'
+    for i, entry in enumerate(told.get("model-index", [])):
+        for result in entry.get("results", [{}]):
+            if not {"task", "dataset", "metrics"} <= result.keys() or "type" not in result["task"]:
+                yield f'"model-index[{i}].results" needs task.type, dataset and metrics'
+    for i, config in enumerate(told.get("configs", [])):
+        if not {"config_name", "data_files"} <= config.keys():
+            yield f'"configs[{i}]" needs config_name and data_files'

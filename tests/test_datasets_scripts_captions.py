@@ -349,6 +349,30 @@ def test_brief_is_one_short_sentence_of_place_and_time_of_day(layout):
         assert caption.count(".") == 1
 
 
+def test_places_tells_parts_of_rooms_most_movement_first_the_ways_ends_and_deeds(layout):
+    layout = {
+        "home": "two rooms",
+        "size": [100, 100],
+        "sensors": {
+            "M1": {"x": 10, "y": 10, "room": "kitchen", "type": "motion"},
+            "M2": {"x": 40, "y": 10, "room": "kitchen", "type": "motion"},
+            "M3": {"x": 25, "y": 90, "room": "kitchen", "type": "motion"},
+            "M4": {"x": 80, "y": 50, "room": "hall", "type": "motion"},
+            "M5": {"x": 90, "y": 90, "room": "kitchen", "type": "motion_area", "description": "at sink"},
+            "D1": {"x": 80, "y": 90, "room": "hall", "type": "door", "description": "front door"},
+        },
+    }
+    assert words.parts_of_rooms(layout) == {
+        "M1": "upper left", "M2": "upper", "M3": "lower left", "M4": "", "M5": "at the sink"
+    }  # fmt: skip
+    keys = ["M4_ON", "D1_OPEN", "M3_ON", "M3_OFF", "M2_ON", "M3_ON", "M5_ON", "M4_OFF"]
+    assert tell(layout, keys, "places") == (
+        "Movement in the kitchen (lower left twice, upper once, at the sink once) and in the hall (once), "
+        "from the hall to the kitchen, within about a minute. The front door was opened."
+    )
+    assert tell(layout, ["D1_CLOSE"], "places").startswith("No movement, within a few seconds. The front door was cl")
+
+
 def test_captions_of_a_window_are_neighbouring_rows_in_their_order(home):
     caption_home(home, captions=3)
     written = read_table(home.captions("narrative"), CAPTIONS)

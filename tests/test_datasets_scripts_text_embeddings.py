@@ -251,6 +251,20 @@ def test_the_command_runs_offline_with_minilm(home, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
+def test_bfloat16_turns_the_vectors_a_little_and_is_told(home):
+    whole = ["embed-text", str(home.root), "--text-model", "minilm"]
+    assert cli.main(whole) == 0
+    path = home.text_embeddings("narrative", "minilm")
+    exact = np.stack(read_table(path, text_embeddings_schema(384))["embedding"].to_numpy())
+    assert cli.main([*whole, "--dtype", "bfloat16"]) == 0
+    half = np.stack(read_table(path, text_embeddings_schema(384))["embedding"].to_numpy())
+    assert half.dtype == np.float32
+    assert 0.99 < (exact * half).sum(axis=1).min() < 0.99999  # 8 bits of mantissa: under a degree or so
+    assert read_metadata(path)["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="dtype='int8' is unknown; known: float32, bfloat16"):
+        load_text_model("minilm", dtype="int8")
+
+
 def test_without_captions_the_command_names_the_stage_before(home, capsys):
     assert cli.main(["embed-text", str(home.root), "--caption-style", "structured", "--text-model", "minilm"]) == 2
     assert "casita caption --caption-style structured" in capsys.readouterr().err

@@ -247,6 +247,12 @@ def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(clien
     assert "windows/synthetic" in " ".join(hub.store.repos["dataset", "lab/kept"].commit("main").files)
 
 
+def test_no_stage_and_no_training_writes_a_pickle(pushed, home, run):
+    files = [path for folder in (home.root, run) for path in folder.rglob("*") if path.is_file()]
+    assert {"optimizer.safetensors", "progress.json", "events.parquet"} <= {path.name for path in files}
+    assert {path.name: told for path in files if (told := pickled(path))} == {}
+
+
 def test_nothing_that_was_pushed_is_a_pickle_or_tells_a_token(hub, pushed, client, place):
     for repo in hub.store.repos.values():
         for commit in repo.commits.values():

@@ -143,6 +143,13 @@ def test_a_branch_of_its_own_leaves_main_alone(hub, push, folder):
     assert branches["main"] == main != branches["trial/two"]
 
 
+@pytest.mark.parametrize("name", ["two words", "-x", "a..b", "a//b", "x.", "v1~", ""])
+def test_a_tag_or_branch_that_git_or_a_shell_would_stumble_over_is_refused(hub, push, folder, name):
+    assert f"tag {name!r}: expected letters" in push(f"{str(folder)!r}, 'lab/m', tag={name!r}").error
+    assert f"branch {name!r}: expected letters" in push(f"{str(folder)!r}, 'lab/m', revision={name!r}").error
+    assert not hub.requests
+
+
 def test_visibility_is_that_asked_for_and_never_changes_in_silence(hub, push, folder):
     push(f"{str(folder)!r}, 'lab/d', kind='dataset', private=False")
     assert not hub.store.repos["dataset", "lab/d"].private

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from train_home import LAYOUT, make_home, tiny
+from train_home import LAYOUT
 
 from casita.datasets_scripts import layouts, picture_files
 from casita.datasets_scripts.image_embeddings import load_vision_model
@@ -25,7 +25,6 @@ from casita.model_cards.tree_check import pickled
 from casita.modeling import pipeline_casita
 from casita.processing import home_layouts, table_files
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.align import train
 
 
 def write_layout(folder: Path, **changes) -> Path:
@@ -151,14 +150,6 @@ def test_a_text_models_own_code_is_never_run(stranger):
     (stranger / "modules.json").unlink()  # then it is read as a transformer
     with pytest.raises(ValueError, match="could not be loaded"):
         load_text_model(str(stranger), "cpu")
-
-
-def test_no_file_that_training_writes_is_a_pickle(tmp_path):
-    home = make_home(tmp_path / "home")
-    run = train(tiny(home, tmp_path / "run", masked_weight=1.0, tracker="tensorboard"))
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {"optimizer.safetensors", "progress.json"} <= {path.name for path in (run / "train_state").rglob("*")}
-    assert {path.name: told for path in files if (told := pickled(path))} == {}
 
 
 def test_what_is_a_pickle_is_known_by_its_content(tmp_path):

@@ -135,6 +135,9 @@ class TrainConfig(RunConfig):
     queue_size: int = setting("Windows and captions of earlier batches kept as negatives.", default=0)
     contrast_weight: float = setting("Weight of that loss; 0: masked events alone.", default=1.0)
     masked_weight: float = setting("Weight of the loss of masked events, in a second forward pass.", default=0.0)
+    context_weight: float = setting(
+        "Weight of the loss of telling, from a window alone, the captions of those before and after it.", default=0.0
+    )
     mask_probability: float | None = setting(
         "Chance of each event to begin a hidden span. None: 0.1, which hides a third of 20 events.", default=None
     )
@@ -151,7 +154,7 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         self._require(self.batch_size >= 2, "batch_size", "at least 2: one window has no other to differ from")
         self._require(self.first_temperature > 0, "temperature", "above 0")
-        for name in ("queue_size", "contrast_weight", "masked_weight"):
+        for name in ("queue_size", "contrast_weight", "masked_weight", "context_weight"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
         self._require(self.shuffle_shards >= 1, "shuffle_shards", "at least 1")
@@ -187,6 +190,9 @@ class TrainConfig(RunConfig):
             ("shuffle_shards", "stream true", self.stream),
             ("queue_size", "contrast_weight above 0", self.contrast_weight > 0),
             ("micro_batch_size", "contrast_weight above 0", self.contrast_weight > 0),
+            ("context_weight", "contrast_weight above 0", self.contrast_weight > 0),
+            ("context_weight", "stream false", not self.stream),
+            ("context_weight", "micro_batch_size none", micro is None),
         ):
             self._only_with(partner, holds or getattr(self, name) == _default(name), name)
 

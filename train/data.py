@@ -82,28 +82,46 @@ class Split:
         drawn = np.random.default_rng([seed, epoch, 1, *place]).random(len(self))
         return self._captions[self._caption_first + (drawn * self._caption_count).astype(np.int64)]
 
-    def batch(self, windows: np.ndarray, captions: np.ndarray, device: torch.device | str = "cpu") -> "Batch":
+    def around(self, step: int) -> np.ndarray:
+        """The windows `step` before and `step` after each in its session `(N, 2)`; itself where there is none."""
+        sessions = np.array([name.rsplit("/", 2)[0] for name in self.window_ids], dtype=object)
+        own = np.arange(len(self))
+        found = np.stack([own - step, own + step], axis=1)
+        there = found.clip(0, len(self) - 1)
+        return np.where((there == found) & (sessions[there] == sessions[:, None]), found, own[:, None])
+
+    def batch(
+        self,
+        windows: np.ndarray,
+        captions: np.ndarray,
+        device: torch.device | str = "cpu",
+        around: np.ndarray | None = None,
+    ) -> "Batch":
         """The rows `windows` `(b,)` with the caption rows `captions` `(b,)`, padded to the longest of these windows.
 
-        The numbers are those of `CasitaProcessor.encode_windows`.
+        The numbers are those of `CasitaProcessor.encode_windows`. `around` `(b, 2)` are the captions before and after.
         """
         first, length = self._first[windows], self._length[windows]
         offset = np.arange(length.max(initial=0))
         mask = offset < length[:, None]
         event = np.minimum(first[:, None] + offset, (first + length - 1)[:, None])
         codes, seconds = np.empty(event.shape, np.int32), np.empty(event.shape, np.float32)
-        texts = torch.empty(len(windows), self.text_width)
+        told = captions[:, None] if around is None else np.column_stack([captions, around])
+        texts = torch.empty(*told.shape, self.text_width)
         for number, at in self._by_part(windows):
             part = self.parts[number]
             codes[at] = part.codes[event[at]] + self._code_base[number]
             seconds[at] = part.seconds[event[at]]
-            rows = torch.from_numpy(captions[at] - self._text_base[number])
-            found = torch.from_numpy(part.texts).index_select(0, rows)  # torch: it lets other threads run
+            rows = torch.from_numpy(told[at] - self._text_base[number])
+            # torch: it lets other threads run
+            found = torch.from_numpy(part.texts).index_select(0, rows.flatten()).view(*rows.shape, -1)
             texts = found if len(rows) == len(windows) else texts.index_copy_(0, torch.from_numpy(at), found)
         inputs = self._features(np.where(mask, codes, 0), mask, np.where(mask, seconds, np.float32(0)))
         tensors = {name: to_device(torch.from_numpy(inputs[name]), device) for name in self._use}
-        groups = torch.from_numpy(self.groups[captions])
-        return Batch(tensors, to_device(texts, device), to_device(groups, device))
+        texts, groups = to_device(texts, device), to_device(torch.from_numpy(self.groups[told]), device)
+        if around is None:
+            return Batch(tensors, texts[:, 0], groups[:, 0])
+        return Batch(tensors, texts[:, 0], groups[:, 0], texts[:, 1:], groups[:, 1:])
 
     def _by_part(self, windows: np.ndarray) -> Iterator[tuple[int, Any]]:
         """The parts that the rows `windows` `(b,)` are of, each with where in the batch its own stand."""
@@ -158,11 +176,16 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` for the model; `texts` `(b, T)`; `groups` `(b,)` int64, equal for equal captions."""
+    """`inputs` for the model; `texts` `(b, T)`; `groups` `(b,)` int64, equal for equal captions.
+
+    `around` `(b, 2, T)` and `around_groups` `(b, 2)` are of the captions before and after, where they are learned.
+    """
 
     inputs: dict[str, Tensor]
     texts: Tensor
     groups: Tensor
+    around: Tensor | None = None
+    around_groups: Tensor | None = None
 
 
 def load_table(config: TrainConfig) -> SensorEmbeddingTable | None:

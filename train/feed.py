@@ -1,5 +1,6 @@
 """Where a run's batches come from: windows that are memory-mapped, or streamed from Parquet; made in advance."""
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -7,9 +8,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from casita.datasets_scripts.schema import home_folders
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.config import TrainConfig
-from casita.train.data import Batch, Split, load_split, sources
+from casita.train.data import Batch, Split, load_split, sampling, sources
 from casita.train.order import Batches
 from casita.train.parquet_stream import Shards, Stream, find_shards
 from casita.train.prefetch import prefetched
@@ -33,12 +35,16 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class CachedFeed:
-    """The windows of `split` in the order of `batches`, on `device`, `ahead` batches made in advance."""
+    """The windows of `split` in the order of `batches`, on `device`, `ahead` batches made in advance.
+
+    `around` `(N, 2)`: the windows before and after each, whose captions come along.
+    """
 
     split: Split
     batches: Batches
     device: torch.device | str
     ahead: int
+    around: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -53,7 +59,8 @@ class CachedFeed:
     def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         captions = self.split.choose_captions(self.batches.seed, epoch)
         for rows in self.batches.epoch(epoch, start):
-            yield self.split.batch(rows, captions[rows], self.device)
+            around = None if self.around is None else captions[self.around[rows]]
+            yield self.split.batch(rows, captions[rows], self.device, around)
 
     def window_ids(self, epoch: int, batch: int) -> list[str]:
         everyone = replace(self.batches, rank=0, ranks=1)
@@ -82,4 +89,10 @@ def make_feed(
     batches = Batches(
         len(windows), config.batch_size, config.seed, rank, ranks, config.home_batches, np.asarray(windows.homes)
     )
-    return CachedFeed(windows, batches, device, config.prefetch)
+    around = windows.around(steps_apart(config)) if config.context_weight else None
+    return CachedFeed(windows, batches, device, config.prefetch, around)
+
+
+def steps_apart(config: TrainConfig) -> int:
+    """How many windows on is the first that shares no event, where windows overlap by a share of their events."""
+    return math.ceil(1 / (1 - sampling(home_folders(config.data)).get("overlap", 0.0)))

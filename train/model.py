@@ -12,7 +12,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from casita.modeling.configuration_casita import NUM_RESERVED_ROWS, CasitaConfig
 from casita.modeling.heads_casita import CasitaMaskedEventHead
-from casita.modeling.modeling_casita import CasitaForMaskedEventModeling, CasitaModel
+from casita.modeling.modeling_casita import CasitaForMaskedEventModeling, CasitaModel, CasitaProjection
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.checkpoint import load_published, published
@@ -123,6 +123,10 @@ class TrainedModel(nn.Module):
             model.activation_checkpointing_enable()
         if config.compile:
             model.sensor_model.compile(dynamic=True)
+        self.around = nn.ModuleList()
+        if config.context_weight:
+            self.around.extend(CasitaProjection(model.config, model.config.hidden_size) for _ in range(2))
+            self.around.apply(model._init_weights)
         self.queue = NegativeQueue(config.queue_size, model.config.projection_dim) if config.queue_size else None
         if hasattr(model, "head"):
             with torch.device("meta"):
@@ -137,8 +141,12 @@ class TrainedModel(nn.Module):
         texts: Tensor | None = None,
         masked: Mapping[str, Tensor] | None = None,
         dropout: Randomness | None = None,
+        around: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """With `texts` `(b, T)`: `sensors` and `texts` `(b, P)`, unit rows; with `masked`: `masked_loss`, a scalar.
+
+        With `around` `(b, 2, T)`, the captions before and after, also `context_texts` `(b, 2, P)`, and
+        `context_sensors` `(b, 2, P)`, what the window alone makes of them through heads of their own.
 
         `inputs` are the model's own, `masked` those with events hidden, and with `labels` and `num_items_in_batch`.
         `dropout`: let the windows see the dropout of that moment; the masked ones go on with today's.
@@ -150,6 +158,12 @@ class TrainedModel(nn.Module):
             with dropout.again() if dropout else nullcontext():
                 out = self.model(**inputs, text_embeds=texts)
             found |= {"sensors": out.sensor_embeds, "texts": out.text_embeds}
+            if around is not None:
+                pooled, text = out.sensor_model_output.pooler_output, self.model.text_projection(around)
+                guessed = torch.stack([head(pooled) for head in self.around], dim=1)
+                found["context_sensors"], found["context_texts"] = (
+                    nn.functional.normalize(rows, dim=-1) for rows in (guessed, text)
+                )
         return found
 
 

@@ -62,7 +62,8 @@ class Objective(ABC):
 
 
 class AlignmentObjective(Objective):
-    """`contrast_weight` times the contrastive loss and `masked_weight` times that of masked events.
+    """`contrast_weight` times the contrastive loss, `masked_weight` times that of masked events, `context_weight` that
+    of the captions before and after (InfoNCE at the first temperature; validation leaves it out).
 
     Unwrapped, `model` is a `TrainedModel`. The contrast always sees clean events.
     """
@@ -167,9 +168,11 @@ class AlignmentObjective(Objective):
         return batch.texts if self.config.contrast_weight else None
 
     def _backward_whole(self, batch: Batch, masked: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        found = self.model(batch.inputs, self._texts(batch), masked)
+        found = self.model(batch.inputs, self._texts(batch), masked, None, batch.around)
+        model = self.trained.model
+        if batch.around_groups is not None:
+            found["context_loss"] = self._context(found, batch.around_groups)
         if self.config.contrast_weight:
-            model = self.trained.model
             found["contrast_loss"] = self.contrast(
                 found["sensors"],
                 found["texts"],
@@ -181,6 +184,14 @@ class AlignmentObjective(Objective):
         losses = {name: loss for name, loss in found.items() if name.endswith("_loss")}
         self.accelerator.backward(self.told(losses)["loss"])
         return found
+
+    def _context(self, found: Mapping[str, Tensor], groups: Tensor) -> Tensor:
+        """Mean of both sides' loss: guesses and captions `(b, 2, P)`, the captions' `groups` `(b, 2)`."""
+        scale = torch.tensor(1 / self.config.first_temperature, device=groups.device).log()
+        sides = zip(
+            found["context_sensors"].unbind(1), found["context_texts"].unbind(1), groups.unbind(1), strict=True
+        )
+        return torch.stack([InfoNCE()(*side, scale, scale) for side in sides]).mean()
 
     def _backward_in_chunks(self, batch: Batch, masked: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """The same gradients with the activations of one chunk at a time: Gao et al. 2021 (arXiv:2101.06983), sec. 3.

@@ -60,7 +60,7 @@ RETRIEVERS = {
     "casita": "this model",
     "learned": "learned twin",
     "random_encoder": "untrained encoder",
-    "caption_only": "caption words only",
+    "caption_only": "captions by frequency",
     "tfidf_captions": "caption words",
     "chance": "chance",
 }

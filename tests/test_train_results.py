@@ -1,0 +1,137 @@
+"""The results page: its numbers are those of the runs, made once, and written between the page's marks only."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_train_evaluation import LAYOUT, SENSORS, make_home
+from train_home import tiny, write_pictures
+
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.files import read_json
+from casita.train import probes
+from casita.train.config import save_config
+from casita.train.encoding import embed_windows
+from casita.train.grid import load_grid
+from casita.train.material import load_run
+from casita.train.result_scores import Labelled
+from casita.train.result_tables import TABLES, fill_page
+from casita.train.results import PAGE, PLAN, make_results
+
+ROOT = Path(__file__).parents[1]
+PAGE_TEXT = (
+    "# Title\n\n<!-- table toy.frozen -->\nold\n<!-- end -->\n\nProse 12.\n\n<!-- table other.few -->\n<!-- end -->\n"
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path, dict]:
+    """A row with two seeds, of two steps each, in a work folder that has the home already."""
+    work = tmp_path_factory.mktemp("results")
+    home = make_home(work / "homes" / "toy")
+    named = {"Sleep": {"prompts": ["Somebody sleeps."]}, "Cook": {"prompts": ["Cooking."]}}
+    home.describe(home="small", layout={**LAYOUT, "activities": named})
+    write_pictures(home, "small", sorted(f"{sensor}_{state}" for sensor in SENSORS for state in ("ON", "OFF")))
+    base = tiny(HomeFolder(Path("homes/toy")), Path("unused"), max_steps=2)
+    save_config(base, work / "base.yaml")
+    rows = {"image": {"finetune": {"mode": "frozen", "epochs": 1}}}
+    (work / "grid.yaml").write_text(yaml.safe_dump({"base": str(work / "base.yaml"), "rows": rows, "seeds": [0, 1]}))
+    section = {"kind": "rows", "grid": str(work / "grid.yaml"), "homes": ["toy"], "baselines": True, "context": True}
+    plan = {"homes": {"toy": {"commands": []}}, "sections": {"toy": section | {"analysis": True}}}
+    (work / "plan.yaml").write_text(yaml.safe_dump(plan))
+    page = work / "page.md"
+    page.write_text(PAGE_TEXT)
+    make_results(home.root, work, page, plan=work / "plan.yaml")
+    return work, page, read_json(work / "results.json")
+
+
+def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made):
+    work, _, found = made
+    runs = sorted(work.glob("runs/image-*/seed_[01]"))
+    assert len(runs) == 2
+    windows = read_table(work / "homes" / "toy" / "windows.parquet", WINDOWS)
+    task = probes.make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), unlabelled=False)
+    scores = []
+    for run in runs:
+        _, model, processor = load_run(run)
+        inputs = processor.encode_windows(windows["sensor_keys"].to_pylist(), windows["seconds"].to_pylist())
+        base, _ = embed_windows(model, inputs, progress=False)
+        scores.append(probes.linear_probe(base, task, progress=False).metrics(task)["macro_f1"])
+    row = found["toy"]["rows"]["image"]["probe"]
+    assert row["macro_f1"] == pytest.approx(np.mean(scores), abs=1e-6)
+    assert row["macro_f1_sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
+    bag = probes.bag_of_sensors(windows["sensor_keys"].to_pylist(), task, progress=False).metrics(task)
+    assert found["toy"]["baselines"]["bag_of_sensors"]["accuracy"] == pytest.approx(bag["accuracy"])
+    beyond = found["toy"]["rows"]["image"]["beyond_bag"]
+    assert beyond["accuracy"] == pytest.approx(found["toy"]["rows"]["image"]["probe"]["accuracy"] - bag["accuracy"])
+    low, high = beyond["accuracy_ci"]
+    assert low <= beyond["accuracy"] <= high
+    assert set(found["toy"]["rows"]["image"]["finetuned"]["seeds"]) == {"0", "1"}
+
+
+def test_the_page_gets_its_tables_and_keeps_its_prose(made):
+    _, page, found = made
+    text = page.read_text()
+    assert text.startswith("# Title\n")
+    assert "\nProse 12.\n" in text
+    assert "old" not in text
+    told = 100 * found["toy"]["rows"]["image"]["probe"]["macro_f1"]
+    assert f"| image: linear probe | {100 * found['toy']['rows']['image']['probe']['accuracy']:.1f}" in text
+    assert f"{told:.1f} ±" in text
+    assert "*Not measured.*" in text
+
+
+def test_what_is_done_is_not_done_again(made):
+    work, page, found = made
+    files = {path: path.stat().st_mtime_ns for path in [*work.glob("runs/*/*/model/*"), *work.glob("scores/toy/*")]}
+    before = page.read_text()
+    assert make_results(work, work, page, plan=work / "plan.yaml") == found
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert page.read_text() == before
+
+
+def test_windows_before_are_of_the_same_session_and_minutes_of_its_start(made):
+    data = Labelled.of(HomeFolder(made[0] / "homes" / "toy"))
+    assert data.before(2)[:4].tolist() == [-1, -1, 0, 1]
+    assert data.minutes.sum(axis=1).tolist() == [1.0] * len(data.sessions)
+    assert data.minutes[0].argmax() == 0
+    assert data.minutes[-1].argmax() == data.minutes.shape[1] - 1  # days after the first
+
+
+def test_zero_shot_is_told_among_all_labels_and_among_those_with_a_name(made):
+    _, _, found = made
+    told = found["toy"]["rows"]["image"]
+    assert {"zero_shot", "zero_shot_named", "zero_shot_centred_named"} <= set(told)
+    assert {"nearest_prompt_tfidf", "nearest_prompt_tfidf_named"} <= set(found["toy"]["baselines"])
+    windows = read_table(made[0] / "homes" / "toy" / "windows.parquet", WINDOWS).to_pylist()
+    named = [w for w in windows if w["split"] == "test" and w["activity"] in ("Sleep", "Cook")]
+    pair = next(p for p in told["pairs"] if set(p["pair"]) == {"Cook", "Sleep"}) if told["pairs"] else None
+    assert pair is None or pair["windows"] == len(named)
+    assert sum(m["windows"] for m in told["months"]) == sum(
+        w["split"] == "test" and bool(w["activity"]) for w in windows
+    )
+
+
+def test_mistakes_are_told(made, tmp_path):
+    work, page, _ = made
+    with pytest.raises(ValueError, match=r"sections \['kyoto'\] are unknown; there are: toy"):
+        make_results(work, work, page, ["kyoto"], plan=work / "plan.yaml")
+    (tmp_path / "page.md").write_text("<!-- table toy.poem -->\n<!-- end -->\n")
+    with pytest.raises(ValueError, match=r"there is no table 'toy.poem'"):
+        fill_page(tmp_path / "page.md", {})
+
+
+def test_the_shipped_plan_is_whole_and_the_page_asks_for_nothing_else():
+    plan = yaml.safe_load(PLAN.read_text())
+    for section in plan["sections"].values():
+        grid = load_grid(section["grid"])
+        assert set(section["homes"]) <= set(plan["homes"])
+        folders = {row.config().data.removeprefix("homes/") for row in grid.rows}
+        assert all(any(h == f or h.startswith(f"{f}/") for h in section["homes"]) for f in folders)
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("<!-- table "):
+            section, _, kind = line.split()[2].partition(".")
+            assert section in plan["sections"]
+            assert kind in TABLES
