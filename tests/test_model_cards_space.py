@@ -56,7 +56,8 @@ def test_a_moment_of_the_plan_is_what_a_replay_from_the_start_gives(place, day):
 
 def test_folding_what_the_browser_gets_gives_the_same_plan(place, day):
     told = playback(place, day)
-    for second in (0.0, 30_000.0, 60_000.0):
+    just_after, just_before = (place.day(day).t_s[400] + offset for offset in (0, -1e-4))
+    for second in (0.0, just_before, just_after, told["at"], 60_000.0):
         looks = list(told["first"])
         for at, sensor, look in told["changes"]:
             if at <= second:

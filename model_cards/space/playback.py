@@ -41,7 +41,7 @@ def playback(place: Place, name: str, at_s: float = 0.0) -> dict[str, Any]:
     before = place.before(name)
     first = [look(sensor, before.get(sensor, SILENT)) for sensor in sensors]
     changes = [
-        [round(t_s, 1), number[sensor], look(sensor, state)]
+        [round(t_s, 6), number[sensor], look(sensor, state)]
         for t_s, sensor, state in zip(day.t_s.tolist(), day.sensors, day.states, strict=True)
         if sensor in number
     ]
@@ -59,9 +59,9 @@ def playback(place: Place, name: str, at_s: float = 0.0) -> dict[str, Any]:
 
 
 def opening_s(day: Day) -> float:
-    """When a person would begin to watch: at the first event after six in the morning, if there is one."""
+    """The whole second at which a person would begin to watch: the first event after six in the morning, if any."""
     later = day.t_s[day.t_s >= 6 * 3600]
-    return float(later[0]) if len(later) else 0.0
+    return float(np.ceil(later[0])) if len(later) else 0.0
 
 
 def states_at(place: Place, name: str, second: float) -> dict[str, str]:

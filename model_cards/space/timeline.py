@@ -70,7 +70,7 @@ def zero_shot_html(place: Place, day: str, names: Sequence[str], shares: np.ndar
         head = f'<div class="head"><i style="background:{colours[name]}"></i>{escape(name)}<span>{won}</span></div>'
         parts.append(_row(day, "", f'{head}<div class="strip">{picture}</div>'))
     if place.day(day).logged:
-        head = '<div class="head">What the log says<span>written by people</span></div>'
+        head = '<div class="head">What the log says<span>its own labels</span></div>'
         parts.append(_row(day, "", head + _logged(place, day)))
     return f'<div class="timeline one">{"".join(parts)}{_hours()}</div>{_legend(place, [day])}'
 
