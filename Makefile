@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test results fault-tests peer-tests lint format types lock bench clean
+.PHONY: install demo test results release-check fault-tests peer-tests lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -18,13 +18,16 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 	$(RUN) -m casita.cli demo --out demo
 
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 results: install           ## every number of docs/RESULTS.md from the raw logs in CASITA_DATA; hours, and it goes on where it stopped
 	$(RUN) -m casita.train.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
 	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py
+
+release-check: install     ## the walk of docs/RELEASING.md: train, push to a Hub of our own, use in a fresh environment; ten minutes
+	$(RUN) tests/release_check.py
 
 peer-tests: install        ## transformers' own common tests on our classes; needs the network once, takes minutes
 	$(RUN) tests/peer/run.py
@@ -53,7 +56,7 @@ bench: install             ## speed and memory of the data stages and of the fee
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools
-	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra onnx --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra onnx --extra space --extra tracking --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
 

@@ -23,21 +23,38 @@ COMMANDS = {
     "finetune": ("casita.train.finetune", "classify activities with an aligned checkpoint: its head, or all of it"),
     "evaluate": ("casita.train.evaluation", "results.json, report and plots of a run"),
     "compare": ("casita.train.compare", "train and evaluate a grid of configurations over seeds: one table"),
-    "benchmark": (
-        "casita.train.benchmark",
-        "speed and memory beside BertModel and torch's own encoder",
-    ),
+    "benchmark": ("casita.train.benchmark", "speed and memory beside BertModel and torch's own encoder"),
     "export": ("casita.train.export", "the sensor tower as ONNX, for where there is no torch"),
+    "push": ("casita.model_cards.publish", "model, data set, embeddings and demo page as repositories on the Hub"),
     "embed": ("casita.inference", "a vector for each window of a raw log"),
     "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
+    "space": ("casita.space", "a page in the browser: a home's days on its plan, and sentences that find moments"),
+}
+
+GROUPS = {
+    "begin here": ("demo", "space"),
+    "data: a raw log becomes a home folder": (
+        "build",
+        "read",
+        "windows",
+        "draw",
+        "embed-images",
+        "caption",
+        "embed-text",
+        "layout",
+    ),
+    "training and evaluation": ("train", "finetune", "evaluate", "compare", "benchmark"),
+    "use and release": ("embed", "ask", "export", "push"),
 }
 
 
 def usage() -> str:
-    """The list of commands, one line each."""
+    """The list of commands by group, one line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {told}" for name, (_, told) in COMMANDS.items()]
-    return "\n".join(["usage: casita COMMAND ... (casita COMMAND --help tells more)", "", *lines])
+    lines = ["usage: casita COMMAND ... (casita COMMAND --help tells more)"]
+    for group, names in GROUPS.items():
+        lines += ["", group, *(f"  {name:<{width}}  {COMMANDS[name][1]}" for name in names)]
+    return "\n".join(lines)
 
 
 def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:

@@ -37,30 +37,37 @@ SENTENCES = {  # for windows of these activities, one each
     "Work_at_Desk": "Somebody is working at the desk.",
     "Leave_Home": "Somebody is going out.",
 }
+DAYS = 30  # of synthetic life
 RELOADED = Path(__file__).with_name("reload_example.py")
 
 
 def run_demo(out: Path, days: int) -> None:
     """Build, train, evaluate, reload; prints what each step gave and, last, where to look."""
-    home, run = HomeFolder(out / "home"), out / "run"
     began = time.monotonic()
-    with _step("1/4  raw log -> home folder"):
-        log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
-        build_home(home, [log], OFFLINE)
-    with _step("2/4  alignment training (preset tiny)"):
-        train(load_config("demo", {"data": str(home.root), "out": str(run)}))
+    home, run = build_and_train(out, days, steps=4)
     with _step("3/4  evaluation on the test days"):
         evaluate_run(run)
     with _step("4/4  the model directory, loaded by a process that cannot import casita"):
         reload(home, run / "model", out / "reload")
     print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
     for told, path in (
-        ("report", run / "report.md"),
+        ("report, for a browser", run / "report.html"),
         ("plots", run / "plots"),
         ("pictures of the home", home.root / "contact_sheet.png"),
         ("model directory", run / "model"),
     ):
         print(f"  {told:<21} {path}")
+
+
+def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFolder, Path]:
+    """The home folder and the run folder of the demo, made as far as they are not there yet; `steps` to be counted."""
+    home, run = HomeFolder(out / "home"), out / "run"
+    with _step(f"1/{steps}  raw log -> home folder"):
+        log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
+        build_home(home, [log], OFFLINE)
+    with _step(f"2/{steps}  alignment training (preset tiny)"):
+        train(load_config("demo", {"data": str(home.root), "out": str(run)}))
+    return home, run
 
 
 @contextmanager
@@ -127,7 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: casita demo --out demo"
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--days", type=int, default=30, help="of synthetic life (default: %(default)s)")
+    parser.add_argument("--days", type=int, default=DAYS, help="of synthetic life (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import SoftFileLock, Timeout
 
 LOCK = ".lock"
+LARGEST_JSON = 500_000_000  # bytes; more than any file here, and it still fits into memory
 _LEFTOVER = re.compile(r"^\..+\.(\d+)\.(partial(\.\w+)?|old)$")  # the names that `write_beside` gives
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's words for a full disk, without an errno
@@ -172,11 +173,15 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
-    """Read one JSON file; `ValueError` names file, line and column when it is not JSON."""
+def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
+    """Read one JSON file of at most `largest` bytes; `ValueError` names file, line and column when it is not JSON."""
+    if (size := Path(path).stat().st_size) > largest:
+        raise ValueError(f"{path}: {size:,} bytes of JSON, expected at most {largest:,}. Is this the right file?")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply for JSON that is meant. Mend or regenerate the file.") from None
+    except ValueError as error:  # no JSON, no text, or a number beyond all measure
         raise ValueError(
             f"{path}: expected JSON, found something else ({error}). Mend or regenerate the file."
         ) from None
@@ -196,3 +201,15 @@ def hash_json(content: Any) -> str:
     """SHA-256 as hex of `content` written as canonical JSON (sorted keys, no blanks)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(model_id: str) -> str:
+    """A model id, or a model directory's path, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")
+
+
+def is_home_name(name: Any) -> bool:
+    """Whether a home may be called so: its name becomes that of folders, and often it was somebody else's choice."""
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or name != name.strip(" ."):
+        return False
+    return any(map(str.isalnum, name)) and not re.search(r'[/\\:*?"<>|\x00-\x1f]', name)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from casita.datasets_scripts.picture_files import open_picture
 from casita.files import read_json
 
 SHEET_WIDTH = 1800
@@ -46,8 +47,8 @@ def draw_contact_sheet(
     sheet.paste(top, ((SHEET_WIDTH - top.width) // 2, 70))
     for i, (key, name) in enumerate(index.items()):
         left, upper = _GAP + i % columns * (THUMBNAIL + _GAP), grid_top + i // columns * pitch
-        with Image.open(pictures / name) as picture:
-            sheet.paste(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS), (left, upper))
+        picture = open_picture(pictures / name).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+        sheet.paste(picture, (left, upper))
         pen.rectangle([left, upper, left + THUMBNAIL - 1, upper + THUMBNAIL - 1], outline=(200, 200, 200))
         pen.text((left, upper + THUMBNAIL + 3), *_fitting(key, THUMBNAIL))
     return sheet

@@ -14,7 +14,7 @@ import colorsys
 import json
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from casita.datasets_scripts.contact_sheet import PLAN_SIDE, draw_contact_sheet
 from casita.datasets_scripts.layouts import NATURAL_STATES
+from casita.datasets_scripts.picture_files import open_picture
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, home_folders, read_table, writes
 from casita.files import hash_json, write_beside
 from casita.processing.event_windows import LEVELS
@@ -134,8 +135,7 @@ def draw_background(layout: dict[str, Any], size: int, folder: Path | None = Non
 
 
 def _draw_floor_plan(layout: dict[str, Any], frame: Frame, path: Path) -> Image.Image:
-    with Image.open(path) as opened:
-        plan = opened.convert("RGBA")
+    plan = open_picture(path, "RGBA")
     width, height = layout["size"]
     if abs(math.log(plan.width / plan.height * height / width)) > 0.02:  # 2 %: a cropped edge, not another picture
         raise ValueError(
@@ -287,6 +287,11 @@ def draw_pictures(
     for key, name in tqdm(index.items(), desc="draw", unit="picture", disable=not progress):
         # level 1: half the time of the default for files a few kB larger
         draw_sensor(background, layout, key, radius).save(pictures / name, compress_level=1)
+    write_index(pictures, index)
+
+
+def write_index(pictures: Path, index: Mapping[str, str]) -> None:
+    """Write `index.json` of a folder of pictures: key -> file."""
     (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

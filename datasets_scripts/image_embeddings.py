@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModel
 
+from casita.datasets_scripts.picture_files import open_picture
 from casita.datasets_scripts.schema import HomeFolder, add_folder_argument, home_folders, slug, writes
 from casita.files import hash_file, read_json, write_beside
 from casita.processing.sensor_embeddings import NORMALIZATIONS, SensorEmbeddingTable
@@ -94,8 +95,17 @@ class HubEncoder:
     def __init__(self, model_id: str, *, revision: str | None, device: torch.device, dtype: torch.dtype):
         try:
             # PIL, not torchvision: the same vectors on every machine, whether torchvision is installed or not
-            self.processor = AutoImageProcessor.from_pretrained(model_id, revision=revision, backend="pil")
-            self.model = AutoModel.from_pretrained(model_id, revision=revision, dtype=dtype).to(device).eval()
+            # and never a model's own code: who wants a model that needs it can export its vectors
+            known = {"revision": revision, "trust_remote_code": False}
+            self.processor = AutoImageProcessor.from_pretrained(model_id, backend="pil", **known)
+            self.model = AutoModel.from_pretrained(model_id, dtype=dtype, **known).to(device).eval()
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"vision model {model_id!r} asks to run code of its own, which casita never does. Choose one whose "
+                "architecture transformers knows."
+            ) from None
         except OSError as error:
             raise ValueError(
                 f"vision model {model_id!r}: no folder with a model and image processor, not in the local cache, and "
@@ -188,11 +198,11 @@ def embed_pictures(
 
 def _read_picture(path: Path) -> Image.Image:
     try:
-        return Image.open(path).convert("RGB")
+        return open_picture(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such picture, though index.json names it. Run: casita draw") from None
-    except (OSError, SyntaxError) as error:  # Pillow raises either for a damaged PNG
-        raise ValueError(f"{path}: no sound picture ({error}). Run: casita draw") from None
+    except ValueError as error:
+        raise ValueError(f"{error} Run: casita draw") from None
 
 
 @writes("embed-images")

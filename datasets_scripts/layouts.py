@@ -4,6 +4,8 @@
  "floor_plan": "plan.png",                                  optional picture, relative to the JSON file
  "rooms": {"kitchen": [[0, 0], [300, 0], [300, 200]]},      optional polygons, in the unit of `size`
  "source": "read off the plan by hand",                     optional: where the facts come from
+ "redistribution": "restricted", "terms": "ask the lab",    optional: may the recording be passed on, under which terms
+ "residents": "two adults", "citation": "...",              optional: who lives there, what to cite
  "sensors": {"M001": {"x": 120, "y": 80, "room": "kitchen", "type": "motion",
                       "description": "stove", "approximate": true}},       the last two optional
  "activities": {"Cook_Lunch": {"coarse": "Cook", "prompts": ["Somebody makes lunch."], "short": "making lunch",
@@ -18,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from casita.files import read_json
+from casita.files import is_home_name, read_json
 
 SHIPPED: tuple[str, ...] = (
     "aruba",
@@ -47,7 +49,10 @@ NATURAL_STATES: dict[str, tuple[str, ...]] = {
     "water": ("HIGH", "LOW", "NORMAL"),
 }
 
-_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "source", "sensors", "activities"}
+REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
+_WORDS = ("source", "terms", "residents", "citation")
+LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
+_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_WORDS}
 _ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
 _SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
@@ -65,12 +70,14 @@ def load_layout(name_or_path: str | Path) -> dict[str, Any]:
         path = Path(name_or_path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such layout file. Give a file, or a shipped name: {', '.join(SHIPPED)}.")
-    layout = read_json(path)
+    layout = read_json(path, LARGEST_LAYOUT)
     json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_refuse_twins, path))
     if found := list(check_layout(layout)):
         raise ValueError(f"{path}: {len(found)} thing(s) to mend in this layout: {'; '.join(found)}.")
     if "floor_plan" in layout:
         plan = (path.parent / layout["floor_plan"]).resolve()
+        if not plan.is_relative_to(path.parent.resolve()):
+            raise ValueError(f"{plan}: the floor_plan of {path} leads out of its folder. Put it beside the layout.")
         if not plan.is_file():
             raise FileNotFoundError(f"{plan}: no such picture, the floor_plan of {path}. Mend or remove the entry.")
         layout["floor_plan"] = str(plan)
@@ -102,10 +109,11 @@ def check_layout(layout: Any) -> Iterator[str]:
         yield f"{key!r} is missing"
     for key in sorted(layout.keys() - _TOP_KEYS):
         yield f"{key!r} is not a known key; known: {', '.join(sorted(_TOP_KEYS))}"
-    if "home" in layout and (not isinstance(layout["home"], str) or not layout["home"]):
-        yield f"home should be a name, found {layout['home']!r}"
-    if "floor_plan" in layout and not isinstance(layout["floor_plan"], str):
-        yield f"floor_plan should be the path of a picture, found {layout['floor_plan']!r}"
+    if "home" in layout and not is_home_name(layout["home"]):
+        yield f"home should be a name that can be a folder's, found {layout['home']!r}"
+    if "floor_plan" in layout and not _is_below(layout["floor_plan"]):
+        yield f"floor_plan should be a picture's path below the layout's folder, found {layout['floor_plan']!r}"
+    yield from _check_terms(layout)
     size: Any = layout.get("size")
     if "size" in layout and not (_is_pair(size) and min(size) > 0):
         yield f"size should be [width, height], both > 0, found {size!r}"
@@ -113,6 +121,17 @@ def check_layout(layout: Any) -> Iterator[str]:
     yield from _check_sensors(layout.get("sensors", {}), size)
     yield from _check_rooms(layout.get("rooms", {}), size)
     yield from _check_activities(layout.get("activities", {}))
+
+
+def _check_terms(layout: dict[str, Any]) -> Iterator[str]:
+    for key in _WORDS:
+        if key in layout and not _is_words(layout[key]):
+            yield f"{key} should be words, found {layout[key]!r}"
+    told = layout.get("redistribution", "restricted")
+    if told not in REDISTRIBUTION:
+        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {told!r}"
+    if "redistribution" in layout and "terms" not in layout:
+        yield f"redistribution is {told!r}, but terms is missing: say in words what may be done with the recording"
 
 
 def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
@@ -186,6 +205,14 @@ def _check_activities(activities: Any) -> Iterator[str]:
 def _letters(label: str) -> str:
     """A label without what people spell differently: `Bed_to_Toilet` and `bed to toilet` are one."""
     return "".join(filter(str.isalnum, label)).casefold()
+
+
+def _is_below(name: Any) -> bool:
+    """Whether a relative path leads down: a layout is often somebody else's."""
+    if not isinstance(name, str) or not name:
+        return False
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
 def _is_words(value: Any) -> bool:

@@ -14,6 +14,7 @@ from casita.datasets_scripts.casas_columns import COLUMNS
 from casita.datasets_scripts.events_table import ReadSummary
 from casita.datasets_scripts.pyadlml_csv import find_pair, read_pyadlml
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, write_table, writes
+from casita.files import is_home_name
 
 # Only endings that name a format: `p01.t1` and `p01.t2` are two sessions.
 _FORMAT_ENDING = re.compile(r"(\.(txt|csv|log|dat|tsv))?(\.gz)?$", re.IGNORECASE)
@@ -75,7 +76,13 @@ def home_name(logs: Sequence[Path], layout: dict | None = None, home: str | None
     """What to call the home: the given name, else the layout's, else the first log's (of a CSV pair: its folder's)."""
     log = Path(logs[0]).resolve()
     named = log.parent if not log.is_dir() and find_pair(log) else log
-    return home or (layout["home"] if layout else session_name(named))
+    name = home or (layout["home"] if layout else session_name(named))
+    if not is_home_name(name):
+        raise ValueError(
+            f"home {name!r}: expected a name that can be a folder's, with none of / \\ : * ? \" < > | and no dot or "
+            "blank at an end. Give another with --home."
+        )
+    return name
 
 
 def log_files(logs: Sequence[Path]) -> list[Path]:

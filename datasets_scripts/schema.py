@@ -17,7 +17,6 @@ A *key* is a sensor in a state, `"M001_ON"`; sensors may hold underscores, state
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from casita.files import hash_file, locked, read_json, write_beside, write_json
+from casita.files import hash_file, locked, read_json, slug, write_beside, write_json
 
 SCHEMA_VERSION = "1.0"
 ROW_GROUP = 16_384  # windows, captions or embeddings that a streamed training reads, and holds, at a time
@@ -123,11 +122,6 @@ def check_columns(path: Path, schema: pa.Schema, columns: list[str] | None = Non
 def read_metadata(path: Path) -> dict[str, Any]:
     """The settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
     return json.loads((pq.read_schema(path).metadata or {}).get(b"casita", b"{}"))
-
-
-def slug(model_id: str) -> str:
-    """A model id, or a model directory's path, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")
 
 
 class HomeFolder:

@@ -251,13 +251,15 @@ def _finish(builder: Builder, rooms: Sequence[Room], size: Point, home: str, see
         x, y = moved(builder.position(i))
         told = {key: builder.sensors[i][key] for key in ("room", "type", "description") if key in builder.sensors[i]}
         sensors[names[i]] = {"x": x, "y": y, **told}
+    shipped = load_layout("synthetic")
     layout = {
         "home": home,
         "size": [round(wide, 1), round(high, 1)],
         "source": f"invented by casita build --synthetic, seed {seed}; lengths in centimetres",
+        **{key: shipped[key] for key in ("redistribution", "terms", "residents")},
         "rooms": {room.name: [moved(corner) for corner in room.corners] for room in rooms},
         "sensors": sensors,
-        "activities": load_layout("synthetic")["activities"],
+        "activities": shipped["activities"],
     }
     assert not (found := list(check_layout(layout))), found
     return Dwelling(

@@ -81,7 +81,9 @@ def load_text_model(name: str, device: str | None = None, dtype: str = "float32"
     source = str(minilm_directory()) if model_id == MINILM else model_id
     try:
         _must_be_within_reach(source)
-        model = SentenceTransformer(source, device=device).eval().to(dtype=getattr(torch, dtype))
+        # Never a model's own code.
+        model = SentenceTransformer(source, device=device, trust_remote_code=False)
+        model = model.eval().to(dtype=getattr(torch, dtype))
     except (OSError, ValueError, ImportError) as error:  # ImportError: a tokenizer's package, as SigLIP's
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(

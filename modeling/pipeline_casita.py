@@ -234,7 +234,7 @@ def load_text_model(name: str | os.PathLike | None, device: str) -> Any:
     except ImportError:
         raise ImportError("sentences need sentence-transformers: pip install sentence-transformers") from None
     try:
-        return SentenceTransformer(str(name), device=device).eval()
+        return SentenceTransformer(str(name), device=device, trust_remote_code=False).eval()
     except (OSError, ValueError, ImportError) as error:
         why = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(

@@ -8,6 +8,8 @@ from typing import Any
 
 from .sensor_vocabulary import SensorVocabulary
 
+LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
+
 
 def home_facts(vocabulary: SensorVocabulary, layout: Any, levels: Any) -> dict[str, dict[str, Any]]:
     """`coordinates` (sensor -> [x, y] in [0, 1]), `rooms` and `levels` of the homes that `vocabulary` holds.
@@ -41,9 +43,11 @@ def load_home_layout(layout: Mapping[str, Any] | str | os.PathLike) -> Mapping[s
         where = str(layout)
         if not Path(layout).is_file():
             raise FileNotFoundError(f"{where}: no such layout file. Give the path of a JSON file, or a dict.")
+        if (size := Path(layout).stat().st_size) > LARGEST_LAYOUT:
+            raise ValueError(f"{where}: {size:,} bytes, expected at most {LARGEST_LAYOUT:,}. Is this the right file?")
         try:
             layout = json.loads(Path(layout).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: expected JSON, found something else ({error}).") from None
     if not isinstance(layout, Mapping) or not {"size", "sensors"} <= layout.keys():
         raise ValueError(f'{where}: a layout is {{"size": [w, h], "sensors": {{id: {{x, y, room, type}}}}}}.')

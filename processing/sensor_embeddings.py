@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .published_tables import find_published
 from .table_files import FILE_NAME, find_table, read_table, write_table
 
 NORMALIZATIONS = ("none", "l2", "center")
@@ -185,6 +186,36 @@ class SensorEmbeddingTable:
         path = Path(path)
         told = {each.name: getattr(self, each.name) for each in fields(self)}
         write_table(path / FILE_NAME if path.is_dir() else path, told)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike,
+        *,
+        home: str | None = None,
+        vision_model: str | None = None,
+        revision: str | None = None,
+    ) -> "SensorEmbeddingTable":
+        """The table of a home from a data set, or a model, on the Hub or in a folder.
+
+        Args:
+            source: id of the repository, or a folder with its files.
+            home: whose table; may be left out where there is one home.
+            vision_model: short name (`"clip"`) or Hub id; may be left out where there is one.
+            revision: branch, tag or commit.
+
+        Raises:
+            FileNotFoundError: no such repository or folder. ValueError: no such table, several, or a damaged one.
+        """
+        path = find_published(source, home, vision_model, revision)
+        table = cls.load(path)
+        if home is not None and home not in (table.home, *table.homes):
+            raise ValueError(f"{path}: the table of home {table.home!r}, not of {home!r}.")
+        # by its short name where it lies in a data set, which names its files so
+        short = None if path.name == FILE_NAME else path.stem
+        if vision_model not in (None, table.vision_model, short):
+            raise ValueError(f"{path}: rows by vision model {table.vision_model!r}, not by {vision_model!r}.")
+        return table
 
     @classmethod
     def load(cls, source: str | os.PathLike, revision: str | None = None) -> "SensorEmbeddingTable":

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 FILE_NAME = "sensor_embeddings.safetensors"  # in a model directory or a Hub repository
 FORMAT_VERSION = "1.0"
+LARGEST_NPZ = 4_000_000_000  # bytes when inflated: a million rows of 1024
 _HEADER = ("keys", "home", "vision_model", "revision", "output", "image_size", "pictures_hash", "normalization")
 
 
@@ -120,6 +121,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        inflated = sum(member.file_size for member in archive.infolist())
+    if inflated > LARGEST_NPZ:
+        raise ValueError(f"it inflates to {inflated:,} bytes, expected at most {LARGEST_NPZ:,}.")
     with np.load(path, allow_pickle=False) as file:
         if missing := sorted({"embeddings", "image_keys"} - set(file.files)):
             raise ValueError(f"it lacks {', '.join(missing)}; found: {', '.join(file.files)}.")

@@ -3,6 +3,7 @@
 torchrun --standalone --nproc-per-node 3 tests/ddp_step.py HOME OUT
 """
 
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
 from train_home import tiny
 
 from casita.datasets_scripts.schema import HomeFolder
@@ -79,4 +81,13 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGTERM)
         came = torch.tensor([before, signals.came(step=2)])
     save_file({"came": came}, out / f"signal_{rank}.safetensors")
+    # Freed after the process group, a wrapped model may wait for ever, once in some dozens of runs.
+    destroy, wrapped = torch.distributed.destroy_process_group, list[bool]()
+
+    def watched(*given: Any) -> None:
+        wrapped.append(any(isinstance(found, DistributedDataParallel) for found in gc.get_objects()))
+        destroy(*given)
+
+    torch.distributed.destroy_process_group = watched
     train(config_of(home, out / "run"))
+    save_file({"wrapped": torch.tensor(wrapped)}, out / f"end_{rank}.safetensors")

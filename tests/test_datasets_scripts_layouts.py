@@ -31,6 +31,9 @@ def test_every_shipped_layout_is_sound_and_its_rooms_hold_their_sensors(name):
     assert list(check_layout(layout)) == []
     assert layout["home"] == name
     assert layout["source"]
+    assert layout["residents"]
+    assert layout["redistribution"] == ("open" if name == "synthetic" else "restricted")
+    assert ("citation" in layout) == (name != "synthetic")
     assert {sensor["type"] for sensor in layout["sensors"].values()} <= set(NATURAL_STATES)
     inside = sum(
         _in_box(sensor, layout["rooms"][sensor["room"]])
@@ -80,6 +83,9 @@ def test_facts_of_shipped_layouts_are_those_of_the_homes():
         (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "prompts": []}}), "a list of sentences"),
         (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "short": 3}}), "short should be words"),
         (lambda flat: flat.update(activities={"Nap": {"coarse": "Sleep", "lang": "a"}}), "'lang' is not a known key"),
+        (lambda flat: flat.update(redistribution="yes", terms="Do."), "should be open or restricted, found 'yes'"),
+        (lambda flat: flat.update(redistribution="open"), "redistribution is 'open', but terms is missing"),
+        (lambda flat: flat.update(residents=2), "residents should be words, found 2"),
     ],
 )
 def test_each_mistake_is_told_and_nothing_else(flat, change, told):

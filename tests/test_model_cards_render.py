@@ -80,8 +80,26 @@ def test_a_learned_table_is_not_said_to_come_from_pictures(facts):
     assert "floor plan" not in card
 
 
-def test_the_card_loads_the_text_model_that_the_processor_names(facts):
-    assert 'SentenceTransformer("org/sentences")' in render_model_card(**facts)
+def test_the_card_names_the_text_model_that_the_pipeline_will_load(facts):
+    assert "| text model | `org/sentences`, frozen |" in render_model_card(**facts)
+
+
+def test_the_loss_is_told_as_it_was(facts):
+    assert "Loss: symmetric InfoNCE." in render_model_card(**facts)
+    facts["training"]["config"] |= {"loss": "sigmoid", "contrast_weight": 1.0, "masked_weight": 0.5}
+    card = render_model_card(**facts)
+    assert "Loss: sigmoid loss over all pairs (weight 1.0) and prediction of masked events (weight 0.5)." in card
+    facts["training"]["config"] |= {"contrast_weight": 0.0}
+    assert "the shared space with sentences was not trained" in render_model_card(**facts)
+
+
+def test_a_baseline_above_the_model_is_told_in_words(facts):
+    results = copy.deepcopy(RESULTS)
+    assert "is not above the best of the others, `bag_of_sensors` with 12.5" in render_model_card(
+        **facts | {"results": results}
+    )
+    results["headline"][0]["macro_f1"] = 0.2
+    assert "`linear_probe` with 20.0, is above" in render_model_card(**facts | {"results": results})
 
 
 def test_results_stand_beside_their_baselines(facts):
@@ -91,6 +109,36 @@ def test_results_stand_beside_their_baselines(facts):
     assert "| `linear_probe` | 50.0 | 25.0 | 12.5 | 45.7 |" in card
     assert "| `bag_of_sensors` | 61.0 |" in card
     assert "protocol `chronological`" in card
+
+
+def test_intervals_written_queries_and_other_protocols_are_told(facts):
+    results = copy.deepcopy(RESULTS)
+    results["settings"]["intervals"] = {"level": 0.95, "over": "whole days"}
+    results["headline"][0] |= {"macro_f1_ci": [0.1, 0.1561], "accuracy_sd": 0.02}
+    row = {"map": 0.3, "map_ci": [0.25, 0.35], "recall_at_1": 0.4, "recall_at_10": 0.9}
+    results["protocols"] = {
+        "chronological": {
+            "about": {"told": "Later days.", "leaky": False},
+            "paraphrases": {"casita": row, "per_label": {}},
+        },
+        "random_days": {
+            "about": {"told": "Days at random.", "leaky": False, "seen_share": 0.7},
+            "classification": {"labelled": {"linear_probe": ROW}},
+        },
+    }
+    card = render_model_card(**facts | {"results": results})
+    assert "| `linear_probe` | 50.0 ± 2.0 | 25.0 | 12.5 [10.0, 15.6] | 45.7 |" in card
+    assert "intervals overlap" not in card
+    results["headline"][1]["macro_f1_ci"] = [0.15, 0.2]
+    assert "`bag_of_sensors` with 12.5; their intervals overlap." in render_model_card(**facts | {"results": results})
+    results["headline"][1]["macro_f1_ci"] = [0.16, 0.2]
+    assert "intervals overlap" not in render_model_card(**facts | {"results": results})
+    assert "In brackets: 95 % confidence intervals over whole days." in card
+    assert "| `casita` | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
+    assert "`per_label`" not in card
+    assert "| `random_days` | 12.5 | Days at random. The encoder had seen 70.0 % of the windows in training" in card
+    results["protocols"]["chronological"]["about"]["leaky"] = True
+    assert "**Leaky, for comparison" in render_model_card(**facts | {"results": results})
 
 
 def test_a_run_without_validation_says_so(facts):
@@ -114,7 +162,7 @@ def test_a_hole_is_an_error_that_names_it(facts, where, name):
 
 def test_the_code_of_the_card_is_python_with_sensors_that_the_model_knows(facts):
     blocks = re.findall(r"```python\n(.*?)```", render_model_card(**facts), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     events = next(
         ast.literal_eval(node.value)
         for node in ast.parse("\n".join(blocks)).body

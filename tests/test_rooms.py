@@ -15,12 +15,14 @@ MAY_IMPORT = {
     "train": {"modeling", "processing", "datasets_scripts", "model_cards", "files"},
     "model_cards": {"files"},
 }
+# A program of its own: it uses the rooms as any user of the installed package does, and no room may rest on it.
+SPACE = ROOT / "model_cards" / "space"
 SHIPPED = ("modeling", "processing")  # copied flat into the model folder by save_pretrained
 SHIPPED_MAY_USE = {"torch", "numpy", "transformers", "safetensors", "huggingface_hub"}
 
 
 def python_files(room):
-    return sorted((ROOT / room).glob("**/*.py"))
+    return sorted(path for path in (ROOT / room).glob("**/*.py") if not path.is_relative_to(SPACE))
 
 
 def imports(path, optional=True):
@@ -43,6 +45,19 @@ def test_a_room_imports_only_from_rooms_below_it(room):
             if level == 0 and head == "casita" and rest:
                 other = rest.split(".")[0]
                 assert other in MAY_IMPORT[room] | {room}, f"{path.relative_to(ROOT)} imports casita.{other}"
+
+
+def test_the_space_uses_the_installed_package_and_no_room_rests_on_it():
+    own = "casita.model_cards.space"
+    for path in SPACE.glob("*.py"):
+        for level, module in imports(path):
+            assert level == 0, f"{path.name}: a Space's app.py stands alone, so imports are absolute"
+            assert not module.startswith("casita.model_cards") or f"{module}.".startswith(f"{own}."), (
+                f"{path.name}: {module}"
+            )
+    for room in MAY_IMPORT:
+        for path in python_files(room):
+            assert not [module for _, module in imports(path) if f"{module}.".startswith(f"{own}.")], path
 
 
 @pytest.mark.parametrize("room", SHIPPED)
@@ -90,6 +105,17 @@ def test_every_command_has_help_with_an_example(capsys):
         told = capsys.readouterr().out
         assert stopped.value.code == 0
         assert f"casita {command}" in told.split("example", 1)[-1], f"casita {command} --help shows no example"
+
+
+def test_the_usage_tells_every_command_once_in_its_group(capsys):
+    from casita.cli import COMMANDS, GROUPS, main
+
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted(COMMANDS)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == named
+    assert max(map(len, lines)) <= 120
 
 
 def test_an_unknown_command_is_one_line_and_exit_code_2(capsys):

@@ -57,7 +57,7 @@ def test_a_run_learns_and_leaves_what_it_promises(run):
     assert [line["step"] for line in journal(run, "validation")] == [5, 10, 15, 20]
     assert load_config(run / "config.yaml").out == str(run)
     assert [path.name for path in checkpoints(run)] == ["step_00000016", "step_00000020"]
-    assert list(run.glob("logs/train/events.out.tfevents.*"))
+    assert list(run.glob("logs/casita/events.out.tfevents.*"))
     assert not list(run.rglob("*.partial*"))
 
 
@@ -139,9 +139,9 @@ def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
     stopped = tmp_path / "stopped"
     shutil.copytree(run, stopped)
     shutil.rmtree(checkpoints(stopped)[-1])
-    file = checkpoints(stopped)[-1] / "optimizer.pt"
+    file = checkpoints(stopped)[-1] / "optimizer.safetensors"
     file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:1000])
-    told = "no whole checkpoint, optimizer.pt missing" if damage == "missing" else "damaged, or of another model"
+    told = f"no whole checkpoint, {file.name} missing" if damage == "missing" else "damaged, or of another model"
     with pytest.raises(ValueError, match=told):
         train(load_config(run / "config.yaml", {"out": str(stopped)}))
 
@@ -193,6 +193,18 @@ def test_the_scale_stops_at_its_limit(home, tmp_path):
     assert max(scales) <= 20.5 * (1 + 1e-6)
 
 
+def test_trackio_is_told_the_lines_of_metrics_jsonl(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    from trackio.sqlite_storage import SQLiteStorage  # only now: it reads that name when it is imported
+
+    out = train(tiny(home, tmp_path / "named", epochs=1, tracker="trackio"))
+    told = SQLiteStorage.get_logs("casita", "named")
+    for split in ("train", "validation"):
+        losses = [line[f"{split}/loss"] for line in told if f"{split}/loss" in line]
+        assert losses == [line["loss"] for line in journal(out, split)]
+        assert losses
+
+
 def test_three_processes_do_what_one_does(home, tmp_path):
     one, three = tmp_path / "one", tmp_path / "three"
     script = Path(__file__).parent / "ddp_step.py"
@@ -226,6 +238,8 @@ def test_three_processes_do_what_one_does(home, tmp_path):
     assert masked[0]["head.dense.weight"].abs().max() > 1e-4
     for rank in range(3):  # a signal to one process stops both at the same step
         assert load_file(three / f"signal_{rank}.safetensors")["came"].tolist() == [False, True]
+        # No wrapped model is left when the process group goes.
+        assert load_file(three / f"end_{rank}.safetensors")["wrapped"].tolist() == [False]
     train(config_of(home, one / "run"))
     for split in ("train", "validation"):
         ours, theirs = journal(one / "run", split), journal(three / "run", split)

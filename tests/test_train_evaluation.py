@@ -28,6 +28,7 @@ from casita.datasets_scripts.schema import (
 )
 from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.datasets_scripts.windows import WindowSettings, cut_home
+from casita.files import read_json
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
@@ -48,14 +49,20 @@ LAYOUT = {
     "sensors": {
         s: {"x": 50 * i, "y": 40 * i, "room": f"room {i}", "type": "motion"} for i, s in enumerate(SENSORS, 1)
     },
+    "activities": {
+        "Sleep": {"coarse": "Sleep", "prompts": ["Somebody is sound asleep.", "A night's rest."]},
+        "Cook": {"coarse": "Cook", "prompts": ["Somebody makes a meal."]},
+        "Watch_TV": {"coarse": "Relax", "prompts": ["Watching television."]},
+        "Wash_Dishes": {"coarse": "Work", "prompts": ["Washing the dishes."]},
+    },
 }
 
 
-def made_events():
+def made_events(name="small", days=12, year=2026):
     """12 days; episodes of 40 events, an activity's own sensor in about half of them; every fifth has no label."""
     rng, rows = np.random.default_rng(0), []
-    for day in range(12):
-        time = datetime(2026, 1, 1 + day, 8)
+    for day in range(days):
+        time = datetime(year, 1, 1 + day, 8)
         for episode in range(10):
             label = None if episode % 5 == 4 else str(rng.choice(list(PLACES)))
             for _ in range(40):
@@ -63,7 +70,7 @@ def made_events():
                 sensor = PLACES[label] if own else str(rng.choice(SENSORS))
                 time += timedelta(seconds=float(rng.integers(1, 40)))
                 state = "ON" if rng.random() < 0.6 else "OFF"
-                rows.append(("small", "all", time, sensor, state, None, label, [label] if label else []))
+                rows.append((name, "all", time, sensor, state, None, label, [label] if label else []))
     return pa.table(dict(zip(EVENTS.names, zip(*rows, strict=True), strict=True)), schema=EVENTS)
 
 
@@ -72,9 +79,9 @@ def caption_of(keys, start):
     return f"At {start:%H} hours somebody is mostly near {sensor}."
 
 
-def make_home(root, events=None):
+def make_home(root, events=None, name="small"):
     home = HomeFolder(root)
-    home.describe(home="small", layout=LAYOUT)
+    home.describe(home=name, layout={**LAYOUT, "home": name})
     write_table(home.events, made_events() if events is None else events, EVENTS)
     cut_home(home, WindowSettings(length=12, overlap=0.5))
     windows = read_table(home.windows, WINDOWS)
@@ -93,6 +100,15 @@ def make_home(root, events=None):
     return home
 
 
+def made_table(keys, home):
+    """The same rows for the same keys in every home."""
+    rows = np.stack([np.random.default_rng(list(key.encode())).normal(size=24) for key in keys]).astype(np.float32)
+    return SensorEmbeddingTable(
+        keys=keys, embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True), home=home, vision_model="made up",
+        revision=None, output="rows", image_size=224, pictures_hash="", normalization="l2", mean=None,
+    )  # fmt: skip
+
+
 def make_run(run, home):
     """A run whose model was drawn at random and never trained, laid out as training leaves it."""
     keys = sorted({f"{sensor}_{state}" for sensor in SENSORS for state in ("ON", "OFF")})
@@ -102,14 +118,10 @@ def make_run(run, home):
     )  # fmt: skip
     torch.manual_seed(5)
     model = CasitaModel(config)
-    rows = np.random.default_rng(5).normal(size=(len(keys), 24)).astype(np.float32)
-    table = SensorEmbeddingTable(
-        keys=keys, embeddings=rows / np.linalg.norm(rows, axis=1, keepdims=True), home="small", vision_model="made up",
-        revision=None, output="rows", image_size=224, pictures_hash="", normalization="l2", mean=None,
-    )  # fmt: skip
-    model.set_sensor_embeddings(table)
+    model.set_sensor_embeddings(made_table(keys, "small"))
     model.save_pretrained(run / "model")
-    CasitaProcessor(keys, "small", use_time_deltas=True, text_model="minilm").save_pretrained(run / "model")
+    told = {"text_model": "minilm", "vision_model": "made up"}
+    CasitaProcessor(keys, "small", use_time_deltas=True, **told).save_pretrained(run / "model")
     save_config(
         TrainConfig(data=str(home.root), out=str(run), preset="tiny", text_model="minilm"), run / "config.yaml"
     )
@@ -166,8 +178,8 @@ def test_all_baselines_stand_beside_the_model_in_both_variants(results):
         for row in rows.values():
             assert {"accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "ece"} <= set(row)
     assert variants["labelled"]["random_encoder"]["seeds"].keys() == {"0", "1", "2"}
-    assert variants["labelled"]["random_encoder"]["macro_f1_sd"] > 0
-    assert "macro_f1_sd" not in variants["labelled"]["bag_of_sensors"]
+    assert variants["labelled"]["random_encoder"]["ece_sd"] > 0
+    assert "ece_sd" not in variants["labelled"]["bag_of_sensors"]
 
 
 def test_the_planted_signal_is_found_by_the_bag_and_by_a_probe_on_an_untrained_encoder(results):
@@ -345,6 +357,7 @@ def test_the_bag_of_sensors_equals_counts_and_the_best_of_separate_fits(labelled
     task, keys = labelled.task, labelled.keys
     vocabulary = sorted({key for i in task.train for key in keys[i]})
     x, y = counted(keys, vocabulary), task.y.astype(str)
+    x /= x[task.train].max(axis=0)
     fits = [LogisticRegression(C=C, max_iter=3000, tol=1e-6).fit(x[task.train], y[task.train]) for C in C_GRID]
     on_validation = [
         classification_metrics(y[task.validation], fit.predict(x[task.validation]))["macro_f1"] for fit in fits
@@ -478,3 +491,180 @@ def test_captions_of_other_windows_and_embeddings_of_another_width_are_refused(r
     write_table(vectors, narrow_rows, text_embeddings_schema(8))
     with pytest.raises(ValueError, match="embeddings of width 8, the model was aligned with width 384"):
         evaluate_run(run, other_home.root, tmp_path / "out", progress=False)
+
+
+# ----------------------------------------------------------------------------------- several runs, protocols, homes
+@pytest.fixture(scope="module")
+def runs(run, home, tmp_path_factory):
+    """Two runs that differ in their seed, one of another size, and a learned twin."""
+    folder = tmp_path_factory.mktemp("several")
+    made = {"first": run}
+    for name, seed, settings in (
+        ("second", 1, {}),
+        ("wide", 3, {"hidden_size": 48}),
+        ("learned", 0, {"embedding_source": "learned"}),
+    ):
+        shutil.copytree(run, folder / name)
+        (folder / name / "config.yaml").unlink()
+        config = TrainConfig(
+            data=str(home.root), out=str(folder / name), preset="tiny", text_model="minilm", seed=seed, **settings
+        )
+        save_config(config, folder / name / "config.yaml")
+        keys = read_json(run / "model" / "processor_config.json")["vocab"]
+        torch.manual_seed(seed)
+        if config.embedding_source == "learned":
+            model = learned_model(keys)
+        else:
+            model = untrained(CasitaModel.from_pretrained(run / "model"), seed)
+        model.save_pretrained(folder / name / "model")
+        made[name] = folder / name
+    return made
+
+
+def learned_model(keys):
+    sensors = sorted({key.rsplit("_", 1)[0] for key in keys})
+    config = CasitaConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, projection_dim=16,
+        vocab_size=3 + len(keys), embedding_source="learned", num_sensors=len(sensors), num_states=2, num_rooms=7,
+        text_embedding_dim=384, use_time_deltas=True,
+    )  # fmt: skip
+    model = CasitaModel(config)
+    model.set_sensor_vocabulary(keys, [LAYOUT["sensors"][key.rsplit("_", 1)[0]]["room"] for key in keys])
+    return model
+
+
+@pytest.fixture(scope="module")
+def several(runs, tmp_path_factory):
+    """Two seeds beside a learned twin, by three protocols."""
+    return evaluate_run(
+        [runs["first"], runs["second"]],
+        out=tmp_path_factory.mktemp("out"),
+        protocol=["chronological", "random_days", "shuffled_segments"],
+        learned=[runs["learned"]],
+        seeds=1,
+        progress=False,
+    )
+
+
+def test_several_runs_are_one_method_with_mean_deviation_and_interval(several, results):
+    row = several["protocols"]["chronological"]["classification"]["labelled"]["linear_probe"]
+    assert list(row["seeds"]) == ["42", "1"]
+    values = [each["macro_f1"] for each in row["seeds"].values()]
+    assert row["macro_f1"] == pytest.approx(np.mean(values))
+    assert row["macro_f1_sd"] == pytest.approx(np.std(values, ddof=1))
+    low, high = row["accuracy_ci"]
+    assert low <= row["accuracy"] <= high
+    alone = results["protocols"]["chronological"]["classification"]["labelled"]["linear_probe"]
+    assert row["seeds"]["42"] == alone["seeds"]["42"]  # a run's own numbers do not depend on its company
+    twin = several["protocols"]["chronological"]["classification"]["labelled"]["learned"]
+    assert list(twin["seeds"]) == ["0"]
+
+
+def test_every_protocol_has_every_part_or_says_why_not(several):
+    parts = {"classification", "few_shot", "retrieval", "paraphrases", "clustering", "calibration", "per_class"}
+    assert list(several["protocols"]) == ["chronological", "random_days", "shuffled_segments"]
+    for name, scores in several["protocols"].items():
+        assert parts <= set(scores) | set(scores["left_out"]), name
+        assert scores["about"]["leaky"] == (name == "shuffled_segments")
+        leaks = sum(scores["about"]["leak_audit"].values())
+        assert (leaks > 0) == scores["about"]["leaky"]
+    assert several["protocols"]["chronological"]["about"]["seen_share"] == 0
+    assert several["protocols"]["random_days"]["about"]["seen_share"] > 0.3
+    assert several["settings"]["protocol"] == "chronological"
+    assert several["data"]["splits"] == several["protocols"]["chronological"]["about"]["splits"]
+
+
+def test_few_labels_are_fewer_labels_of_the_same_test_windows(several):
+    scores = several["protocols"]["chronological"]
+    for share, rows in scores["few_shot"].items():
+        assert list(rows) == [
+            "linear_probe",
+            "learned",
+            "random_encoder",
+            "bag_of_sensors",
+            "tfidf_captions",
+            "chance",
+        ]
+        assert len(rows["bag_of_sensors"]["seeds"]) == 2, share  # draws, though nothing else is random in a bag
+    few, more = (scores["few_shot"][share]["bag_of_sensors"]["accuracy"] for share in ("0.05", "0.3"))
+    assert few < more <= scores["classification"]["labelled"]["bag_of_sensors"]["accuracy"] + 0.02
+
+
+def test_a_reliability_curve_holds_all_windows_and_gives_the_ece(several):
+    scores = several["protocols"]["chronological"]
+    test = scores["about"]["splits"]["test"]["labelled"]
+    for method, told in scores["calibration"].items():
+        assert sum(row["windows"] for row in told["bins"]) == test, method
+        gap = sum(abs(row["confidence"] - row["accuracy"]) * row["windows"] for row in told["bins"]) / test
+        assert gap == pytest.approx(told["ece"], abs=1e-6), method
+
+
+def test_the_command_in_the_results_is_the_whole_command(several, runs):
+    words = several["settings"]["command"].split()
+    assert words[:2] == ["casita", "evaluate"]
+    assert [str(runs[name]) for name in ("first", "second")] == words[2:4]
+    assert "--learned" in words
+    assert words[words.index("--protocol") + 1 :][:3] == ["chronological", "random_days", "shuffled_segments"]
+
+
+@pytest.fixture(scope="module")
+def away(run, tmp_path_factory):
+    """Another home, whose pictures look like the first one's, evaluated by another home's labels and by its own."""
+    root = tmp_path_factory.mktemp("homes") / "other"
+    other = make_home(root, made_events("other", days=6, year=2025), "other")
+    keys = read_json(run / "model" / "processor_config.json")["vocab"]
+    made_table(keys, "other").save(other.image_embeddings("made up"))
+    protocols = ["leave_home_out", "chronological"]
+    results = evaluate_run(run, root, root / "out", protocol=protocols, seeds=1, progress=False)
+    return SimpleNamespace(home=other, results=results)
+
+
+def test_an_unknown_home_is_read_by_its_own_table_and_tested_by_labels_of_the_known_one(away):
+    scores = away.results["protocols"]["leave_home_out"]
+    assert away.results["home"] == "other"
+    assert scores["about"]["sources"] == ["small"]
+    assert scores["about"]["splits"]["test"]["windows"] == read_table(away.home.windows, WINDOWS).num_rows
+    rows = scores["classification"]["labelled"]
+    assert {"bag_of_sensors", "learned"} <= set(scores["left_out"])
+    assert "bag_of_sensors" not in rows
+    # The same sensor at the same picture means the same activity in both homes: probe and bag of rooms carry over.
+    assert rows["linear_probe"]["accuracy"] > 0.7
+    assert rows["bag_of_rooms"]["accuracy"] > 0.7
+    assert rows["majority"]["accuracy"] < 0.5
+    assert set(scores["per_class"]["linear_probe"]) == {"Sleep", "Cook", "Relax", "Work"}
+
+
+def test_within_an_unknown_home_its_own_labels_are_learned(away):
+    scores = away.results["protocols"]["chronological"]
+    assert scores["about"]["seen_share"] == 0
+    assert set(scores["per_class"]["linear_probe"]) == set(PLACES)
+    assert scores["classification"]["labelled"]["linear_probe"]["accuracy"] > 0.7
+
+
+def test_a_home_of_the_training_is_no_other_home(run, home, tmp_path):
+    with pytest.raises(ValueError, match="which the run was trained on"):
+        evaluate_run(run, home.root, tmp_path / "out", protocol="leave_home_out", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["first", "wide"], r"wide: differs from .*first in more than the seed: hidden_size None -> 48\. Evaluate it"),
+        (["first", "first"], "another trained run has the seed 42 too"),
+        (["first", "--learned", "second"], "--learned .*second: embedding_source image"),
+        (["learned", "--learned", "learned"], "expected a learned run beside one that reads pictures"),
+        (["first", "--protocol", "random"], "random_days or random_sessions"),
+        (["first", "--protocol", "random_sessions"], r"1 session\(s\)"),
+        (["first", "--protocol", "leave_home_out"], "say which home with --target DIR"),
+        (["first", "--target", "nowhere"], "only read with --protocol leave_home_out"),
+        (["first", "--caption-style", "narrative"], "the run was aligned with that style"),
+        (["first", "--caption-style", "brief"], "Run: casita caption --caption-style brief"),
+        (["first", "--seeds", "0"], "seeds=0"),
+    ],
+)
+def test_contradicting_arguments_are_one_line_and_write_nothing(runs, tmp_path, capsys, words, told):
+    given = [str(runs.get(word, word)) for word in words]
+    assert cli.main(["evaluate", *given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(told, error), error
+    assert not (tmp_path / "out").exists()

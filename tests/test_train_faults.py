@@ -184,7 +184,7 @@ def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(home
     (last,) = checkpoints(run)
     before = {path.name: path.read_bytes() for path in last.iterdir()}
     capsys.readouterr()
-    with files_of_at_most((last / "optimizer.pt").stat().st_size - 1):
+    with files_of_at_most((last / "optimizer.safetensors").stat().st_size - 1):
         assert cli.main(arguments) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert "step_00000010: could not be written" in line

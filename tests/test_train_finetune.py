@@ -435,3 +435,28 @@ def test_several_homes_are_one_task_and_a_checkpoint_of_several_is_fine_tuned_on
 def test_casita_evaluate_says_that_a_fine_tuned_run_is_one(full):
     with pytest.raises(ValueError, match=r"a fine-tuned classifier; its own results\.json .*Evaluate the run that it"):
         load_run(full)
+
+
+def test_two_processes_fine_tune_as_one_does(home, aligned, tmp_path):
+    same = {"dropout": 0.0, "max_grad_norm": 1e6, "learning_rate": 1e-2, "epochs": 3}
+    one = finetune(settings(home, aligned, tmp_path / "one", **same))
+    told = settings(home, aligned, tmp_path / "two", **same).as_dict()
+    given = [f"--{name}={value}" for name, value in told.items() if name != "model" and value is not None]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, "-m", "casita.train.finetune", str(aligned), *given, "--tracker=none"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_progress(checkpoints(tmp_path / "two")[-1]).processes == 2
+    lines = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (one, tmp_path / "two")
+    ]
+    assert [line["loss"] for line in lines[1]] == pytest.approx([line["loss"] for line in lines[0]], rel=1e-3)
+    found, expected = (results_of(run)["scores"]["test"]["finetuned"] for run in (tmp_path / "two", one))
+    assert found == pytest.approx(expected, rel=1e-2)

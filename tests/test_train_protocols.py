@@ -1,5 +1,6 @@
 """Protocols divide windows as they say: whole days, no shared event, and a planted leak of one event is found."""
 
+import shutil
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -213,6 +214,19 @@ def test_other_labels_are_left_out_of_one_variant(home):
     assert found["labelled"] == {"cooking", "asleep", "misc"}
     assert found["without_other"] == {"cooking", "asleep"}
     assert found["with_unlabelled"] == {"cooking", "asleep", "misc", "unlabelled"}
+
+
+def test_a_layout_without_coarse_labels_leaves_out_what_needs_them_and_says_so(home, another, tmp_path):
+    folder = HomeFolder(tmp_path / "plain")
+    shutil.copytree(home.folder.root, folder.root)
+    folder.describe(layout={name: told for name, told in LAYOUT.items() if name != "activities"})
+    plain = Home(folder, home.material)
+    case = make_case("chronological", plain, trained_in=True, max_windows=20_000)
+    assert case.coarse == {}
+    assert "the layout has no coarse label for 'asleep'" in case.left_out["paraphrases"]
+    assert set(case.tasks) == {"labelled", "with_unlabelled"}
+    with pytest.raises(ValueError, match="no coarse label"):
+        make_case_of_another_home(another, [plain], 20_000)
 
 
 def test_another_home_is_tested_whole_at_the_coarse_level(home, another):

@@ -8,21 +8,11 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
+from casita.train.plots import BARS, flat_windows, plot_confusion, plot_loss, plot_map, plot_retrieval, save
 from casita.train.probes import UNLABELLED
-from casita.train.report import (
-    DIRECTIONS,
-    METRICS,
-    RETRIEVAL,
-    _sampling_line,
-    headline_text,
-    plot_confusion,
-    plot_loss,
-    plot_map,
-    plot_retrieval,
-    readable,
-    report_text,
-    save,
-)
+from casita.train.report import headline_text
+from casita.train.report_markdown import report_text
+from casita.train.report_words import DIRECTIONS, METRICS, readable, sampling_line, verdict
 
 METHODS = ("linear_probe", "zero_shot", "random_encoder", "bag_of_sensors", "tfidf_captions", "majority")
 
@@ -37,7 +27,7 @@ def results():
     """As `evaluate_run` returns them, with numbers of our own choice."""
     rows = {method: row(0.2 + 0.1 * i) for i, method in enumerate(METHODS)}
     rows["random_encoder"] = row(0.4, spread=0.0123)
-    both_ways = dict.fromkeys(DIRECTIONS, dict.fromkeys(RETRIEVAL, 0.25) | {"queries": 40, "candidates": 30})
+    both_ways = dict.fromkeys(DIRECTIONS, dict.fromkeys(BARS, 0.25) | {"queries": 40, "candidates": 30})
     split = {"windows": 90, "labelled": 70, "sessions": 1, "days": 4, "labels": {"Sleep": 50, "Bed_to_Toilet": 20}}
     classes = {label: {"f1": 0.5, "support": count} for label, count in split["labels"].items()}
     return {
@@ -86,7 +76,9 @@ def test_the_map_keeps_apart_what_is_apart_and_tells_every_label():
     labels = np.array(names)[np.arange(150) % 3]
     centres = {name: 6 * rng.normal(size=20) for name in names}
     embeddings = np.stack([centres[label] for label in labels]) + rng.normal(size=(150, 20))
-    axes = plot_map(embeddings.astype(np.float32), labels.tolist(), "run").axes[0]
+    kept, flat = flat_windows(embeddings.astype(np.float32))
+    assert kept.tolist() == list(range(150))
+    axes = plot_map(flat, labels.tolist(), "run").axes[0]
     assert {t.get_text() for t in axes.get_legend().get_texts()} == {"Sleep (50)", "Cook (50)", "unlabelled (50)"}
     points = np.concatenate([c.get_offsets() for c in axes.collections])
     drawn = np.repeat([c.get_label() for c in axes.collections], 50)
@@ -95,7 +87,8 @@ def test_the_map_keeps_apart_what_is_apart_and_tells_every_label():
 
 @pytest.mark.parametrize("windows", [1, 2, 12])
 def test_a_handful_of_windows_still_makes_a_map(windows, tmp_path):
-    figure = plot_map(np.random.default_rng(0).normal(size=(windows, 8)), ["Cook"] * windows, "run")
+    _, flat = flat_windows(np.random.default_rng(0).normal(size=(windows, 8)))
+    figure = plot_map(flat, ["Cook"] * windows, "run")
     save(figure, tmp_path / "map.png")
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == windows
     with Image.open(tmp_path / "map.png") as picture:
@@ -104,20 +97,21 @@ def test_a_handful_of_windows_still_makes_a_map(windows, tmp_path):
 
 def test_many_windows_are_thinned_and_the_title_says_so():
     embeddings, labels = np.random.default_rng(0).normal(size=(500, 8)), ["Cook"] * 250 + ["Sleep"] * 250
-    axes = plot_map(embeddings, labels, "run", most=60).axes[0]
+    kept, flat = flat_windows(embeddings, most=60)
+    axes = plot_map(flat, [labels[i] for i in kept], "run").axes[0]
     assert sum(len(c.get_offsets()) for c in axes.collections) == 60
     assert "60 windows" in axes.get_title(loc="left")
     assert {t.get_text() for t in axes.get_legend().get_texts()} == {"Cook (30)", "Sleep (30)"}
 
 
 def test_an_encoder_that_maps_everything_to_one_point_has_a_map():
-    axes = plot_map(np.ones((30, 8), dtype=np.float32), ["Cook", "Sleep"] * 15, "run").axes[0]
-    assert np.isfinite(np.concatenate([c.get_offsets() for c in axes.collections])).all()
+    _, flat = flat_windows(np.ones((30, 8), dtype=np.float32))
+    assert np.isfinite(flat).all()
 
 
 def test_more_activities_than_colours_still_look_different():
     names = [f"activity {i}" for i in range(40)]
-    axes = plot_map(np.random.default_rng(0).normal(size=(80, 4)), names * 2, "run").axes[0]
+    axes = plot_map(np.random.default_rng(0).normal(size=(80, 2)), names * 2, "run").axes[0]
     looks = {(*c.get_facecolor()[0], c.get_paths()[0].vertices.tobytes()) for c in axes.collections}
     assert len(looks) == 40
 
@@ -164,18 +158,33 @@ def test_the_report_tells_every_number_of_the_headline(results):
 
 def test_every_table_of_the_report_is_rectangular(results):
     tables = re.findall(r"(?:^\|.*\|$\n?)+", report_text(results), flags=re.MULTILINE)
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({line.count("|") for line in table.strip().splitlines()}) == 1
 
 
-@pytest.mark.parametrize(
-    "gap, words", [(0.05, "5.0 points of macro F1 above"), (-0.05, "5.0 points of macro F1 below")]
-)
-def test_the_verdict_says_who_wins(results, gap, words):
+@pytest.mark.parametrize("gap, words", [(0.05, "5.0 points above"), (-0.05, "5.0 points below"), (0, "level with")])
+def test_the_verdict_says_who_wins_over_the_best_baseline(results, gap, words):
     rows = results["protocols"]["chronological"]["classification"]["labelled"]
-    rows["linear_probe"]["macro_f1"] = rows["bag_of_sensors"]["macro_f1"] + gap
-    assert f"{words} a bag of sensors" in report_text(results)
+    rows["tfidf_captions"]["macro_f1"] = 0.9
+    rows["linear_probe"]["macro_f1"] = 0.9 + gap
+    assert f"{words} the best baseline (caption words, 90.0\N{NO-BREAK SPACE}%)" in report_text(results)
+
+
+@pytest.mark.parametrize("high, words", [(0.81, "do not overlap"), (0.88, "but their intervals overlap")])
+def test_the_verdict_claims_no_more_than_the_intervals_allow(results, high, words):
+    rows = results["protocols"]["chronological"]["classification"]["labelled"]
+    rows["linear_probe"] |= {"macro_f1": 0.9, "macro_f1_ci": [0.85, 0.95]}
+    assert "overlap" not in verdict(rows)  # the baseline has no interval yet
+    rows["majority"] |= {"macro_f1": 0.8, "macro_f1_ci": [0.75, high]}
+    assert words in verdict(rows)
+
+
+def test_what_was_not_measured_is_named_with_its_reason(results):
+    told = report_text(results)
+    assert "- Groups without labels: this evaluation did not measure it." in told
+    results["protocols"]["chronological"]["left_out"] = {"clustering": "only one activity."}
+    assert "- Groups without labels: only one activity." in report_text(results)
 
 
 def test_windows_cut_by_the_true_labels_are_not_kept_quiet(results):
@@ -210,4 +219,4 @@ def test_labels_read_as_words():
     ],
 )
 def test_windows_by_duration_are_told_in_seconds(sampling, told):
-    assert _sampling_line({"length": 20, "overlap": 0.5, "presegment": None, **sampling}) == told
+    assert sampling_line({"length": 20, "overlap": 0.5, **sampling}) == told

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 -m casita.train.align ...      (two processes on CPU
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from casita import cli
+from casita.datasets_scripts.hub_data import pinned
 from casita.train.config import TrainConfig, load_config
 from casita.train.data import build_processor, fingerprint, load_split, load_table
 from casita.train.feed import Feed, load_windows, make_feed
@@ -30,6 +32,7 @@ def train(config: TrainConfig) -> Path:
         FileNotFoundError: a stage of the home folder has not run. ValueError: settings that do not fit the data, or
         a checkpoint that does not fit the settings.
     """
+    config = dataclasses.replace(config, data=pinned(config.data))
     return run_lesson(config, Alignment(config))
 
 

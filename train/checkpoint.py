@@ -1,10 +1,10 @@
 """Checkpoints that resume exactly, and the published model directory.
 
-    RUN/train_state/step_00000500/   model.safetensors  optimizer.pt  rng.safetensors  progress.json
+    RUN/train_state/step_00000500/   model.safetensors  optimizer.safetensors  rng.safetensors  progress.json
     RUN/model/                       what AutoModel and AutoProcessor load, the best model so far
 
-Every folder is whole or absent. `weights_only` everywhere: nothing that is loaded can run code. Functions that all
-processes must call together say "call on every rank".
+Every folder is whole or absent, and safetensors and JSON throughout: nothing that is loaded can run code. Functions
+that all processes must call together say "call on every rank".
 """
 
 import shutil
@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers.utils import logging as progress_bar
 
 from casita.files import read_json, write_beside, write_json
+from casita.model_cards.model_tree import evaluation_record
 from casita.model_cards.render import render_model_card
 from casita.modeling.modeling_casita import (
     CasitaForMaskedEventModeling,
@@ -35,10 +36,11 @@ from casita.modeling.pipeline_casita import add_pipelines
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import MAY_CHANGE, RunConfig
+from casita.train.optimizer_state import load_optimizer, save_optimizer
 from casita.train.randomness import rng_state, set_rng_state
 
 KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
-_FILES = ("model.safetensors", "optimizer.pt", "rng.safetensors", "progress.json")
+_FILES = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "progress.json")
 # What a published directory can be loaded as; a class whose head was not trained gets a new one, with a warning.
 AUTO_CLASSES = {
     "AutoModel": CasitaModel,
@@ -58,6 +60,7 @@ class Progress:
     step: int = 0  # optimizer steps done
     best: float | None = None  # of what validation tells, the number that chooses the model
     best_step: int | None = None
+    wall_s: float = 0.0  # seconds that the run took, over all its parts, validation and checkpoints included
     unlogged: list[dict[str, float]] = field(default_factory=list)  # what each step since the last logged line told
 
     @property
@@ -83,11 +86,10 @@ def save_checkpoint(
     if accelerator.is_main_process:
         with write_beside(folder) as temporary:
             temporary.mkdir()
-            learned = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
             named = {f"{rank}.{name}": state for rank, each in enumerate(states) for name, state in each.items()}
             try:
                 save_file(_tensors(accelerator, model), temporary / "model.safetensors")
-                torch.save(learned, temporary / "optimizer.pt")
+                save_optimizer(temporary / "optimizer.safetensors", optimizer, scheduler)
                 save_file(named, temporary / "rng.safetensors")
             except (SafetensorError, RuntimeError) as error:  # what these two make of a full disk
                 raise OSError(f"{folder}: could not be written ({error})") from error
@@ -114,9 +116,7 @@ def load_checkpoint(
         )
     try:
         accelerator.unwrap_model(model).load_state_dict(load_file(folder / "model.safetensors"))
-        state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
+        load_optimizer(folder / "optimizer.safetensors", optimizer, scheduler)
         rng = load_file(folder / "rng.safetensors")
     except Exception as error:  # each library has its own for a damaged file
         raise ValueError(
@@ -253,6 +253,13 @@ def published(run: Path | str) -> str:
     return source
 
 
+def note_wall_time(run: Path, wall_s: float) -> None:
+    """Note beside the published model how long the whole run took. Call on every rank; rank 0 writes."""
+    facts = run / "model" / "training.json"
+    if PartialState().is_main_process and facts.is_file():
+        write_json(facts, {**read_json(facts), "wall_s": round(wall_s, 1)})
+
+
 def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
     """Write the README.md of a published model from the files beside it and, once there are any, its results."""
     config, processor, training = (
@@ -260,6 +267,8 @@ def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
     )
     with write_beside(model_directory / "README.md") as temporary:
         temporary.write_text(render_model_card(config, processor, training, results), encoding="utf-8")
+    if results is not None:  # a release asks for the evaluation of these very weights
+        write_json(model_directory / "evaluation.json", evaluation_record(model_directory, results))
 
 
 def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:

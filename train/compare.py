@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from casita import cli
-from casita.datasets_scripts.schema import home_folders
+from casita.datasets_scripts.hub_data import named_homes
 from casita.files import locked
 from casita.train.comparison import compared, told_table, write_comparison
 from casita.train.config import TrainConfig
@@ -164,7 +164,7 @@ def plan(jobs: Sequence[Job], protocol: str) -> str:
 def _batches(config: TrainConfig) -> Any:
     counts = [
         sum(len(part) for part in read_split(folder.require(folder.windows, "windows"), "train", ["split"]))
-        for folder in home_folders(config.data)
+        for folder in named_homes(config.data)
     ]
     homes = np.repeat(np.arange(len(counts)), counts)
     return Batches(sum(counts), config.batch_size, 0, home_batches=config.home_batches, homes=homes)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from casita import __version__
 from casita.files import read_json, write_beside
-from casita.train import report
+from casita.train import plots
 from casita.train.grid import Grid, Job, has_results
 from casita.train.metrics import over_seeds
 
@@ -151,23 +151,23 @@ def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
     ):
         numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         table.write_text("\n".join(text), encoding="utf-8")
-        report.save(plot_comparison(results), plot)
+        plots.save(plot_comparison(results), plot)
 
 
 def plot_comparison(results: Mapping[str, Any]) -> Figure:
     """A panel a metric, a line a row: each seed a dot, the mean a bar; grey: the best baseline, if any."""
     rows = results["rows"]
     shown = [name for name in METRICS if any(name in row for row in rows)] or ["probe_accuracy"]
-    with matplotlib.rc_context(report.STYLE):
+    with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(2.2 + 2.1 * len(shown), 1.4 + 0.4 * len(rows)))
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
             for y, row in enumerate(rows):
                 points = [100 * told[name] for told in row["seeds"].values() if name in told]
-                axes.plot(points, [y] * len(points), "o", color=report.COLOURS["casita"], alpha=0.5, markersize=5)
+                axes.plot(points, [y] * len(points), "o", color=plots.COLOURS["casita"], alpha=0.5, markersize=5)
                 if name in row:
-                    axes.plot([100 * row[name]], [y], "|", color=report.COLOURS["casita"], markersize=18)
+                    axes.plot([100 * row[name]], [y], "|", color=plots.COLOURS["casita"], markersize=18)
             for baseline in best_baseline(results, name):
-                axes.axvline(100 * baseline, color=report.COLOURS["chance"], linestyle="--", zorder=0)
+                axes.axvline(100 * baseline, color=plots.COLOURS["chance"], linestyle="--", zorder=0)
             axes.set(xlim=(0, 100))
             axes.set_title(METRICS[name], fontsize=9)
             axes.grid(axis="x", alpha=0.3)

@@ -18,7 +18,10 @@ CONFIGS = Path(__file__).parent / "configs"
 class RunConfig:
     """What every training is told: its folders, its optimizer, its arithmetic and its rhythm."""
 
-    data: str = setting("Home folder to train on, as `casita build` makes it, or a folder of several.")
+    data: str = setting(
+        "Home folder to train on, as `casita build` makes it, a folder of several, or a data set on the Hub: ORG/NAME "
+        "or ORG/NAME@REVISION."
+    )
     out: str = setting("Run folder to write: model/, train_state/, config.yaml, metrics.jsonl.")
 
     batch_size: int = setting("Windows of a batch, over all processes together.", default=128)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from casita.datasets_scripts.hub_data import data_folder, named_homes
 from casita.datasets_scripts.label_prompts import label_prompts
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, home_folders, read_table
 from casita.datasets_scripts.text_embeddings import TEXT_MODELS, stored_prompt_name
@@ -193,7 +194,7 @@ def load_table(config: TrainConfig) -> SensorEmbeddingTable | None:
     Raises:
         FileNotFoundError: no home folder, or no table in it yet. ValueError: it is the table of another home.
     """
-    folders = home_folders(config.data)
+    folders = named_homes(config.data)
     if config.embedding_source == "learned":
         return None
     tables = [_home_table(folder, config.vision_model) for folder in folders]
@@ -220,7 +221,7 @@ def build_processor(config: TrainConfig, table: SensorEmbeddingTable | None) -> 
     Raises:
         FileNotFoundError: a stage has not run. ValueError: homes whose windows were cut in different ways.
     """
-    folders = home_folders(config.data)
+    folders = named_homes(config.data)
     named = [(f"{folder.name}/" if len(folders) > 1 else "", folder) for folder in folders]
     text_model = TEXT_MODELS.get(config.text_model, config.text_model)  # what a user without casita can look up
     places = {f"{p}{name}": (told, f.layout["size"]) for p, f in named for name, told in f.layout["sensors"].items()}
@@ -278,7 +279,7 @@ def load_split(config: TrainConfig, split: str, processor: CasitaProcessor) -> S
 
 def sources(config: TrainConfig, split: str) -> list[Source]:
     """What to read of each home."""
-    return [Source(folder, split, config.caption_style, config.text_model) for folder in home_folders(config.data)]
+    return [Source(folder, split, config.caption_style, config.text_model) for folder in named_homes(config.data)]
 
 
 def _windows_of(folder: HomeFolder) -> Path:
@@ -287,11 +288,11 @@ def _windows_of(folder: HomeFolder) -> Path:
 
 def fingerprint(config: TrainConfig, table: SensorEmbeddingTable | None) -> dict[str, str]:
     """A hash of each thing that a run reads, by name: what must not change between a run and its resumption."""
-    hashes = {}
-    for folder in home_folders(config.data):
+    hashes, root = {}, data_folder(config.data)
+    for folder in home_folders(root):
         texts = folder.text_embeddings(config.caption_style, config.text_model)
         for file in (folder.windows, folder.captions(config.caption_style), texts):
-            hashes[str(file.relative_to(config.data))] = content_hash(file)
+            hashes[str(file.relative_to(root))] = content_hash(file)
     if table:  # its content, not its file: safetensors writes a header's entries in any order
         rows = hashlib.sha256(table.embeddings.tobytes()).hexdigest()
         hashes["the table of image embeddings"] = hash_json([table.keys, rows])

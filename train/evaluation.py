@@ -1,28 +1,28 @@
 """What a run is worth on windows that it was not fitted to, beside the baselines; report and plots.
 
 `casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
-writes `results.json`, `report.md` and `plots/`. Several runs that differ in their seed alone are one method with a
-mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is `scoring.py`'s.
+writes `results.json`, `report.html`, `report.md` and `plots/`. Several runs that differ in their seed alone are one
+method with a mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is
+`scoring.py`'s.
 """
 
 import argparse
-import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
 from casita import __version__
-from casita.datasets_scripts.schema import HomeFolder, home_folders
-from casita.files import read_json, write_beside, write_json
+from casita.datasets_scripts.hub_data import data_folder, named_homes
+from casita.datasets_scripts.schema import HomeFolder
+from casita.files import read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.processing.table_files import FILE_NAME
-from casita.train import probes, report
+from casita.train import probes
 from casita.train.checkpoint import write_card
 from casita.train.config import TrainConfig
 from casita.train.encoders import TRAINED, Encoder, Encodings, load_encoders
@@ -33,6 +33,7 @@ from casita.train.material import Material, describe_data, load_material, other_
 from casita.train.moving import table_by
 from casita.train.probes import Prediction, Task
 from casita.train.protocols import PROTOCOLS, Case, Home, check_protocols, make_case, make_case_of_another_home
+from casita.train.report import headline_text, write_results
 from casita.train.scoring import Scoring, Texts
 
 
@@ -51,7 +52,7 @@ def evaluate_run(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run and write `results.json`, `report.md` and `plots/` into `out` (the run itself), all or nothing.
+    """Evaluate a run and write `results.json`, the report and `plots/` into `out` (the run itself), all or nothing.
 
     Args:
         run: folder with `model/` and `config.yaml`, as `casita train` leaves it; or several that differ in their seed
@@ -162,7 +163,7 @@ class Homes:
         """One protocol's windows."""
         if name == "leave_home_out":
             return self._another_home(max_windows)
-        home = self.home(HomeFolder(self.data or self.config.data))
+        home = self.home(HomeFolder(data_folder(self.data or self.config.data)))
         trained_in = self.encoder.knows(home.name)
         if not trained_in and not self.encoder.can_move():
             raise ValueError(
@@ -177,8 +178,8 @@ class Homes:
             raise ValueError("--protocol leave_home_out: say which home with --target DIR.")
         if not self.encoder.can_move():
             raise ValueError("--protocol leave_home_out: a learned table knows the sensors of its own homes only.")
-        sources = [self.home(source) for source in home_folders(self.config.data)]
-        return make_case_of_another_home(self.home(HomeFolder(folder)), sources, max_windows)
+        sources = [self.home(source) for source in named_homes(self.config.data)]
+        return make_case_of_another_home(self.home(HomeFolder(data_folder(folder))), sources, max_windows)
 
 
 def joined(case: Case) -> tuple[list[str], np.ndarray]:
@@ -233,7 +234,9 @@ def keep_with_the_models(
 
     What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
     """
-    own = data is None and scoring.case.name == "chronological" and out.resolve() == runs[0].resolve()
+    about = scoring.case.about
+    own_split = not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
+    own = data is None and own_split and out.resolve() == runs[0].resolve()
     if not own or not (runs[0] / "model" / "training.json").is_file():
         return
     zero_shot = scoring.answers["labelled"]["zero_shot"]
@@ -261,37 +264,6 @@ def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
 
 
-def write_results(out: Path, results: dict[str, Any], evidence: Evidence, progress: bool) -> None:
-    """Draw and write everything under other names, then rename: an interruption leaves the old report whole."""
-    with (
-        write_beside(out / "plots") as plots,
-        write_beside(out / "report.md") as text,
-        write_beside(out / "results.json") as numbers,
-    ):
-        plots.mkdir()
-        drawn = figures(results, evidence)
-        for name, figure in tqdm(drawn, desc="plots", unit="plot", disable=not progress):
-            report.save(figure, plots / f"{name}.png")
-        results["plots"] = sorted(f"plots/{path.name}" for path in plots.iterdir())
-        text.write_text(report.report_text(results), encoding="utf-8")
-        numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def figures(results: Mapping[str, Any], evidence: Evidence) -> Iterator[tuple[str, Figure]]:
-    """The report's plots by name, one at a time; no loss curves for a run without `metrics.jsonl`."""
-    title, protocol = f"{results['run']} on {results['home']}", results["settings"]["protocol"]
-    task, answers = evidence.tasks["labelled"], evidence.answers["labelled"]
-    for method in ("linear_probe", "zero_shot"):
-        called = next(iter(answers[method].values())).labels
-        yield f"confusion_{method}", report.plot_confusion(task.y[task.test].tolist(), called, f"{title}, {method}")
-    task = evidence.tasks["with_unlabelled"]
-    yield "window_map", report.plot_map(evidence.base, task.y[task.test].tolist(), title)
-    rows = {name: row for name, row in results["protocols"][protocol]["retrieval"].items() if name in report.COLOURS}
-    yield "retrieval", report.plot_retrieval(rows, title)
-    if evidence.metrics:
-        yield "loss", report.plot_loss(evidence.metrics, title)
-
-
 def command(
     runs: Sequence[Path],
     data: Path | None,
@@ -314,9 +286,12 @@ def command(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `casita evaluate`."""
-    told = "\n".join(f"  {name:<18} {text}" for name, text in PROTOCOLS.items())
+    lines = (
+        textwrap.fill(f"  {name:<18} {text}", 112, subsequent_indent=21 * " ") for name, text in PROTOCOLS.items()
+    )
+    told = "\n".join(lines)
     parser.description = (
-        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report and plots/.\n"
+        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html.\n"
         "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
     )
     parser.epilog = (
@@ -331,7 +306,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("run", type=Path, nargs="+", metavar="RUN", help="run folder, as casita train leaves it; or one for each seed")
-    add("--data", type=Path, metavar="DIR", help="home folder (default: the one it was trained on)")
+    add("--data", type=Path, metavar="DIR", help="home folder or ORG/NAME@REVISION (default: RUN's)")
     add("--out", type=Path, metavar="DIR", help="where to write (default: the first RUN)")
     add("--protocol", nargs="+", default=["chronological"], metavar="NAME", help="see below (chronological)")
     add("--learned", type=Path, nargs="+", default=[], metavar="RUN", help="the same settings with a learned table")
@@ -364,5 +339,5 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     out = args.out or args.run[0]
-    print(report.headline_text(results))
-    print(f"report: {out / 'report.md'}   numbers: {out / 'results.json'}   plots: {out / 'plots'}")
+    print(headline_text(results))
+    print(f"page: {out / 'report.html'}   as Markdown: {out / 'report.md'}   numbers: {out / 'results.json'}")

@@ -6,6 +6,7 @@ Learns on the train windows, chooses the model on the validation windows, and re
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from casita import cli
-from casita.datasets_scripts.schema import WINDOWS, HomeFolder, home_folders, read_table
+from casita.datasets_scripts.hub_data import data_folder, named_homes, pinned
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import hash_file, hash_json, read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
@@ -45,22 +47,22 @@ from casita.train.tensor_cache import content_hash
 
 
 def finetune(config: FinetuneConfig) -> Path:
-    """Train as `config` says, then evaluate; the run folder. A finished run is left as it is. Call on every rank.
+    """Train as `config` says, then evaluate; the run folder. A finished run is left as it is. Call on every rank; rank
+    0 evaluates, and the others do not wait for it.
 
     Raises:
         FileNotFoundError: no such run or model, or a stage of the home folder has not run.
         ValueError: splits that share events or follow another protocol, no labelled train windows, a checkpoint that
             cannot read this home, or settings that do not fit.
     """
-    run = Path(config.out)
+    config, run = dataclasses.replace(config, data=pinned(config.data)), Path(config.out)
     _refuse_other(run)
-    audit = {home.name: checked_splits(home, _bounds(home), config.protocol) for home in home_folders(config.data)}
+    audit = {home.name: checked_splits(home, _bounds(home), config.protocol) for home in named_homes(config.data)}
     run_lesson(config, Classification(config))
     if PartialState().is_main_process and not (run / "results.json").is_file():
         results = evaluate_classifier(config, audit)
         write_card(run / "model", results)
         write_json(run / "results.json", results)
-    PartialState().wait_for_everyone()
     return run
 
 
@@ -86,10 +88,10 @@ class Classification:
 
     def fingerprint(self) -> dict[str, str]:
         """A hash of each thing that the run reads, by name; the few train windows by their ids."""
-        files = [folder.windows for folder in home_folders(self.config.data)]
+        files = [folder.windows for folder in named_homes(self.config.data)]
         weights = Path(published(self.config.model)) / "model.safetensors"
         return {
-            **{str(file.relative_to(self.config.data)): content_hash(file) for file in files},
+            **{str(file.relative_to(data_folder(self.config.data))): content_hash(file) for file in files},
             "the chosen train windows": hash_json(list(self.splits["train"].window_ids)),
             "the checkpoint's weights": hash_file(weights) if weights.is_file() else self.config.model,
         }
@@ -142,7 +144,7 @@ def starting_point(config: FinetuneConfig) -> tuple[CasitaModel, CasitaProcessor
     """
     dropout = {} if config.dropout is None else dict.fromkeys(("hidden_dropout", "attention_dropout"), config.dropout)
     model, processor = load_published(config.model, **dropout)
-    folders = home_folders(config.data)
+    folders = named_homes(config.data)
     table, known = None, processor.home or ", ".join(processor.homes)
     if unknown := [folder.name for folder in folders if folder.name not in (processor.homes or [known])]:
         if model.config.embedding_source != "image":
@@ -200,6 +202,8 @@ def run(args: argparse.Namespace) -> None:
     if args.config is None and "data" not in given:
         given["data"] = data_of(args.model)
     out = finetune(read_settings(FinetuneConfig, args.config, given))
+    if not PartialState().is_main_process:
+        return
     print(report.headline_text(read_json(out / "results.json")))
     print(f"numbers: {out / 'results.json'}   model: {out / 'model'}")
 

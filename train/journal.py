@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ class Journal:
             _keep_lines(self.path, self.progress.step)
         if self.config.tracker:
             plain = {key: value for key, value in self.config.as_dict().items() if value is not None}
-            self.accelerator.init_trackers("train", config=plain)
+            named = {"name": self.run.resolve().name, "resume": "allow"}
+            self.accelerator.init_trackers("casita", config=plain, init_kwargs={"trackio": named, "wandb": named})
         self.bar = tqdm(
             total=self.progress.total_steps,
             initial=self.progress.step,
@@ -63,6 +65,7 @@ class Journal:
             unit="step",
             disable=not self.main,
         )
+        self.clock = time.perf_counter()
         self.rest()
         return self
 
@@ -80,10 +83,13 @@ class Journal:
         self.timed_windows, self.since = 0, time.perf_counter()
 
     def check(self) -> None:
-        """Read what the steps told; `ValueError` at the first that was no number. Call it before anything is saved.
+        """Read what the steps told, and the clock; `ValueError` at the first that was no number. Call it before
+        anything is saved.
 
         That step's numbers and windows are then in `nonfinite_step_N.json`.
         """
+        now = time.perf_counter()
+        self.progress.wall_s, self.clock = self.progress.wall_s + now - self.clock, now
         if not self.unread:
             return
         names = list(self.unread[0])
@@ -154,9 +160,19 @@ def card_facts(config: RunConfig, splits: dict[str, Split], accelerator: Acceler
         "config": config.as_dict(),
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
+        "device_name": _device_name(accelerator),
         "precision": _precision(accelerator),
         "versions": {"casita": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
+
+
+def _device_name(accelerator: Accelerator) -> str:
+    """The graphics card's name; of a CPU its kind and the threads that a process uses."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    if accelerator.device.type == "cpu":
+        return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return accelerator.device.type
 
 
 def told_run(windows: int, model: nn.Module, progress: Progress, accelerator: Accelerator) -> str:

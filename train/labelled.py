@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from casita.datasets_scripts.hub_data import named_homes
 from casita.datasets_scripts.label_prompts import coarse_of
-from casita.datasets_scripts.schema import WINDOWS, HomeFolder, check_columns, home_folders
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, check_columns
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.data import Split
 from casita.train.finetune_config import FinetuneConfig
@@ -55,7 +56,7 @@ def load_labelled(config: FinetuneConfig, split: str) -> LabelledWindows:
     Raises:
         FileNotFoundError: a home has no windows yet. ValueError: an activity without a coarse label.
     """
-    parts = [_of_home(folder, split, config) for folder in home_folders(config.data)]
+    parts = [_of_home(folder, split, config) for folder in named_homes(config.data)]
     bases = np.cumsum([0, *(part.runs.max(initial=-1) + 1 for part in parts)])
     return LabelledWindows(
         pa.concat_tables([part.table for part in parts]),

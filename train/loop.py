@@ -3,6 +3,7 @@
 What is trained on what is a `Lesson`: captions (casita.train.align) or activities (casita.train.finetune).
 """
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -17,7 +18,15 @@ from torch import nn
 from torch.optim import AdamW
 
 from casita.files import locked
-from casita.train.checkpoint import Progress, find_checkpoint, publish, read_progress, resume, save_checkpoint
+from casita.train.checkpoint import (
+    Progress,
+    find_checkpoint,
+    note_wall_time,
+    publish,
+    read_progress,
+    resume,
+    save_checkpoint,
+)
 from casita.train.config import RunConfig
 from casita.train.feed import Feed
 from casita.train.interruption import Interruption
@@ -71,15 +80,29 @@ def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
     Raises:
         ValueError: settings that do not fit the data, or a checkpoint that does not fit the settings.
     """
-    run = Path(config.out)
     accelerator = make_accelerator(config)
+    signals = Interruption(accelerator)
+    finished = train_lesson(config, lesson, accelerator, signals)
+    # What holds the model must be gone before the process group: torch's wrapper for distribution, freed as the last
+    # one to hold the group, waits for the group's threads without releasing Python's lock, which one of them may need.
+    accelerator.free_memory()
+    gc.collect()
+    accelerator.end_training()
+    if not finished:
+        signals.leave()
+    return Path(config.out)
+
+
+def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, signals: Interruption) -> bool:
+    """What `run_lesson` does from data to the last checkpoint: whether all steps are done. Call on every rank."""
+    run = Path(config.out)
     feed = lesson.feed(accelerator.device, accelerator.process_index, accelerator.num_processes)
     an_epoch, a_step = steps_an_epoch(config, feed), feed.size * config.gradient_accumulation_steps
     progress = Progress(config.as_dict(), lesson.fingerprint(), accelerator.num_processes, total_steps(config, feed))
     checkpoint = find_checkpoint(config, progress)
     if checkpoint is not None and read_progress(checkpoint).finished:
         accelerator.print(f"{run}: this run is finished, all {progress.total_steps} steps. Nothing to do.")
-        return run
+        return True
 
     set_seed(config.seed)  # the same weights on every rank
     trained = lesson.model(fresh=checkpoint is None)
@@ -96,7 +119,7 @@ def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
     told = partial(trainer.told_step, feed)
     with (
         only_run(run, accelerator, lesson.command),
-        Interruption(accelerator) as signals,
+        signals,
         Journal(run, config, accelerator, progress, told) as journal,
     ):
         for step_batches in trainer.steps(feed, progress):
@@ -118,11 +141,10 @@ def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
                 journal.rest()
             if stop and not progress.finished:
                 break
+        if progress.finished:
+            note_wall_time(run, progress.wall_s)
         accelerator.print(told_end(run, progress, lesson.best_by))
-        accelerator.end_training()
-        if not progress.finished:
-            signals.leave()
-    return run
+    return progress.finished
 
 
 @contextmanager

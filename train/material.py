@@ -103,7 +103,7 @@ def other_styles(home: HomeFolder, config: TrainConfig, asked: Sequence[str] | N
     """The caption styles of the home that the run was not aligned with: those asked for, else all that are embedded.
 
     Raises:
-        ValueError: the run's own style was asked for.
+        ValueError: the run's own style was asked for. FileNotFoundError: one that is not there yet.
     """
     if asked is None:
         there = sorted(path.stem for path in home.captions("any").parent.glob("*.parquet"))
@@ -114,6 +114,10 @@ def other_styles(home: HomeFolder, config: TrainConfig, asked: Sequence[str] | N
             f"--caption-style {config.caption_style}: the run was aligned with that style, and is measured by it "
             "anyway. Name styles that it does not know."
         )
+    for style in asked:
+        home.require(home.captions(style), f"caption --caption-style {style}")
+        embed = f"embed-text --text-model {config.text_model} --caption-style {style}"
+        home.require(home.text_embeddings(style, config.text_model), embed)
     return list(dict.fromkeys(asked))
 
 

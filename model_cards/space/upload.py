@@ -1,0 +1,138 @@
+"""Somebody's own home on the page: a log and a layout, drawn, embedded and read by the same model, nothing trained."""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from casita.datasets_scripts.floor_plans import draw_home
+from casita.datasets_scripts.image_embeddings import VISION_MODELS, VisionEncoder, embed_home, load_vision_model
+from casita.datasets_scripts.layouts import SHIPPED, compare, load_layout
+from casita.datasets_scripts.pyadlml_csv import ACTIVITY_COLUMNS
+from casita.datasets_scripts.read import read_home
+from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
+from casita.files import read_json
+from casita.model_cards.space.place import Aligned, Place
+
+LOG_BYTES, LAYOUT_BYTES = 50_000_000, 1_000_000
+SENSORS, DAYS = 500, 400  # more take minutes to draw, or make the page heavy
+
+
+def open_upload(logs: Sequence[Path], layout: Path | str, aligned: Aligned) -> Place:
+    """The place of an uploaded log and layout, for one visitor; what was uploaded is not kept.
+
+    Args:
+        logs: a CASAS text file, or a pyadlml pair, devices.csv and activities.csv.
+        layout: a JSON file, or the name of a shipped layout.
+
+    Raises:
+        ValueError: whatever is wrong with them, in one line that names no path of the server.
+    """
+    with tempfile.TemporaryDirectory(prefix="casita-upload-") as temporary:
+        root = Path(temporary)
+        try:
+            place = _open(_gather(logs, root / "log"), _checked(layout, root), aligned, root / "home")
+        except OSError as error:
+            raise ValueError(_without(str(error), root)) from None
+        except ValueError as error:
+            raise ValueError(_without(str(error), root)) from None
+    return place
+
+
+def _gather(logs: Sequence[Path], folder: Path) -> Path:
+    """The log as one file, or as a folder with the pair, under names of our own."""
+    if not logs:
+        raise ValueError("The log is missing. Choose a CASAS text file, or devices.csv and activities.csv together.")
+    for log in logs:
+        if log.stat().st_size > LOG_BYTES:
+            raise ValueError(f"{log.name}: more than {LOG_BYTES // 10**6} MB. Give a few weeks of it.")
+        with log.open("rb") as file:
+            if file.read(2) in (b"\x1f\x8b", b"PK"):  # what is packed may unpack to any size
+                raise ValueError(f"{log.name}: a packed file. Unpack it first.")
+    folder.mkdir()
+    if any(log.suffix.lower() == ".csv" for log in logs):
+        return _gather_pair(logs, folder)
+    if len(logs) > 1:
+        raise ValueError(f"{len(logs)} logs: choose one text file, or devices.csv and activities.csv together.")
+    return Path(shutil.copyfile(logs[0], folder / f"{_safe(logs[0].stem)}.txt"))
+
+
+def _gather_pair(logs: Sequence[Path], folder: Path) -> Path:
+    kinds = {"activities" if "activit" in log.name.lower() else "devices": log for log in logs}
+    if len(kinds) < len(logs) or "devices" not in kinds:
+        told = ", ".join(log.name for log in logs)
+        raise ValueError(f"{told}: expected devices.csv and, if there are labels, activities.csv.")
+    for kind, log in kinds.items():
+        shutil.copyfile(log, folder / f"{kind}.csv")
+    if "activities" not in kinds:
+        (folder / "activities.csv").write_text(",".join(ACTIVITY_COLUMNS) + "\n")
+    return folder
+
+
+def _checked(layout: Path | str, root: Path) -> Path | str:
+    """A layout that is safe to read: shipped, or a small file that names no picture on the server's disk."""
+    if not isinstance(layout, Path):
+        if layout not in SHIPPED:
+            raise ValueError("The layout is missing. Choose a JSON file, or one of the layouts that ship with Casita.")
+        return layout
+    if layout.stat().st_size > LAYOUT_BYTES:
+        raise ValueError(f"{layout.name}: more than {LAYOUT_BYTES // 10**6} MB, which is no layout.")
+    own = Path(shutil.copyfile(layout, root / f"{_safe(layout.stem)}.json"))
+    content = read_json(own)
+    if isinstance(content, dict) and "floor_plan" in content:
+        raise ValueError(f"{layout.name}: names a floor_plan. Leave that entry out: the page draws rooms and sensors.")
+    content = load_layout(own)
+    if not 1 <= len(content["sensors"]) <= SENSORS:
+        raise ValueError(f"{layout.name}: {len(content['sensors'])} sensors; expected 1 to {SENSORS}.")
+    return own
+
+
+def _open(log: Path, layout: Path | str, aligned: Aligned, root: Path) -> Place:
+    folder = HomeFolder(root)
+    read_home(folder, [log], layout)
+    events = read_table(folder.events, EVENTS)
+    unplaced, _ = compare(folder.layout, events["sensor"].unique().to_pylist())
+    if len(unplaced) == len(events["sensor"].unique()):
+        known = ", ".join(list(folder.layout["sensors"])[:3])
+        raise ValueError(
+            f"None of the log's sensors ({', '.join(unplaced[:3])}) is in the layout ({known}). Is it another home's?"
+        )
+    if len(set(events["timestamp"].cast("date32").to_pylist())) > DAYS:
+        raise ValueError(f"The log spans more than {DAYS} days. Give a part of it.")
+    return Place(folder.layout, events, _moved(aligned, folder))
+
+
+def _moved(aligned: Aligned, folder: HomeFolder) -> Aligned:
+    """The model in the home of `folder`: its sensors drawn and embedded as the model's own were."""
+    if aligned.table is None:
+        raise ValueError("This model reads no pictures of sensors, so it cannot move into another home.")
+    own = aligned.table
+    vision_model = next((name for name, told in VISION_MODELS.items() if told.model_id == own.vision_model), None)
+    vision_model = vision_model or own.vision_model
+    draw_home(folder, own.image_size, progress=False)
+    load = partial(_vision, vision_model, own.revision)
+    table = embed_home(folder, vision_model, own.normalization, revision=own.revision, progress=False, load=load)
+    assert table is not None  # a folder just made is never up to date
+    moved = Aligned(copy.deepcopy(aligned.model), copy.deepcopy(aligned.processor), table, aligned.text_model)
+    moved.processor.set_home(moved.model, table, folder.layout)
+    return moved
+
+
+@cache
+def _vision(name: str, revision: str | None) -> VisionEncoder:
+    """The vision model, kept for the next visitor."""
+    return load_vision_model(name, revision=revision)
+
+
+def _safe(stem: str) -> str:
+    """A visitor's file name without what a path could be made of."""
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60] or "log"
+
+
+def _without(message: str, root: Path) -> str:
+    """A message without the server's folders, on one line."""
+    for path in (root / "log", root / "home", root):
+        message = message.replace(f"{path}/", "").replace(str(path), "the upload")
+    return " ".join(message.split())

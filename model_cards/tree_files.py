@@ -1,0 +1,28 @@
+"""The folder of a repository as it is written: whole or not at all, and nothing in it that loading would run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from casita.files import hash_file, write_beside
+
+MAY_LIE_IN_A_TREE = {"", ".html", ".json", ".md", ".parquet", ".png", ".py", ".safetensors", ".yaml"}
+PLAN_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
+
+
+@contextmanager
+def written_tree(out: Path) -> Iterator[Path]:
+    """Yield the folder that becomes `out`, whole or not at all; `ValueError` for a kind of file that has no place."""
+    with write_beside(Path(out)) as tree:
+        tree.mkdir()
+        yield tree
+        for path in sorted(tree.rglob("*")):
+            if path.is_file() and path.suffix not in MAY_LIE_IN_A_TREE | PLAN_SUFFIXES:
+                raise ValueError(f"{path.name}: a {path.suffix} file has no place in a repository: remove it.")
+
+
+def write_checksums(tree: Path) -> None:
+    """`SHA256SUMS` of all that lies in the tree, as `sha256sum --check` reads it."""
+    names = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - {"SHA256SUMS"}
+    lines = "".join(f"{hash_file(tree / name)}  {name}\n" for name in sorted(names))
+    (tree / "SHA256SUMS").write_text(lines, encoding="utf-8")

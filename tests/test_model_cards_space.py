@@ -1,0 +1,182 @@
+"""What the page computes, without the page: days, playback, search, scores, timelines."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.path import Path as Outline
+from space_home import make_space_home
+
+from casita.datasets_scripts.layouts import SHIPPED, load_layout
+from casita.datasets_scripts.text_embeddings import embed_texts
+from casita.model_cards.space.place import DAY_S, Aligned, Place, Windows, clock, parse_activities, seconds_of
+from casita.model_cards.space.playback import SILENT, frame, free_spot, playback, states_at
+from casita.model_cards.space.timeline import BINS, binned, search_html, zero_shot_html
+from casita.modeling.pipeline_casita import SensorEmbeddingPipeline, ZeroShotActivityPipeline
+
+ACTIVITIES = {"sleep": ["somebody sleeps"], "cook": ["somebody cooks", "dinner is made"], "out": ["nobody is in"]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    home, run = make_space_home(tmp_path_factory.mktemp("space"))
+    return Place.of_folder(home, Aligned.load(run / "model"))
+
+
+@pytest.fixture(scope="module")
+def day(place):
+    return list(place.days)[1]
+
+
+def events_of(place, day):
+    return place.events.filter([str(stamp)[:10] == day for stamp in place.events["timestamp"].to_pylist()])
+
+
+def replayed(place, day, second):
+    """Each sensor's state by walking through all events from the first one on."""
+    until = np.datetime64(day, "us") + np.timedelta64(int(second * 1e6), "us")
+    states = dict.fromkeys(place.layout["sensors"], SILENT)
+    for event in place.events.select(["timestamp", "sensor", "state"]).to_pylist():
+        if np.datetime64(event["timestamp"]) <= until and event["sensor"] in states:
+            states[event["sensor"]] = event["state"]
+    return states
+
+
+def test_the_days_hold_every_event_once(place):
+    assert sum(day.events.num_rows for day in place.days.values()) == place.events.num_rows
+    for name, day in place.days.items():
+        assert {str(stamp)[:10] for stamp in day.events["timestamp"].to_pylist()} == {name}
+        assert (np.diff(day.t_s) >= 0).all()
+
+
+def test_a_moment_of_the_plan_is_what_a_replay_from_the_start_gives(place, day):
+    for second in (0, 7 * 3600 + 11, 43_210, DAY_S - 1):
+        assert states_at(place, day, second) == replayed(place, day, second)
+
+
+def test_folding_what_the_browser_gets_gives_the_same_plan(place, day):
+    told = playback(place, day)
+    for second in (0.0, 30_000.0, 60_000.0):
+        looks = list(told["first"])
+        for at, sensor, look in told["changes"]:
+            if at <= second:
+                looks[sensor] = look
+        seen = {sensor: told["looks"][look]["text"] for (sensor, _), look in zip(told["sensors"], looks, strict=True)}
+        assert seen == states_at(place, day, second)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_plan_is_sound_svg_with_a_dot_a_sensor(place, name):
+    layout = load_layout(name)
+    svg, _ = frame(Place(layout, place.events, place.aligned), next(iter(place.days)), 0)
+    root = ElementTree.fromstring(svg)
+    found = [node.get("data-sensor") for node in root.iter() if node.get("data-sensor")]
+    assert found == list(layout["sensors"])
+
+
+def test_names_from_a_layout_cannot_become_markup(place):
+    evil = '"><img src=x onerror=alert(1)>'
+    sensor = {"x": 10, "y": 10, "room": evil, "type": "motion", "description": evil}
+    layout = {
+        "home": evil,
+        "size": [100, 100],
+        "sensors": {evil: sensor},
+        "rooms": {evil: [[0, 0], [99, 0], [99, 99]]},
+    }
+    other = Place(layout, place.events, place.aligned)
+    assert "<img" not in frame(other, next(iter(other.days)), 0)[0]
+
+
+def test_a_rooms_name_lies_inside_it_and_off_the_sensors(place):
+    sensors = np.array([[told["x"], told["y"]] for told in place.layout["sensors"].values()])
+    for polygon in place.layout["rooms"].values():
+        x, y = free_spot(np.array(polygon, float), sensors, half_width=40)
+        assert Outline(polygon).contains_points([[x - 40, y], [x + 40, y]]).all()
+        inside = (np.abs(sensors[:, 0] - x) < 40) & (np.abs(sensors[:, 1] - y) < 14)
+        assert not inside.any()
+
+
+def test_a_days_vectors_are_the_pipelines(place, day):
+    rows = SensorEmbeddingPipeline(model=place.aligned.model, processor=place.aligned.processor)(
+        events_of(place, day).select(["timestamp", "sensor", "state", "session"]), unknown="skip"
+    )
+    windows = place.day(day).windows
+    np.testing.assert_allclose(windows.vectors, [row["vector"] for row in rows], rtol=0, atol=1e-6)
+    assert windows.events.tolist() == [row["events"] for row in rows]
+
+
+def test_the_best_moment_has_the_greatest_cosine_and_none_overlaps_a_better_one(place, day):
+    scores, moments = place.search("Somebody is cooking.", list(place.days), top=6)
+    text = embed_texts(place.aligned.text_model, ["Somebody is cooking."], progress=False)[0]
+    head = place.aligned.model.text_projection.out_proj.weight.detach().numpy() @ text
+    expected = place.day(day).windows.vectors @ (head / np.linalg.norm(head))
+    np.testing.assert_allclose(scores[day], expected, rtol=0, atol=1e-5)
+    assert moments[0].score == pytest.approx(max(row.max() for row in scores.values()))
+    assert [moment.score for moment in moments] == sorted((moment.score for moment in moments), reverse=True)
+    for i, one in enumerate(moments):
+        for other in moments[:i]:
+            assert one.day != other.day or one.start_s > other.end_s or other.start_s > one.end_s
+
+
+def test_shares_are_the_zero_shot_pipelines(place, day):
+    ask = ZeroShotActivityPipeline(
+        model=place.aligned.model, processor=place.aligned.processor, text_model=place.aligned.text_model
+    )
+    events = events_of(place, day).select(["timestamp", "sensor", "state", "session"])
+    rows = ask(events, ACTIVITIES, unknown="skip")
+    shares = place.zero_shot(ACTIVITIES, day)
+    for row, share in zip(rows, shares, strict=True):
+        assert dict(zip(row["labels"], row["scores"], strict=True)) == pytest.approx(
+            dict(zip(ACTIVITIES, share.tolist(), strict=True)), abs=1e-5
+        )
+
+
+def test_bins_are_means_over_the_windows_that_touch_them():
+    rng = np.random.default_rng(0)
+    start = np.sort(rng.uniform(0, DAY_S - 4000, 50))
+    windows = Windows(start, start + rng.uniform(0, 4000, 50), np.ones(50, int), np.zeros((50, 2)))
+    scores = rng.normal(size=50)
+    width = DAY_S / BINS
+    expected = []
+    for i in range(BINS):
+        touching = [
+            score
+            for begin, end, score in zip(windows.start_s, windows.end_s, scores, strict=True)
+            if begin < (i + 1) * width and end >= i * width
+        ]
+        expected.append(np.mean(touching) if touching else np.nan)
+    np.testing.assert_allclose(binned(windows, scores), expected)
+
+
+def test_the_timelines_show_every_moment_and_activity(place, day):
+    scores, moments = place.search("asleep", [day], top=5)
+    page = ElementTree.fromstring(f"<div>{search_html(place, scores, moments).replace('&#8202;', ' ')}</div>")
+    marks = [node for node in page.iter("button") if node.get("class") == "mark"]
+    assert [int(node.get("data-second")) for node in marks] == [round(moment.start_s) for moment in moments]
+    names = ["<b>a</b>", "cook", "out"]
+    told = zero_shot_html(place, day, names, place.zero_shot(ACTIVITIES, day))
+    assert "<b>a</b>" not in told
+    assert told.count("most likely in") == 3
+
+
+def test_activities_are_read_a_line_each():
+    text = "Sleep: asleep in bed | a nap\n\n  Somebody cooks. \nSleep: dozing"
+    assert parse_activities(text) == {
+        "Sleep": ["asleep in bed", "a nap", "dozing"],
+        "Somebody cooks.": ["Somebody cooks."],
+    }
+    with pytest.raises(ValueError, match="expected a sentence"):
+        parse_activities("Sleep:")
+
+
+def test_a_question_that_cannot_be_answered_says_what_to_do(place, day):
+    with pytest.raises(ValueError, match="Type a sentence"):
+        place.search("  ", [day])
+    with pytest.raises(ValueError, match="two activities or more"):
+        place.zero_shot({"a": ["b"]}, day)
+    with pytest.raises(ValueError, match="its days lie between"):
+        place.day("1999-01-01")
+    with pytest.raises(ValueError, match=r"such as 07:30"):
+        seconds_of("7.30")
+    assert seconds_of("23:59:59") == DAY_S - 1
+    assert clock(seconds_of("07:30")) == "07:30"
