@@ -82,7 +82,8 @@ def _key_table(keys: Sequence[str], layout: dict) -> KeyTable:
             if entry is not None:
                 codes[row, i] = codebook.setdefault(entry, len(codebook))
     rooms, deeds, places, reports, named_spots = map(list, listed)
-    return KeyTable(codes[1], codes[0], *codes[2:], rooms, deeds, places, reports, named_spots)
+    room, presence, deed, place, report, spot = codes[1], codes[0], *codes[2:]
+    return KeyTable(room, presence, deed, place, report, spot, rooms, deeds, places, reports, named_spots)
 
 
 def _split(values: list, window: np.ndarray, count: int) -> list[list]:
