@@ -112,7 +112,7 @@ def test_a_data_set_cannot_reach_out_of_its_folder(snapshot, tmp_path):
     content["stages"]["draw"]["inputs"]["../../secret.png"] = "0" * 64
     write_json(path, content)
     write_checksums(snapshot)
-    with pytest.raises(ValueError, match=r"below the layout's folder, found '\.\./\.\./secret\.png'"):
+    with pytest.raises(ValueError, match=r"names '../../secret.png', which lies outside the home"):
         home_from_dataset(snapshot, tmp_path / "home")
     with (snapshot / "SHA256SUMS").open("a") as sums:
         sums.write(f"{'0' * 64}  ../secret\n")
