@@ -181,7 +181,8 @@ def _tables(called: list[str], y_true: list[str], units: Units) -> np.ndarray:
     """`(U, K, K)` confusion table of each unit."""
     number = {label: i for i, label in enumerate(sorted({*y_true, *called}))}
     tables = np.zeros((units.count, len(number), len(number)))
-    np.add.at(tables, (units.code, [number[y] for y in y_true], [number[y] for y in called]), 1)
+    truth, told = (np.array([number[label] for label in labels]) for labels in (y_true, called))
+    np.add.at(tables, (units.code, truth, told), 1)
     return tables
 
 
@@ -233,7 +234,7 @@ def asked(
         usual = (sensor[np.array(data.windows["split"].to_pylist()) == "train"] @ prototypes.T).mean(axis=0)
         for centred, offset in (("", 0 * usual), ("_centred", usual)):
             logits = scale_of(model) * (sensor @ prototypes.T - offset)
-            answer = probes.nearest(lambda rows, logits=logits: logits[rows], prompts, data.task)
+            answer = probes.nearest(logits.__getitem__, prompts, data.task)
             found[f"zero_shot{centred}{name}"] = answer if name == "" else _restricted(data, answer)
     return found
 
@@ -316,7 +317,7 @@ def pair_rows(data: Labelled, answers: Answers) -> list[dict[str, Any]]:
 
 
 def _between(answer: Prediction, pair: Sequence[str], rows: np.ndarray, truth: list[str]) -> float:
-    column = [list(answer.classes).index(label) for label in pair]
+    column = np.array([list(answer.classes).index(label) for label in pair])
     called = [pair[i] for i in answer.probabilities[np.ix_(rows, column)].argmax(axis=1)]
     return classification_metrics(truth, called)["balanced_accuracy"]
 
@@ -389,7 +390,7 @@ def tfidf(style: str, data: Labelled) -> Prediction:
     """What the captions of a style give away of the labels, by words and pairs of words."""
     rows, told = data.task.rows(), np.full(len(data.keys), "", dtype=object)
     told[rows] = [captions[0] for captions in caption_windows(data.windows.take(rows), data.home.layout, style)]
-    return probes.tfidf_captions(told, data.task, progress=False)
+    return probes.tfidf_captions(told.tolist(), data.task, progress=False)
 
 
 def bags(data: Labelled) -> dict[str, csr_matrix]:
