@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from casita.datasets_scripts.hub_data import data_folder
 from casita.datasets_scripts.schema import HomeFolder
 
 
@@ -18,7 +19,7 @@ def find_home(run: str, home: Path | None) -> HomeFolder:
     if home is None:
         if not config.is_file():
             raise ValueError(f"{run}: no run folder with a config.yaml, so the home has to be named: --home DIR.")
-        home = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+        home = data_folder(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
     inner = sorted(path.parent.name for path in home.glob("*/home.json"))
     if inner and not (home / "home.json").is_file():
         raise ValueError(f"{home} holds home folders ({', '.join(inner[:5])}): name one, --home {home / inner[0]}.")
@@ -38,7 +39,7 @@ def make_demo(out: Path) -> tuple[str, HomeFolder]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A page in the browser: play a home's days on its floor plan, find moments by a sentence, score activities of "
-        "your own, bring your own home. Nothing leaves this machine."
+        "your own, bring your own home. Nothing leaves this machine unless you say --share yes."
     )
     parser.epilog = "example: casita space runs/milan --home homes/milan --port 7860"
     parser.add_argument(

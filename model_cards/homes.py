@@ -1,5 +1,6 @@
 """A home folder as a release sees it: its files, what each stage was told, and the terms of passing it on."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from casita.files import hash_file, read_json, slug
 
+_PATH = re.compile(r"(--?[\w-]+=)?['\"]?/.")  # also after a flag, or quoted because the whole has a space
 RECORDINGS = "events, windows, captions and text embeddings"
 
 
@@ -164,4 +166,4 @@ def paths_in(content: Any) -> set[str]:
 
 
 def _is_path(word: str) -> bool:
-    return word.startswith("/") and len(word) > 1
+    return _PATH.match(word) is not None

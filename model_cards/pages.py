@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+from casita import __version__
+
 TAGS = ["casita", "casas", "smart-home", "ambient-sensors", "human-activity-recognition", "sensor-text-alignment"]
 
 
@@ -47,4 +49,4 @@ _ENVIRONMENT = Environment(
     autoescape=False,  # Markdown, not HTML
 )
 _ENVIRONMENT.filters |= {"percent": percent, "thousands": lambda number: f"{number:,}"}
-_ENVIRONMENT.globals |= {"interval": interval}
+_ENVIRONMENT.globals |= {"interval": interval, "casita_version": __version__}

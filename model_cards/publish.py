@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import yaml
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from casita import __version__
 from casita.files import read_json, slug
@@ -58,8 +59,15 @@ class Source:
         return home
 
 
-def tree_writer(what: str, source: Source, names: Mapping[str, str]) -> Callable[[Path], Path]:
-    """What writes the tree of one of `SUFFIX` into a folder that is not there yet; `names` has the Hub id of each."""
+def tree_writer(
+    what: str, source: Source, names: Mapping[str, str], model_revision: str | None = None
+) -> Callable[[Path], Path]:
+    """What writes the tree of one of `SUFFIX` into a folder that is not there yet.
+
+    Args:
+        names: the Hub id of each of `SUFFIX`.
+        model_revision: tag or branch of the model that a Space loads; None: whatever its main branch holds.
+    """
     repo, may = names[what], source.permission
     if what == "model":
         from casita.model_cards.model_tree import write_model_tree
@@ -70,7 +78,8 @@ def tree_writer(what: str, source: Source, names: Mapping[str, str]) -> Callable
     if what == "space":
         from casita.model_cards.space_tree import write_space_tree
 
-        return partial(write_space_tree, repo_id=repo, model_id=names["model"], home=home, permitted=may)
+        write = partial(write_space_tree, repo_id=repo, model_id=names["model"], model_revision=model_revision)
+        return partial(write, home=home, permitted=may)
     from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree
 
     if what == "dataset":
@@ -108,13 +117,20 @@ def push(
     Raises:
         FileNotFoundError, ValueError: something is missing, or unfit to be published. Others: as `push_folder`.
     """
+    if "model" in whats:
+        source.require_run("model")
+    if dry_run is not None:
+        _refuse_overwriting(dry_run, whats, source)
     name = name or f"casita-{_home_name(whats, source)}"
     names = {what: f"{namespace}/{name}{SUFFIX[what]}" for what in SUFFIX}
+    for named in [*(names[what] for what in whats), *([source.dataset] if source.dataset else [])]:
+        _check_name(named)
     if source.dataset is None and "dataset" in whats:
         source = replace(source, dataset=names["dataset"])
+    model_revision = _model_revision(revision, tag) if "model" in whats else None
     with _folder(dry_run) as folder:
         for what in whats:
-            tree_writer(what, source, names)(folder / what)
+            tree_writer(what, source, names, model_revision)(folder / what)
             check_tree(folder / what)
         if dry_run is not None:
             return []
@@ -143,6 +159,38 @@ def _folder(dry_run: Path | None):
         return
     with tempfile.TemporaryDirectory(prefix="casita-push-") as folder:
         yield Path(folder)
+
+
+def _model_revision(revision: str, tag: str | None) -> str | None:
+    """What names the model of this very push: its tag, if one was given, or its branch, if that is not main."""
+    if tag not in (None, "none"):
+        return tag
+    return None if revision == "main" else revision
+
+
+def _check_name(repo: str) -> None:
+    """`ValueError` unless `repo` is `ORG/NAME`, or `ORG/NAME@COMMIT`, as the Hub takes it."""
+    name = repo.partition("@")[0]
+    try:
+        validate_repo_id(name)
+        if "/" in name:
+            return
+        told = "one '/' stands between organization and name"
+    except HFValidationError as error:
+        told = str(error)
+    raise ValueError(f"{repo!r}: no name of a repository, as in my-lab/casita-milan ({told.rstrip('.')}).")
+
+
+def _refuse_overwriting(dry_run: Path, whats: list[str], source: Source) -> None:
+    """`ValueError` for trees that would take the place of what they are made from: RUN/model above all."""
+    for given in (source.run, source.home):
+        if given is not None and dry_run.resolve().is_relative_to(given.resolve()):
+            raise ValueError(
+                f"--dry-run {dry_run}: lies in {given}, whose files it could replace. Name another folder."
+            )
+    for what in whats:
+        if any((dry_run / what / name).exists() for name in ("config.yaml", "home.json")):
+            raise ValueError(f"--dry-run {dry_run}: {dry_run / what} is a run or a home. Name another folder.")
 
 
 def _home_name(whats: list[str], source: Source) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,7 +64,8 @@ def write_space_tree(
         kept = {key: shown.description[key] for key in ("schema_version", "home", "layout")}
         write_json(temporary / "home" / "home.json", kept)
         write_json(temporary / "space.json", {"model": model_id, "revision": model_revision})
-        card = _card(repo_id=repo_id, model_id=model_id, home=shown.name, gradio=gradio_version())
+        told = {"home": shown.facts, "open": shown.is_open, "gradio": gradio_version()}
+        card = _card(repo_id=repo_id, model_id=model_id, **told)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return out
 
@@ -102,7 +104,7 @@ def _checked(root: Path, permitted: bool) -> ReleasedHome:
     return home
 
 
-def _card(**told: str) -> str:
+def _card(**told: Any) -> str:
     folder = Path(__file__).parent / "space"
     environment = Environment(loader=FileSystemLoader(folder), undefined=StrictUndefined, autoescape=False)
     return environment.get_template("README.md.jinja").render(**told)

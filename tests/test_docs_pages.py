@@ -9,6 +9,7 @@ from snippets import ROOT, snippets
 
 from casita import __version__
 from casita.cli import COMMANDS
+from casita.model_cards.pages import render_page
 
 PAGES = [
     "README.md",
@@ -61,6 +62,8 @@ def test_the_citation_is_whole_and_agrees_with_the_package():
     assert fields["title"] == cited["title"]
     assert fields["version"] == cited["version"]
     assert fields["author"] == cited["authors"][0]["name"]
+    on_cards = dict(re.findall(r"(\w+)\s*= \{+([^}]*)\}", render_page("citation.md.jinja", homes=[])))
+    assert fields.items() >= on_cards.items() >= {(name, fields[name]) for name in ("title", "version", "author")}
 
 
 def test_the_changelog_begins_with_this_version():

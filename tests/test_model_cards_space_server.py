@@ -60,7 +60,7 @@ def place(made):
 
 @pytest.fixture(scope="module")
 def url(tree):
-    with running(["app.py"], tree) as (url, _):
+    with running(["app.py"], tree, GRADIO_TEMP_DIR=str(tree.parent / "uploads")) as (url, _):
         yield url
 
 
@@ -145,6 +145,20 @@ def test_the_pages_own_snippet_runs(url, files, tmp_path, monkeypatch):
     exec(snippet.replace("http://127.0.0.1:7860", url), names)
     assert len(names["moments"]) == 5
     assert names["shares"]["activities"] == ["cook", "sleep"]
+
+
+def test_an_upload_is_gone_once_it_was_read_and_stays_to_be_mended_when_it_was_not(client, files, tree):
+    log = LOG.replace("2031", "2032")  # of no other test
+
+    def is_kept():
+        there = (path for path in (tree.parent / "uploads").rglob("*") if path.is_file())
+        return any(path.read_bytes() == log.encode() for path in there)
+
+    with pytest.raises(AppError):
+        upload(client, *files(log, "{"))
+    assert is_kept()
+    upload(client, *files(log))
+    assert not is_kept()
 
 
 def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):

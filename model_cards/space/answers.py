@@ -46,9 +46,11 @@ class ForVisitors:
         return zero_shot_html(place, day, list(named), answer(place.zero_shot, named, day))
 
     def upload(self, files: list[str] | None, layout: str, layout_file: str | None) -> tuple[Place, str]:
-        """A visitor's own home, and a line about it."""
+        """A visitor's own home, and a line about it. What was read is removed; what was refused may be sent again."""
         source = layout if layout != OWN_FILE else Path(layout_file) if layout_file else ""
         place = answer(open_upload, list(map(Path, files or [])), source, self.home.aligned)
+        for name in [*(files or []), *([layout_file] if layout_file else [])]:
+            Path(name).unlink(missing_ok=True)  # gradio's copy, which it would keep
         return place, f"**{escape(place.name)}**: {place.events.num_rows:,} events on {len(place.days)} days."
 
     def arrive(self, own: Place | None) -> tuple[Any, ...]:

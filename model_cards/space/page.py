@@ -29,6 +29,7 @@ HEAD = (
     "<div class='casita-head'><h1>Casita</h1><p>What a home's motion, door and item sensors report, in the same space "
     "as sentences. Watch a day, or say what you are looking for.</p></div>"
 )
+KEEP_UPLOADS_S = (600, 3600)  # how often gradio looks, and how old what nobody read may become
 DROP: dict[str, Any] = {"type": "filepath", "height": 150, "elem_classes": "drop"}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
 
@@ -58,7 +59,7 @@ class HomeTab(NamedTuple):
 def build(home: Place, about: str = "") -> gr.Blocks:
     """The page over one home; `about` is a line about the model, HTML."""
     answers, first = ForVisitors(home, about), fullest_day(home)
-    with gr.Blocks(title="Casita", analytics_enabled=False) as page:
+    with gr.Blocks(title="Casita", analytics_enabled=False, delete_cache=KEEP_UPLOADS_S) as page:
         mine = gr.State(None)  # a visitor's own Place; None: the home that everybody sees
         gr.HTML(HEAD, apply_default_css=False)
         facts = gr.HTML(answers.facts(home), apply_default_css=False)
@@ -83,6 +84,7 @@ def build(home: Place, about: str = "") -> gr.Blocks:
         own.which.input(lambda choice: gr.update(visible=choice == OWN_FILE), own.which, own.layout, **QUIET)
         upload = (answers.upload, [own.logs, own.which, own.layout], [mine, own.told])
         opened = own.show.click(*upload, api_name="upload", concurrency_limit=1)
+        opened.success(lambda: (None, None), None, [own.logs, own.layout], **QUIET)  # their files are gone
         closed = own.back.click(lambda: (None, ""), None, [mine, own.told], **QUIET)
         for moved in (opened, closed):
             arrived = moved.success(answers.arrive, mine, [facts, day, player, own.back], **QUIET)

@@ -46,6 +46,7 @@ def _gather(logs: Sequence[Path], folder: Path) -> Path:
     if not logs:
         raise ValueError("The log is missing. Choose a CASAS text file, or devices.csv and activities.csv together.")
     for log in logs:
+        _require(log)
         if log.stat().st_size > LOG_BYTES:
             raise ValueError(f"{log.name}: more than {LOG_BYTES // 10**6} MB. Give a few weeks of it.")
         with log.open("rb") as file:
@@ -57,6 +58,11 @@ def _gather(logs: Sequence[Path], folder: Path) -> Path:
     if len(logs) > 1:
         raise ValueError(f"{len(logs)} logs: choose one text file, or devices.csv and activities.csv together.")
     return Path(shutil.copyfile(logs[0], folder / f"{_safe(logs[0].stem)}.txt"))
+
+
+def _require(upload: Path) -> None:
+    if not upload.is_file():
+        raise ValueError(f"{upload.name}: is not here any more, for uploads are removed. Choose the file again.")
 
 
 def _gather_pair(logs: Sequence[Path], folder: Path) -> Path:
@@ -77,6 +83,7 @@ def _checked(layout: Path | str, root: Path) -> Path | str:
         if layout not in SHIPPED:
             raise ValueError("The layout is missing. Choose a JSON file, or one of the layouts that ship with Casita.")
         return layout
+    _require(layout)
     if layout.stat().st_size > LAYOUT_BYTES:
         raise ValueError(f"{layout.name}: more than {LAYOUT_BYTES // 10**6} MB, which is no layout.")
     own = Path(shutil.copyfile(layout, root / f"{_safe(layout.stem)}.json"))
