@@ -21,6 +21,7 @@ import yaml
 from casita import cli
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, hash_json, locked, read_json, write_json
+from casita.train.checkpoint import checkpoints, read_progress
 from casita.train.compare import PRELOAD
 from casita.train.config import CONFIGS
 from casita.train.finetune_config import FinetuneConfig
@@ -161,12 +162,18 @@ def with_data(grid: Grid, work: Path) -> Grid:
 def train(job: Job) -> None:
     """The job's training and fine-tunings; not the evaluation of `casita compare`, for rows are scored together."""
     for words in job.commands("chronological", 1):
-        if words[0] == "train" or (words[0] == "finetune" and not _tuned(job, words)):
+        if (words[0] == "train" and not _trained(job)) or (words[0] == "finetune" and not _tuned(job, words)):
             took = casita(*words)
-            if words[0] == "train" and took > 30:  # a finished run is left as it is, in seconds
+            if words[0] == "train":
                 wall = job.run.with_name(f"{job.run.name}.wall.json")
                 before = read_json(wall)["seconds"] if wall.is_file() else 0.0
                 write_json(wall, {"seconds": before + took})
+
+
+def _trained(job: Job) -> bool:
+    """Whether the training is finished and its model there; its checkpoints may be of an older version."""
+    found = checkpoints(job.run)
+    return bool(found) and (job.run / "model" / "model.safetensors").is_file() and read_progress(found[-1]).finished
 
 
 def _tuned(job: Job, words: Sequence[str]) -> bool:
