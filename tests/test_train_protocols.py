@@ -191,6 +191,14 @@ def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
     assert make_case("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
 
 
+def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
+    small = make_home(tmp_path / "days", days=1, sessions=12)  # of so many sessions `auto` would not choose days
+    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
+    summary = small.folder.summary("windows")
+    small.folder.record("windows", {}, [], [small.folder.windows], {**summary, "split_unit": "day"})
+    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
+
+
 def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):
     case = make_case("shuffled_segments", home, trained_in=True, max_windows=20_000)
     assert case.about["leaky"]
