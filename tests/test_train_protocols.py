@@ -111,6 +111,19 @@ def test_a_windows_length_lies_between_two_splits_of_a_session(home):
         assert between >= 8  # of ten events; a run's last window may have eight
 
 
+def test_a_recording_under_two_names_has_the_gap_of_one_under_a_single_name():
+    starts = [datetime(2026, 1, 1, 5) + timedelta(minutes=10 * i) for i in range(6 * 24 * 8)]
+    rows = [{"session": "a", "start": t, "end": t + timedelta(minutes=9)} for t in starts]
+    schema = pa.schema([WINDOWS.field(n) for n in ("session", "start", "end")])
+    twice = [{**row, "session": name} for row in rows for name in "ab"]
+    for seed in range(5):
+        once = split_randomly(pa.Table.from_pylist(rows, schema=schema), "day", seed)
+        both = split_randomly(pa.Table.from_pylist(twice, schema=schema), "day", seed)
+        assert (once == None).any()  # noqa: E711
+        for name in (0, 1):
+            assert not ((once == None) & (both[name::2] != None)).any()  # noqa: E711
+
+
 def test_random_sessions_keep_those_that_overlap_in_time_together():
     first = [datetime(2026, 1, 1) + timedelta(hours=10 * i) for i in range(12)]
     first[7] = first[6] + timedelta(minutes=5)  # the same recording under two names
