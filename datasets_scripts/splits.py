@@ -149,7 +149,8 @@ def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
 def _apart(split: np.ndarray, windows: pa.Table) -> np.ndarray:
     """`(N,)` bool: which windows stay, so that no two splits share time and a window's length lies between them."""
     start, end = _microseconds(windows, "start"), _microseconds(windows, "end")
-    session, kept = windows["session"].to_pylist(), np.zeros(len(split), dtype=bool)
+    _, name = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
+    session, kept = _together(name, start, end), np.zeros(len(split), dtype=bool)  # one recording may have two names
     last, until, gap = -1, np.iinfo(np.int64).min, None  # the last one kept, the end of all kept, the end of the gap
     for i in np.argsort(start, kind="stable").tolist():
         if last >= 0 and split[i] != split[last]:

@@ -35,10 +35,11 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import TrainConfig, save_config
 from casita.train.encoding import embed_windows, label_prototypes, scale_of, untrained
-from casita.train.evaluation import evaluate_run
-from casita.train.material import RUN_FILES, load_material, load_run
+from casita.train.evaluation import Homes, evaluate_run
+from casita.train.material import RUN_FILES, Material, load_material, load_run
 from casita.train.metrics import classification_metrics
 from casita.train.probes import C_GRID, bag_of_sensors, linear_probe, majority, make_task, tfidf_captions, zero_shot
+from casita.train.protocols import Home
 
 PLACES = {"Sleep": "M001", "Cook": "M002", "Watch_TV": "M003", "Wash_Dishes": "M004"}
 SENSORS = [f"M{i:03d}" for i in range(1, 8)]
@@ -608,14 +609,15 @@ def test_the_command_in_the_results_is_the_whole_command(several, runs):
 
 
 @pytest.fixture(scope="module")
-def away(run, tmp_path_factory):
+def away(run, runs, tmp_path_factory):
     """Another home, whose pictures look like the first one's, evaluated by another home's labels and by its own."""
     root = tmp_path_factory.mktemp("homes") / "other"
     other = make_home(root, made_events("other", days=6, year=2025), "other")
     keys = read_json(run / "model" / "processor_config.json")["vocab"]
     made_table(keys, "other").save(other.image_embeddings("made up"))
     protocols = ["leave_home_out", "chronological"]
-    results = evaluate_run(run, root, root / "out", protocol=protocols, seeds=1, progress=False)
+    how = {"learned": [runs["learned"]], "seeds": 1, "progress": False}
+    results = evaluate_run(run, root, root / "out", protocol=protocols, **how)
     return SimpleNamespace(home=other, results=results)
 
 
@@ -637,6 +639,8 @@ def test_an_unknown_home_is_read_by_its_own_table_and_tested_by_labels_of_the_kn
 def test_within_an_unknown_home_its_own_labels_are_learned(away):
     scores = away.results["protocols"]["chronological"]
     assert scores["about"]["seen_share"] == 0
+    assert "learned" not in scores["classification"]["labelled"]
+    assert "sensors of its own homes only" in scores["left_out"]["learned"]  # asked for, and no row: it says why
     assert set(scores["per_class"]["linear_probe"]) == set(PLACES)
     assert scores["classification"]["labelled"]["linear_probe"]["accuracy"] > 0.7
 
@@ -644,6 +648,21 @@ def test_within_an_unknown_home_its_own_labels_are_learned(away):
 def test_a_home_of_the_training_is_no_other_home(run, home, tmp_path):
     with pytest.raises(ValueError, match="which the run was trained on"):
         evaluate_run(run, home.root, tmp_path / "out", protocol="leave_home_out", progress=False)
+
+
+def test_the_home_cut_anew_in_another_folder_does_not_hide_what_the_encoder_has_seen(run, home, loaded, tmp_path):
+    again = HomeFolder(tmp_path / "again")
+    shutil.copytree(home.root, again.root)
+    cut_home(again, WindowSettings(length=12, overlap=0.5, split="random", split_by="day"))
+    encoder = SimpleNamespace(model=loaded.model, knows=lambda name: name == "small")
+    homes = Homes(loaded.config, [encoder], again.root, None, ["random_days"])
+    homes.read.append(Home(again, Material(read_table(again.windows, WINDOWS), [], np.zeros((0, 2)))))
+    stored = read_table(home.windows, WINDOWS).to_pylist()
+    trained = [(w["start"], w["end"]) for w in stored if w["split"] == "train"]
+    test = [w for w in read_table(again.windows, WINDOWS).to_pylist() if w["split"] == "test"]
+    seen = [any(a <= w["end"] and w["start"] <= b for a, b in trained) for w in test]
+    assert np.mean(seen) > 0.3
+    assert homes.case("random_days", 20_000).about["seen_share"] == pytest.approx(np.mean(seen))
 
 
 @pytest.mark.parametrize(

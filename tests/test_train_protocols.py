@@ -111,6 +111,19 @@ def test_a_windows_length_lies_between_two_splits_of_a_session(home):
         assert between >= 8  # of ten events; a run's last window may have eight
 
 
+def test_a_recording_under_two_names_has_the_gap_of_one_under_a_single_name():
+    starts = [datetime(2026, 1, 1, 5) + timedelta(minutes=10 * i) for i in range(6 * 24 * 8)]
+    rows = [{"session": "a", "start": t, "end": t + timedelta(minutes=9)} for t in starts]
+    schema = pa.schema([WINDOWS.field(n) for n in ("session", "start", "end")])
+    twice = [{**row, "session": name} for row in rows for name in "ab"]
+    for seed in range(5):
+        once = split_randomly(pa.Table.from_pylist(rows, schema=schema), "day", seed)
+        both = split_randomly(pa.Table.from_pylist(twice, schema=schema), "day", seed)
+        assert (once == None).any()  # noqa: E711
+        for name in (0, 1):
+            assert not ((once == None) & (both[name::2] != None)).any()  # noqa: E711
+
+
 def test_random_sessions_keep_those_that_overlap_in_time_together():
     first = [datetime(2026, 1, 1) + timedelta(hours=10 * i) for i in range(12)]
     first[7] = first[6] + timedelta(minutes=5)  # the same recording under two names
@@ -189,6 +202,14 @@ def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
     assert case.about["seen_share"] == pytest.approx(expected.mean())
     assert 0.3 < case.about["seen_share"] < 1
     assert make_case("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
+
+
+def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
+    small = make_home(tmp_path / "days", days=1, sessions=12)  # of so many sessions `auto` would not choose days
+    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
+    summary = small.folder.summary("windows")
+    small.folder.record("windows", {}, [], [small.folder.windows], {**summary, "split_unit": "day"})
+    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
 
 
 def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from casita import __version__
 from casita.datasets_scripts.hub_data import data_folder, named_homes
-from casita.datasets_scripts.schema import HomeFolder
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
@@ -170,7 +171,17 @@ class Homes:
                 f"{home.folder.root}: holds home {home.name}, which the run does not know, and its learned table "
                 "cannot be swapped. Give a run that reads pictures, or the home it was trained on."
             )
-        return make_case(name, home, trained_in, max_windows)
+        return make_case(name, home, trained_in, max_windows, self._lesson(home) if trained_in else None)
+
+    def _lesson(self, home: Home) -> pa.Table | None:
+        """The home's windows as the training had them, where `--data` names another folder; None where those are gone,
+        which is how a run and a home look that came from another machine."""
+        if self.data is None or not Path(self.config.data).exists():
+            return None
+        for folder in named_homes(self.config.data):
+            if folder.name == home.name and folder.root.resolve() != home.folder.root.resolve():
+                return read_table(folder.require(folder.windows, "windows"), WINDOWS, ["start", "end", "split"])
+        return None
 
     def _another_home(self, max_windows: int) -> Case:
         folder = self.target or self.data

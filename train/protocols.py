@@ -140,11 +140,12 @@ class _Division:
     left_out: Mapping[str, str]
 
 
-def make_case(name: str, home: Home, trained_in: bool, max_windows: int) -> Case:
+def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson: pa.Table | None = None) -> Case:
     """A protocol within one home.
 
     Args:
         trained_in: whether the encoder was trained on this home's train windows.
+        lesson: the windows of the home's folder that it was trained in, where that is another one than `home.folder`.
         max_windows: train (and validation) windows that a classifier is fitted on at most, evenly spaced.
 
     Raises:
@@ -155,7 +156,7 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int) -> Case
     runs = segments(whole)
     told: dict[str, Any] = {"split_by": "segment", "seed": SEED}
     if name == "chronological":
-        split, told = np.array(home.material.splits, dtype=object), {"split_by": window_units(whole)[1]}
+        split, told = np.array(home.material.splits, dtype=object), {"split_by": _unit_of(home)}
         audit = checked_splits(home.folder, whole, name)
     elif name in LEAKY:
         split = split_segments(runs)
@@ -171,7 +172,7 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int) -> Case
     about = {
         "told": PROTOCOLS[name],
         "leaky": name in LEAKY,
-        "seen_share": _seen(home.material, split) if trained_in else 0.0,
+        "seen_share": _seen(whole, split, whole if lesson is None else lesson) if trained_in else 0.0,
         "level": "fine",
         **told,
         "leak_audit": audit,
@@ -257,10 +258,15 @@ def _task(windows: pa.Table, max_windows: int, **how: Any) -> Task:
     return make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), max_windows=max_windows, **how)
 
 
-def _seen(material: Material, split: np.ndarray) -> float:
-    """Share of the test windows that share time with a train window of the home's own split."""
-    test, learned = np.flatnonzero(split == "test"), np.flatnonzero(np.array(material.splits) == "train")
-    return float(share_time(material.windows.take(test), material.windows.take(learned)).mean()) if len(test) else 0.0
+def _seen(windows: pa.Table, split: np.ndarray, lesson: pa.Table) -> float:
+    """Share of the test windows that share time with a train window of `lesson`, what the encoder was trained on."""
+    test, learned = np.flatnonzero(split == "test"), lesson.filter(pc.equal(lesson["split"], "train"))
+    return float(share_time(windows.take(test), learned).mean()) if len(test) else 0.0
+
+
+def _unit_of(home: Home) -> str:
+    """By what the home's windows were split: as `casita windows` noted, else as it would choose."""
+    return home.folder.summary("windows").get("split_unit") or window_units(home.material.windows)[1]
 
 
 def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:

@@ -80,6 +80,8 @@ class Scoring:
         """The protocol's entry in `results.json`; `styles` are caption styles that the run does not know."""
         case, left_out = self.case, dict(self.case.left_out)
         found: dict[str, Any] = {"about": dict(case.about)}
+        if any(encoder.kind == LEARNED and name not in self.encoded for name, encoder in self.encoders.items()):
+            left_out.setdefault("learned", "a learned table knows the sensors of its own homes only")
         with self._timed("classification"):
             self.answers = {variant: self._predict(task) for variant, task in case.tasks.items()}
             found["classification"] = {name: self._rows(self.answers[name], case.tasks[name]) for name in case.tasks}
