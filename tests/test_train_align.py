@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from ddp_step import VARIANTS, config_of, gradients
@@ -16,11 +17,12 @@ from safetensors.torch import load_file
 from train_home import KEYS, make_home, tiny
 from transformers import AutoModel, AutoProcessor
 
-from casita.datasets_scripts.schema import HomeFolder
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table, write_table
 from casita.train.align import train
 from casita.train.checkpoint import checkpoints, read_progress
 from casita.train.config import TrainConfig, load_config
 from casita.train.data import build_processor, load_split, load_table
+from casita.train.encoders import load_encoders
 from casita.train.loop import make_accelerator
 from casita.train.model import TrainedModel, build_model, make_scheduler, parameter_groups
 from casita.train.objective import AlignmentObjective
@@ -191,6 +193,17 @@ def test_the_scale_stops_at_its_limit(home, tmp_path):
     )
     scales = [line["scale"] for line in journal(out, "train")]
     assert max(scales) <= 20.5 * (1 + 1e-6)
+
+
+def test_a_run_whose_home_was_cut_again_since_is_not_evaluated(tmp_path):
+    home = make_home(tmp_path / "home")
+    out = train(tiny(home, tmp_path / "run", epochs=1))
+    load_encoders([out], [], 1, "cpu")
+    windows = read_table(home.windows, WINDOWS).to_pydict()
+    windows["split"] = windows["split"][::-1]
+    write_table(home.windows, pa.table(windows, schema=WINDOWS), WINDOWS)
+    with pytest.raises(ValueError, match=r"windows\.parquet: other windows than .* was trained on"):
+        load_encoders([out], [], 1, "cpu")
 
 
 def test_trackio_is_told_the_lines_of_metrics_jsonl(home, tmp_path, monkeypatch):

@@ -16,11 +16,13 @@ from torch import nn
 
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
+from casita.train.checkpoint import checkpoints, read_progress
 from casita.train.config import MAY_CHANGE, TrainConfig
 from casita.train.encoding import Encoded, encode, untrained
 from casita.train.material import load_run
 from casita.train.moving import move_home
 from casita.train.protocols import Case, Home
+from casita.train.tensor_cache import content_hash
 
 TRAINED, LEARNED, UNTRAINED = "trained", "learned", "untrained"
 # What a learned twin may have otherwise than the run: where its tokens come from, and what only pictures have.
@@ -78,6 +80,7 @@ def load_encoders(
     for kind, paths in ((TRAINED, runs), (LEARNED, learned)):
         for run in paths:
             config, model, processor = load_run(run)
+            _refuse_cut_again(run, config)
             _check(kind, run, config, runs[0], configs[0] if configs else config)
             configs.append(config)
             encoder = Encoder(kind, str(config.seed), nn.Module.to(model, device), processor, run)
@@ -87,6 +90,18 @@ def load_encoders(
     first = found[0]
     found += [Encoder(UNTRAINED, str(i), untrained(first.model, i), first.processor) for i in range(seeds)]
     return configs[0], found
+
+
+def _refuse_cut_again(run: Path, config: TrainConfig) -> None:
+    """Refuse a run whose home was divided anew since: its test windows may be among those that it learned from."""
+    saved = checkpoints(run)
+    hashes = read_progress(saved[-1]).data if saved else {}
+    for file in (Path(config.data) / name for name in hashes if Path(name).name == "windows.parquet"):
+        if file.is_file() and content_hash(file) != hashes[str(file.relative_to(config.data))]:
+            raise ValueError(
+                f"{file}: other windows than {run} was trained on; which of them it has seen is not known. Train it "
+                "again, or cut them as they were."
+            )
 
 
 def _check(kind: str, run: Path, config: TrainConfig, first: Path, expected: TrainConfig) -> None:
