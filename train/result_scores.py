@@ -35,7 +35,7 @@ from casita.train.probes import Prediction, Task
 from casita.train.protocols import segments
 from casita.train.ranking import retrieval_metrics
 
-FORMAT = 1  # raised when scores mean something else
+FORMAT = 2  # raised when scores mean something else
 FEW = 0.05
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
