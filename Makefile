@@ -20,7 +20,7 @@ demo: install              ## raw log -> trained, evaluated, reloaded model, wit
 test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests on real homes
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
-results: install           ## every number of docs/RESULTS.md from the raw logs in CASITA_DATA; hours, and it goes on where it stopped
+results: install           ## the tables of docs/RESULTS.md, but that of speed, from the raw logs in CASITA_DATA; hours, and it goes on where it stopped
 	$(RUN) -m casita.train.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes

@@ -26,3 +26,13 @@ def released(tmp_path_factory: pytest.TempPathFactory):
     from released_home import build_released
 
     return build_released(tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub of the module's own on a loopback port, see hub_server.py."""
+    from hub_server import HubServer
+
+    server = HubServer(tmp_path_factory.mktemp("hub"))
+    yield server
+    server.shutdown()

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from hub_client import HubClient
-from hub_server import HubServer
 
 from casita.datasets_scripts.build import BuildSettings, build_home
 from casita.datasets_scripts.schema import HomeFolder
@@ -70,13 +69,6 @@ from casita.processing.sensor_embeddings import SensorEmbeddingTable
 table = SensorEmbeddingTable.from_pretrained({arguments})
 print(json.dumps({{"keys": table.keys, "rows": table.embeddings.tolist()}}))
 """
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    server = HubServer(tmp_path_factory.mktemp("hub"))
-    yield server
-    server.shutdown()
 
 
 @pytest.fixture(scope="module")

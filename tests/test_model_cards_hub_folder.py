@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_client import HubClient
-from hub_server import HubServer
 from safetensors.numpy import save_file
 
 ANA, READER, BEN = "hf_write_token_of_ana", "hf_read_token_of_ana", "hf_write_token_of_ben"
@@ -26,13 +25,6 @@ except (ValueError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 """
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    server = HubServer(tmp_path_factory.mktemp("hub"))
-    yield server
-    server.shutdown()
 
 
 @pytest.fixture(scope="module")
