@@ -23,6 +23,7 @@ class BuildSettings:
     layout: str | Path | None = None
     home: str | None = None
     columns: Sequence[str] | None = None
+    unended: str = "next"
     windows: WindowSettings = field(default_factory=WindowSettings)
     picture_size: int = 224
     vision_model: str = "clip"
@@ -64,7 +65,7 @@ def build_home(
 
 
 def _read(folder: HomeFolder, logs: Sequence[Path], settings: BuildSettings) -> None:
-    summary = read.read_home(folder, logs, settings.layout, settings.home, settings.columns)
+    summary = read.read_home(folder, logs, settings.layout, settings.home, settings.columns, settings.unended)
     _tell("events", folder.events, str(summary or read.run_summary(folder)), summary is None)
 
 
@@ -157,7 +158,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(args: argparse.Namespace) -> BuildSettings:
     """`BuildSettings` from parsed arguments."""
-    names = ("layout", "home", "columns", "picture_size", "vision_model", "normalization", "text_model")
+    names = ("layout", "home", "columns", "unended", "picture_size", "vision_model", "normalization", "text_model")
     return BuildSettings(
         stages=tuple(args.stages),
         windows=windows.settings_from(args),

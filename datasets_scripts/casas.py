@@ -48,14 +48,15 @@ def looks_like_a_log(path: Path) -> bool:
 
 
 def read_casas(
-    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None = None
+    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None = None, unended: str = "next"
 ) -> tuple[pa.Table, ReadSummary]:
     """Read (session, file) pairs as one home: a table with schema EVENTS, sorted by session and time, and its summary.
 
-    `columns` names the columns in the file's order (see COLUMNS); without it they are detected. `ValueError` for a
-    file that is empty, binary or of another format; single malformed lines are skipped, counted and shown.
+    `columns` names the columns in the file's order (see COLUMNS); without it they are detected. `unended` is one of
+    UNENDED. `ValueError` for a file that is empty, binary or of another format; single malformed lines are skipped,
+    counted and shown.
     """
-    summary = ReadSummary(home=home, files=len(logs))
+    summary = ReadSummary(home=home, files=len(logs), unended=unended)
     reader = _Reader(logs, summary, columns)
     raw, label = reader.events()
     if not len(raw.time_us):

@@ -11,6 +11,7 @@ import pytest
 
 from casita.cli import main
 from casita.datasets_scripts import benchmark, casas
+from casita.datasets_scripts.events_table import UNENDED
 from casita.datasets_scripts.read import read_events, read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.processing.sensor_states import normalize_state, state_value
@@ -105,17 +106,44 @@ def test_two_marks_on_one_line_both_count(read):
     assert summary.intervals == 2
 
 
-def test_unmatched_marks_are_counted_and_a_begin_closes_with_its_session(tmp_path):
+@pytest.mark.parametrize(
+    ("unended", "activities"),
+    [("next", [None, None, None, None, None]), ("session", [None, "Eat", "Eat", "Eat", None])],
+)
+def test_unmatched_marks_are_counted_and_no_activity_outlasts_its_session(tmp_path, unended, activities):
     (tmp_path / "S1.txt").write_text(
         "2009-10-16 00:00:01 M1 ON Cook end\n2009-10-16 00:00:02 M1 ON Eat begin\n"
         "2009-10-16 00:00:03 M1 ON Eat begin\n2009-10-16 00:00:04 M1 OFF 17-note\n"
     )
     (tmp_path / "S2.txt").write_text("2009-10-17 00:00:01 M1 ON\n")
-    table, summary = read_events([tmp_path], "home")
-    assert table["activity"].to_pylist() == [None, "Eat", "Eat", "Eat", None]
+    table, summary = read_events([tmp_path], "home", unended=unended)
+    assert table["activity"].to_pylist() == activities
     assert table["session"].to_pylist() == ["S1"] * 4 + ["S2"]
     found = (summary.ends_without_begin, summary.begins_without_end, summary.doubled_begins, summary.notes)
     assert found == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("unended", "activities"),
+    [
+        ("next", [["Cook"], ["Cook"], ["Eat"], [], []]),
+        ("session", [["Cook"], ["Cook"], ["Cook", "Eat"], ["Cook"], ["Cook"]]),
+    ],
+)
+def test_an_activity_that_never_ends_lasts_until_the_next_begins_or_the_session_ends(tmp_path, unended, activities):
+    marks = ["Cook begin", "", "Eat begin Eat end", "", ""]
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f"2009-10-16 00:00:0{i} M1 ON {mark}\n" for i, mark in enumerate(marks)))
+    table, summary = read_events([log], "home", unended=unended)
+    assert table["activities"].to_pylist() == activities
+    assert (summary.begins_without_end, summary.intervals) == (1, 2)
+    assert f"begins without an end, {UNENDED[unended]}: 1" in str(summary)
+
+
+def test_an_activity_that_never_ends_keeps_its_one_event_where_the_next_begins_too(read):
+    rows, summary = read("2009-10-16 00:00:01 M1 ON Cook begin Eat begin\n2009-10-16 00:00:02 M1 ON Eat end\n")
+    assert [row["activities"] for row in rows] == [["Cook", "Eat"], ["Eat"]]
+    assert (summary.begins_without_end, summary.intervals) == (1, 2)
 
 
 def test_a_label_on_every_event_is_its_activity(read):
@@ -190,7 +218,7 @@ def test_states_are_mended_and_each_rule_counted(read):
 
 
 # ------------------------------------------------------------------------------------------- a slow, obvious judge
-def slow_read(sessions):
+def slow_read(sessions, unended="next"):
     """Events of {session: text} line by line: (session, time, sensor, state, value, activity, activities)."""
     found = []
     for session, text in sorted(sessions.items()):
@@ -202,19 +230,31 @@ def slow_read(sessions):
                 state = normalize_state(raw)
             except ValueError:
                 continue
-            events.append((when, sensor, state, rest))
-        events.sort(key=lambda event: event[0])
-        opened = []
-        for when, sensor, state, rest in events:
             label, mark = (" ".join(rest[:-1]), rest[-1]) if len(rest) > 1 else (None, None)
-            if mark == "begin" and label not in opened:
-                opened.append(label)
-            told = (opened[-1] if opened else None, list(opened))
-            if mark == "end" and label in opened:
-                opened.remove(label)
+            events.append((when, sensor, state, label, mark))
+        events.sort(key=lambda event: event[0])
+        told = slow_intervals([event[3:] for event in events], unended)
+        for i, (when, sensor, state, *_) in enumerate(events):
             value = state_value(state)
-            found.append((session, when, sensor, state, None if value is None else float(np.float32(value)), *told))
+            number = None if value is None else float(np.float32(value))
+            opened = [label for label, first, last in told if first <= i <= last]
+            found.append((session, when, sensor, state, number, opened[-1] if opened else None, opened))
     return found
+
+
+def slow_intervals(marks, unended):
+    """(label, first, last) in order of opening, of one session's (label, begin | end) by event."""
+    told, opened = [], {}
+    for i, (label, mark) in enumerate(marks):
+        if mark == "begin" and label not in opened:
+            opened[label] = [label, i, None]
+            told.append(opened[label])
+        elif mark == "end" and label in opened:
+            opened.pop(label)[2] = i
+    for unclosed in opened.values():
+        later = [first for _, first, _ in told if first > unclosed[1]]
+        unclosed[2] = len(marks) - 1 if unended == "session" else later[0] - 1 if later else -1
+    return told
 
 
 def random_log(rng, lines):
@@ -232,8 +272,9 @@ def random_log(rng, lines):
     return "\n".join(text) + rng.choice(["", "\n", "\r\n"])
 
 
+@pytest.mark.parametrize("unended", ["next", "session"])
 @pytest.mark.parametrize("seed", range(8))
-def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed):
+def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed, unended):
     rng = random.Random(seed)
     # Blocks so small that files are cut into several: the boundaries must not show.
     monkeypatch.setattr(casas, "BLOCK_BYTES", rng.choice([700, 5000, 4 << 20]))
@@ -242,10 +283,10 @@ def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed):
     for name, text in sessions.items():
         content = text.encode()
         (tmp_path / f"{name}.txt").write_bytes(gzip.compress(content) if rng.random() < 0.3 else content)
-    table, summary = read_events([tmp_path], "home")
+    table, summary = read_events([tmp_path], "home", unended=unended)
     names = ["session", "timestamp", "sensor", "state", "value", "activity", "activities"]
     rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-    assert rows == slow_read(sessions)
+    assert rows == slow_read(sessions, unended)
     assert summary.lines == summary.events + summary.blank + summary.malformed
     assert summary.lines == sum(text.count("\n") + (not text.endswith("\n")) for text in sessions.values())
 
@@ -369,6 +410,10 @@ def test_kyoto_is_read_whole(real_homes):
     labels = set(table["activity"].unique().to_pylist()) - {None}
     assert len(labels) == summary.activities == 24
     assert summary.repeated["P011 = P369"] > 5000  # one recording is there twice
+    labelled = sum(label is not None for label in table["activity"].to_pylist())
+    longer, told = read_events([real_homes / "kyoto"], "kyoto", unended="session")
+    assert (summary.begins_without_end, told.begins_without_end) == (31, 31)
+    assert labelled < sum(label is not None for label in longer["activity"].to_pylist())
     for name in ("P001", "P022", "P266"):  # plain; tabs and blanks mixed; fields run together
         expected = slow_read({name: (real_homes / "kyoto" / f"{name}.txt").read_text("utf-8-sig")})
         mine = table.filter(np.array(table["session"]) == name)
