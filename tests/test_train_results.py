@@ -63,7 +63,7 @@ def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made):
     assert row["macro_f1_sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
     bag = probes.bag_of_sensors(windows["sensor_keys"].to_pylist(), task, progress=False).metrics(task)
     assert found["toy"]["baselines"]["bag_of_sensors"]["accuracy"] == pytest.approx(bag["accuracy"])
-    beyond = found["toy"]["rows"]["image"]["beyond_bag"]
+    beyond = found["toy"]["rows"]["image"]["beyond"]["probe"]
     assert beyond["accuracy"] == pytest.approx(found["toy"]["rows"]["image"]["probe"]["accuracy"] - bag["accuracy"])
     low, high = beyond["accuracy_ci"]
     assert low <= beyond["accuracy"] <= high

@@ -35,12 +35,23 @@ from casita.train.probes import Prediction, Task
 from casita.train.protocols import segments
 from casita.train.ranking import retrieval_metrics
 
-FORMAT = 2  # raised when scores mean something else
+FORMAT = 3  # raised when scores mean something else
 FEW = 0.05
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
 MOST_PAIRS = 8
+ONCE = "none"  # the seed of what has none
 
+# What each way of asking an encoder has to beat: the best that reads the same without one.
+RIVALS = {
+    "probe": "bag_of_sensors",
+    "few": "bag_few",
+    "before": "bag_before",
+    "before_minutes": "bag_before_minutes",
+    "zero_shot": "nearest_prompt_tfidf",
+    "zero_shot_named": "nearest_prompt_tfidf_named",
+    "zero_shot_placed": "nearest_prompt_tfidf_placed",
+}
 RESTRICTED = ("_named", "_placed")  # ends of the names of what is asked of `named_task` alone
 
 Prompts = Mapping[str, Sequence[str]]
@@ -128,7 +139,6 @@ def score_row(
     """
     data = Labelled.of(home)
     answers: Answers = {}
-    found: list[dict[str, Any]] = []
     retrieval, order = {}, {}
     for run in runs:
         config, model, processor = load_run(run)
@@ -140,28 +150,46 @@ def score_row(
         retrieval[seed] = searched(model, sensor, data, *style)
         if analysis and run == runs[0]:
             order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
-    for name, by_seed in answers.items():
-        found.append({"name": name, **data.told(by_seed, named_task(data) if name.endswith(RESTRICTED) else None)})
-    told: dict[str, Any] = {row.pop("name"): row for row in found}
-    bag = {"none": probes.bag_of_sensors(data.keys, data.task, progress=False)}
-    told["beyond_bag"] = difference(data, answers["probe"], bag)
+    told = told_all(data, answers)
+    captions, _ = captions_of(home, data.windows, *style, model.config.text_embedding_dim)
+    theirs = plain(data, captions, [int(seed) for seed in answers["probe"]], context, places or {})
+    told["beyond"] = {
+        name: {"rival": rival, **difference(data, answers[name], theirs[rival], _task_of(name, data))}
+        for name, rival in RIVALS.items()
+        if name in answers
+    }
     told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
     if analysis:
-        compared = {"probe": answers["probe"], "bag_of_sensors": bag, "shuffled": {"none": order["shuffled"]}}
+        compared = {
+            "probe": answers["probe"],
+            "bag_of_sensors": theirs["bag_of_sensors"],
+            "shuffled": {ONCE: order["shuffled"]},
+        }
         told |= {"pairs": pair_rows(data, compared), "months": month_rows(data, answers["probe"])}
-        told["shuffled"] = data.told({"none": order["shuffled"]})
+        told["shuffled"] = data.told({ONCE: order["shuffled"]})
     return told
 
 
 WAYS = ("sensor_to_text", "text_to_sensor")
 
 
-def difference(data: Labelled, ours: Mapping[str, Prediction], theirs: Mapping[str, Prediction]) -> dict[str, Any]:
+def told_all(data: Labelled, answers: Answers) -> dict[str, Any]:
+    """The metrics of each method, on the windows that it was asked about."""
+    return {name: data.told(by_seed, _task_of(name, data)) for name, by_seed in answers.items()}
+
+
+def _task_of(method: str, data: Labelled) -> Task | None:
+    return named_task(data) if method.endswith(RESTRICTED) else None
+
+
+def difference(
+    data: Labelled, ours: Mapping[str, Prediction], theirs: Mapping[str, Prediction], task: Task | None = None
+) -> dict[str, Any]:
     """Ours less theirs on the test windows, means over seeds, `_ci` over the same drawn sessions for both.
 
     Two methods err on the same sessions: their difference is surer than either.
     """
-    test = data.test_task
+    test = task or data.test_task
     y_true, (_, code) = test.y[test.test].tolist(), np.unique(data.sessions[test.test], return_inverse=True)
     units = Units(code.reshape(-1), "session")
     tables = [[_tables(data.test_of(a).labels, y_true, units) for a in each.values()] for each in (ours, theirs)]
@@ -351,32 +379,36 @@ def baselines(
 ) -> dict[str, Any]:
     """What the same windows give without training an encoder; `run` tells the architecture of the untrained ones."""
     data = Labelled.of(home)
-    task, once = data.task, "none"
     _, model, processor = load_run(run)
     captions, _ = captions_of(home, data.windows, style, text_model, model.config.text_embedding_dim)
+    styles = ("narrative", "structured", "brief", "places")
     answers: Answers = {
-        "majority": {once: probes.majority(task)},
-        "bag_of_sensors": {once: probes.bag_of_sensors(data.keys, task, progress=False)},
-        **{f"tfidf_{name}": {once: tfidf(name, data)} for name in ("narrative", "structured", "brief", "places")},
+        "majority": {ONCE: probes.majority(data.task)},
+        **plain(data, captions, range(seeds), context, places or {}),
+        **{f"tfidf_{name}": {ONCE: tfidf(name, data)} for name in styles},
     }
-    for name, prompts in kinds_of_prompts(data, places or {}).items():
-        found = probes.nearest_prompt_tfidf(captions, prompts, task)
-        answers[f"nearest_prompt_tfidf{name}"] = {once: _restricted(data, found) if name else found}
     for seed in range(seeds):
         base, _ = encode_all(untrained(model, seed), processor, data)
         gather(
             answers, str(seed), {f"random_{name}": each for name, each in probed(base, data, context, seed).items()}
         )
-    for seed in range(seeds):
+    told = told_all(data, answers)
+    return {**told, "chance": probes.chance(data.test_task), "chance_named": chance_among(data)}
+
+
+def plain(data: Labelled, captions: Sequence[str], seeds: Sequence[int], context: bool, places: Prompts) -> Answers:
+    """What answers without an encoder, by name; `seeds` draw the few labels."""
+    task = data.task
+    answers: Answers = {"bag_of_sensors": {ONCE: probes.bag_of_sensors(data.keys, task, progress=False)}}
+    for seed in seeds:
         few = draw_few(task, segments(data.windows), FEW, seed)
         gather(answers, str(seed), {"bag_few": probes.bag_of_sensors(data.keys, few, progress=False)})
     for name, features in (bags(data) if context else {}).items():
-        answers[name] = {once: probes.logistic_probe(features, task, name, progress=False)}
-    told = {
-        name: data.told(answer, named_task(data) if name.endswith(RESTRICTED) else None)
-        for name, answer in answers.items()
-    }
-    return {**told, "chance": probes.chance(data.test_task), "chance_named": chance_among(data)}
+        answers[name] = {ONCE: probes.logistic_probe(features, task, name, progress=False)}
+    for name, prompts in kinds_of_prompts(data, places).items():
+        found = probes.nearest_prompt_tfidf(captions, prompts, task)
+        answers[f"nearest_prompt_tfidf{name}"] = {ONCE: _restricted(data, found) if name else found}
+    return answers
 
 
 def chance_among(data: Labelled) -> dict[str, float]:

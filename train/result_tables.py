@@ -97,9 +97,10 @@ def _methods(methods: Sequence[str], metrics: Sequence[str] = METRICS) -> Any:
     def table(section: Section) -> list[str]:
         rows = []
         for name, row in section["rows"].items():
-            rows += [[f"{name}: {NAMES[m]}", *(percent(row[m], x) for x in metrics)] for m in methods if m in row]
-            if "probe" in methods and "beyond_bag" in row:
-                rows.append([f"{name}: probe less bag of sensors", *(percent(row["beyond_bag"], x) for x in metrics)])
+            for m in (m for m in methods if m in row):
+                rows.append([f"{name}: {NAMES[m]}", *(percent(row[m], x) for x in metrics)])
+                if less := row["beyond"].get(m):
+                    rows.append([f"{name}: that less {NAMES[less['rival']]}", *(percent(less, x) for x in metrics)])
         beside = section["baselines"]
         rows += [[NAMES[m], *(percent(beside[m], x) for x in metrics)] for m in methods if m in beside]
         return markdown(["%", *(metric.replace("_", " ").replace("f1", "F1") for metric in metrics)], rows)

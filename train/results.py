@@ -103,6 +103,7 @@ def _run(words: list[str]) -> None:
 def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
     """A grid: each row trained with each seed, fine-tuned where it says so, and scored over its seeds together.
 
+    `scored_in`: another home folder with the same windows otherwise labelled, to score the rows in.
     What is finished of the section is written after each row.
     """
     grid = with_data(load_grid(section["grid"]), work)
@@ -123,15 +124,22 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
 
 def _scored(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> dict[str, Any]:
     how = {key: section[key] for key in ("context", "analysis") if key in section} | _places(section)
+    home = _home(section, work, jobs[0])
     return _once(
         work / "scores" / name / f"{hash_json(row)[:12]}.json",
-        [how, *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
-        lambda: score_row(HomeFolder(Path(jobs[0].config.data)), [job.run for job in jobs], **how),
+        [how, hash_file(home.windows), *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
+        lambda: score_row(home, [job.run for job in jobs], **how),
     )
 
 
+def _home(section: Mapping[str, Any], work: Path, job: Job) -> HomeFolder:
+    if "scored_in" in section:
+        return HomeFolder(work / "homes" / section["scored_in"])
+    return HomeFolder(Path(job.config.data))
+
+
 def _beside(name: str, section: Mapping[str, Any], work: Path, job: Job) -> dict[str, Any]:
-    home, style = HomeFolder(Path(job.config.data)), job.config.caption_style
+    home, style = _home(section, work, job), job.config.caption_style
     return _once(
         work / "scores" / name / "baselines.json",
         [hash_file(home.windows), hash_file(home.captions(style)), _places(section)],
