@@ -129,13 +129,15 @@ def score_row(
     runs: Sequence[Path],
     *,
     context: bool = False,
+    baselines: bool = False,
     analysis: bool = False,
     places: Prompts | None = None,
 ) -> dict[str, Any]:
     """The numbers of one row: `runs` are those of its seeds.
 
-    `context`: also with the windows before, and with the time since the session began. `analysis`: also tasks that
-    share a room, the order of events, and months. `places`: prompts of someone who knows where things are done.
+    `context`: also with the windows before, and with the time since the session began. `baselines`: also its
+    `beyond`, how much more than its rival each way of asking finds; with `analysis` also tasks that share a room, the
+    order of events, and months. `places`: prompts of someone who knows where things are done.
     """
     data = Labelled.of(home)
     answers: Answers = {}
@@ -148,9 +150,12 @@ def score_row(
         gather(answers, seed, probed(base, data, context, config.seed))
         gather(answers, seed, asked(model, sensor, data, config.text_model, places or {}))
         retrieval[seed] = searched(model, sensor, data, *style)
-        if analysis and run == runs[0]:
+        if baselines and analysis and run == runs[0]:
             order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
     told = told_all(data, answers)
+    told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
+    if not baselines:
+        return told
     captions, _ = captions_of(home, data.windows, *style, model.config.text_embedding_dim)
     theirs = plain(data, captions, [int(seed) for seed in answers["probe"]], context, places or {})
     told["beyond"] = {
@@ -158,7 +163,6 @@ def score_row(
         for name, rival in RIVALS.items()
         if name in answers
     }
-    told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
     if analysis:
         compared = {
             "probe": answers["probe"],

@@ -99,7 +99,7 @@ def _methods(methods: Sequence[str], metrics: Sequence[str] = METRICS) -> Any:
         for name, row in section["rows"].items():
             for m in (m for m in methods if m in row):
                 rows.append([f"{name}: {NAMES[m]}", *(percent(row[m], x) for x in metrics)])
-                if less := row["beyond"].get(m):
+                if less := row.get("beyond", {}).get(m):
                     rows.append([f"{name}: that less {NAMES[less['rival']]}", *(percent(less, x) for x in metrics)])
         beside = section["baselines"]
         rows += [[NAMES[m], *(percent(beside[m], x) for x in metrics)] for m in methods if m in beside]

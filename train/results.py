@@ -123,7 +123,7 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
 
 
 def _scored(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> dict[str, Any]:
-    how = {key: section[key] for key in ("context", "analysis") if key in section} | _places(section)
+    how = {key: section[key] for key in ("context", "baselines", "analysis") if key in section} | _places(section)
     home = _home(section, work, jobs[0])
     return _once(
         work / "scores" / name / f"{hash_json(row)[:12]}.json",
