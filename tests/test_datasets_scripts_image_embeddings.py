@@ -184,7 +184,7 @@ def test_a_home_is_embedded_once_and_the_table_says_how(checkpoints, home):
     assert (stored.vision_model, stored.normalization, stored.revision) == (model, "center", None)
     paths = [home.pictures / f"{key}.png" for key in stored.keys]
     raw = embed_pictures(load_vision_model(model, device="cpu"), paths, progress=False)
-    rows, mean = normalize(raw, "center")
+    rows, mean, _ = normalize(raw, "center")
     np.testing.assert_allclose(stored.embeddings, rows, atol=1e-4)
     np.testing.assert_allclose(stored.mean, mean, atol=1e-5)
     assert embed_home(home, model, "l2", device="cpu", progress=False).mean is None
@@ -221,6 +221,12 @@ def test_a_model_that_cannot_be_had_is_one_line(home, tmp_path, capsys):
 def test_the_command_writes_the_table(home, capsys):
     assert main(["embed-images", str(home.root), "--vision-model", "pixels", "--normalization", "none"]) == 0
     assert "28 rows of 768, output pixels" in capsys.readouterr().out
+    plain = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
+    assert plain.embeddings.min() >= 0
+    assert plain.embeddings.max() <= 1
+    assert main(["embed-images", str(home.root), "--vision-model", "pixels", "--normalization", "whiten"]) == 0
     table = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
-    assert table.embeddings.min() >= 0
-    assert table.embeddings.max() <= 1
+    rows, mean, whitening = normalize(plain.embeddings, "whiten")
+    assert (table.normalization, table.whitening.shape) == ("whiten", (27, 768))
+    for found, expected in ((table.embeddings, rows), (table.mean, mean), (table.whitening, whitening)):
+        assert np.array_equal(found, expected)
