@@ -202,7 +202,28 @@ def test_new_pictures_or_new_weights_are_embedded_anew(home, tmp_path):
     draw_home(home, radius=0.06, progress=False)
     third = embed_home(home, str(checkpoint), device="cpu", progress=False)
     assert third.pictures_hash != second.pictures_hash
+    draw_home(home, palette="okabe-ito", progress=False)
+    fourth = embed_home(home, str(checkpoint), device="cpu", progress=False)
+    assert fourth.pictures_hash not in (second.pictures_hash, third.pictures_hash)
     draw_home(home, progress=False)
+
+
+@pytest.mark.parametrize("normalization", ["l2", "center", "whiten"])
+def test_equal_pictures_have_equal_rows_unless_all_of_a_home_are_equal(tmp_path, normalization):
+    layout = load_layout("kasteren_a")
+    one = {name: told for name, told in layout["sensors"].items() if name == "Microwave"}
+    for name, sensors in (("many", layout["sensors"]), ("one", one)):
+        folder = HomeFolder(tmp_path / name)
+        folder.describe(home=name, layout={**layout, "sensors": sensors})
+        write_table(folder.events, pa.Table.from_pylist([], schema=EVENTS), EVENTS)
+        draw_home(folder, size=64, palette="mono", progress=False)
+    table = embed_home(HomeFolder(tmp_path / "many"), "pixels", normalization, progress=False)
+    rows = {key: tuple(row) for key, row in zip(table.keys, table.embeddings.tolist(), strict=True)}
+    assert rows["Microwave_OPEN"] == pytest.approx(rows["Microwave_CLOSE"], abs=1e-6)
+    assert np.linalg.matrix_rank(table.embeddings, tol=1e-4) == len(layout["sensors"]) - (normalization != "l2")
+    if normalization != "l2":
+        with pytest.raises(ValueError, match="all pictures the same"):
+            embed_home(HomeFolder(tmp_path / "one"), "pixels", normalization, progress=False)
 
 
 def test_a_model_that_cannot_be_had_is_one_line(home, tmp_path, capsys):
