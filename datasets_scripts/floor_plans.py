@@ -1,19 +1,13 @@
 """Pictures: one for each sensor in each of its states, a coloured dot on the home's floor plan.
 
 A vision model sees these pictures, so they carry no words: the plan, and one dot. Where the dot is tells the sensor,
-its colour tells the type and the state. The contact sheet, for people, has the names.
-
-Colours. Hues of active states are those of Okabe and Ito's palette, made for colour-blind readers, or near them; an
-inactive state is dark and of another hue. So two states differ in lightness (a colour-blind reader's cue) and in hue
-(a vision model's cue: a mere tint would leave the two vectors almost parallel). Levels run from light to dark
-(viridis for power, YlGnBu for water), temperature from blue over yellow to red (RdYlBu).
+its colour tells the type and the state (`dot_colours.py`). The contact sheet, for people, has the names.
 """
 
 import argparse
 import colorsys
 import json
 import math
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +22,7 @@ from scipy.ndimage import distance_transform_cdt
 from tqdm import tqdm
 
 from casita.datasets_scripts.contact_sheet import PLAN_SIDE, draw_contact_sheet
+from casita.datasets_scripts.dot_colours import DEFAULT_PALETTE, PAIRS, PALETTES, Colour, colour_of
 from casita.datasets_scripts.layouts import NATURAL_STATES
 from casita.datasets_scripts.picture_files import open_picture
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, add_folder_argument, home_folders, read_table, writes
@@ -35,25 +30,6 @@ from casita.files import hash_json, write_beside
 from casita.processing.event_windows import LEVELS
 
 DRAWING_VERSION = 1  # raise it when pictures change, so that homes are drawn again
-
-Colour = tuple[int, int, int]
-
-# type -> colours of (inactive or LOW, NORMAL, active or HIGH)
-PALETTE: dict[str, tuple[Colour, Colour, Colour]] = {
-    "motion": ((0, 40, 110), (110, 70, 60), (213, 94, 0)),
-    "motion_area": ((50, 30, 120), (140, 95, 60), (230, 159, 0)),
-    "door": ((100, 0, 60), (50, 80, 90), (0, 158, 115)),
-    "item": ((0, 75, 40), (100, 100, 105), (204, 121, 167)),
-    "pressure": ((100, 45, 0), (95, 110, 115), (86, 180, 233)),
-    "flush": ((90, 20, 20), (45, 65, 100), (0, 114, 178)),
-    "light": ((45, 20, 90), (140, 125, 80), (240, 228, 66)),
-    "switch": ((70, 20, 70), (110, 110, 75), (148, 203, 81)),
-    "temperature": ((69, 117, 180), (254, 224, 144), (215, 48, 39)),
-    "power": ((253, 231, 37), (33, 145, 140), (68, 1, 84)),
-    "water": ((237, 248, 177), (65, 182, 196), (8, 29, 88)),
-}
-PAIRS = (("OFF", "ON"), ("CLOSE", "OPEN"), ("ABSENT", "PRESENT"))  # inactive, active
-RANK = {"OFF": 0, "CLOSE": 0, "ABSENT": 0, "LOW": 0, "NORMAL": 1, "HIGH": 2, "ON": 2, "OPEN": 2, "PRESENT": 2}
 
 WHITE, WALL, RIM = (255, 255, 255), (80, 80, 80), (20, 20, 20)
 RADIUS = 0.04  # of the picture's side: 9 px at 224, so that a dot fills about one 16 px patch of a vision model
@@ -79,14 +55,6 @@ class Frame:
     def at(self, x: float, y: float) -> tuple[float, float]:
         """A position of the layout in pixels of the picture."""
         return self.left + x * self.scale, self.top + y * self.scale
-
-
-def colour_of(sensor_type: str, state: str) -> Colour:
-    """The dot's colour. A state outside PAIRS and LEVELS gets a hue of its own, the same in every run."""
-    if state in RANK:
-        return PALETTE[sensor_type][RANK[state]]
-    red, green, blue = colorsys.hsv_to_rgb(zlib.crc32(f"{sensor_type} {state}".encode()) / 2**32, 0.75, 0.8)
-    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def picture_keys(layout: dict[str, Any], seen: Iterable[str]) -> list[str]:
@@ -205,7 +173,13 @@ def room_tints(layout: dict[str, Any]) -> dict[str, Colour]:
     }
 
 
-def draw_sensor(background: Image.Image, layout: dict[str, Any], key: str, radius: float = RADIUS) -> Image.Image:
+def draw_sensor(
+    background: Image.Image,
+    layout: dict[str, Any],
+    key: str,
+    radius: float = RADIUS,
+    palette: str = DEFAULT_PALETTE,
+) -> Image.Image:
     """A copy of `background` with the dot of `key`; `radius` is a share of the picture's side.
 
     `ValueError` when the layout has no position for the key's sensor.
@@ -217,9 +191,8 @@ def draw_sensor(background: Image.Image, layout: dict[str, Any], key: str, radiu
         )
     place = layout["sensors"][sensor]
     picture = background.copy()
-    paste_dot(
-        picture, Frame.fit(layout, picture.width).at(place["x"], place["y"]), radius, colour_of(place["type"], state)
-    )
+    at = Frame.fit(layout, picture.width).at(place["x"], place["y"])
+    paste_dot(picture, at, radius, colour_of(place["type"], state, palette))
     return picture
 
 
@@ -239,22 +212,33 @@ def paste_dot(picture: Image.Image, at: tuple[float, float], radius: float, colo
 
 
 @writes("draw")
-def draw_home(folder: HomeFolder, size: int = 224, radius: float = RADIUS, progress: bool = True) -> dict | None:
+def draw_home(
+    folder: HomeFolder,
+    size: int = 224,
+    radius: float = RADIUS,
+    progress: bool = True,
+    palette: str = DEFAULT_PALETTE,
+) -> dict | None:
     """Draw every key of a home: `pictures/<quoted key>.png`, `pictures/index.json` (key -> file), `contact_sheet.png`.
 
     Args:
         folder: the home, read already (`events.parquet`) and with a layout.
         size: side of a picture in pixels; 224 is what CLIP, DINOv2 and SigLIP take.
         radius: of the dot, as a share of the side.
+        progress: show a bar.
+        palette: of the dots, a name of PALETTES.
 
     Returns:
         `{"pictures": n, "size": size}`, or None when the pictures are up to date.
     """
     if not (16 <= size <= 4096 and 0 < radius < 0.5):
         raise ValueError(f"size={size}, radius={radius}: expected 16 <= size <= 4096 pixels and 0 < radius < 0.5.")
+    if palette not in PALETTES:
+        raise ValueError(f"palette={palette!r} is unknown; known: {', '.join(PALETTES)}.")
     layout = folder.layout
     drawn = {key: layout.get(key) for key in ("size", "rooms", "floor_plan", "sensors")}
-    settings = {"version": DRAWING_VERSION, "size": size, "radius": radius, "layout": hash_json(drawn)}
+    settings = {"version": DRAWING_VERSION, "size": size, "radius": radius, "palette": palette}
+    settings["layout"] = hash_json(drawn)
     inputs = [folder.require(folder.events, "read")]
     if "floor_plan" in layout:
         inputs.append(folder.root / layout["floor_plan"])
@@ -263,8 +247,9 @@ def draw_home(folder: HomeFolder, size: int = 224, radius: float = RADIUS, progr
     keys = picture_keys(layout, seen_keys(folder.events))
     sheet = folder.root / "contact_sheet.png"
     with write_beside(sheet) as temporary, write_beside(folder.pictures) as pictures:  # both new, or both as they were
-        draw_pictures(layout, keys, pictures, size, radius, plan_folder=folder.root, progress=progress)
-        _contact_sheet(layout, pictures, folder.root).save(temporary, compress_level=1)
+        plan_folder = folder.root
+        draw_pictures(layout, keys, pictures, size, radius, palette, plan_folder=plan_folder, progress=progress)
+        _contact_sheet(layout, pictures, palette, plan_folder).save(temporary, compress_level=1)
     summary = {"pictures": len(keys), "size": size}
     folder.record("draw", settings, inputs, [folder.pictures, sheet], summary)
     return summary
@@ -276,6 +261,7 @@ def draw_pictures(
     pictures: Path,
     size: int = 224,
     radius: float = RADIUS,
+    palette: str = DEFAULT_PALETTE,
     *,
     plan_folder: Path | None = None,
     progress: bool = True,
@@ -286,7 +272,7 @@ def draw_pictures(
     pictures.mkdir()
     for key, name in tqdm(index.items(), desc="draw", unit="picture", disable=not progress):
         # level 1: half the time of the default for files a few kB larger
-        draw_sensor(background, layout, key, radius).save(pictures / name, compress_level=1)
+        draw_sensor(background, layout, key, radius, palette).save(pictures / name, compress_level=1)
     write_index(pictures, index)
 
 
@@ -295,13 +281,13 @@ def write_index(pictures: Path, index: Mapping[str, str]) -> None:
     (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _contact_sheet(layout: dict[str, Any], pictures: Path, plan_folder: Path) -> Image.Image:
+def _contact_sheet(layout: dict[str, Any], pictures: Path, palette: str, plan_folder: Path) -> Image.Image:
     """The plan with every sensor active and named, above the `pictures`."""
     plan = draw_background(layout, PLAN_SIDE, plan_folder)
     frame = Frame.fit(layout, PLAN_SIDE)
     dots = {sensor: frame.at(place["x"], place["y"]) for sensor, place in layout["sensors"].items()}
     for sensor, at in dots.items():
-        paste_dot(plan, at, 8 / PLAN_SIDE, PALETTE[layout["sensors"][sensor]["type"]][2])
+        paste_dot(plan, at, 8 / PLAN_SIDE, PALETTES[palette][layout["sensors"][sensor]["type"]][2])
     names = {room: _middle(layout, room, frame) for room in room_tints(layout)}
     return draw_contact_sheet(layout["home"], plan, dots, names, pictures)
 
@@ -328,11 +314,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--radius", type=float, default=RADIUS, help="of the dot, as a share of the side (default: %(default)s)"
     )
+    parser.add_argument(
+        "--palette",
+        default=DEFAULT_PALETTE,
+        metavar="NAME",
+        help="of the dots: casita, a colour for each type and state; okabe-ito, the eight colours of that palette for "
+        "colour-blind readers; mono, one colour: all states of a sensor have equal pictures, and a model cannot tell "
+        "ON from OFF. No later stage refuses equal pictures, unless all of a home are equal (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """`casita draw DIR`."""
     for folder in home_folders(args.dir):
-        summary = draw_home(folder, args.size, args.radius)
+        summary = draw_home(folder, args.size, args.radius, palette=args.palette)
         told = f"{summary['pictures']} pictures" if summary else "up to date"
         print(f"{folder.pictures}: {told}; look at {folder.root / 'contact_sheet.png'}")

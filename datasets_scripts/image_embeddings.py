@@ -222,7 +222,8 @@ def embed_home(
     Args:
         folder: the home, drawn already.
         vision_model: `clip`, `dinov2`, `siglip`, `pixels`, a Hub id or a folder.
-        normalization: `none`, `l2`, or `center`: the home's mean picture vector subtracted, then unit rows.
+        normalization: `none`, `l2`, `center`: the home's mean picture vector subtracted, then unit rows, or `whiten`:
+            the mean subtracted, then the directions brought to like variance, then unit rows.
         batch_size: pictures at a time; changes nothing but speed and memory.
         device: such as `cuda:1`; by default the best that is there.
         dtype: of the weights, `float32` or `bfloat16`; the table is float32 always.
@@ -267,7 +268,13 @@ def embed_home(
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """`--vision-model` and `--normalization`, as `casita embed-images` and `casita build` take them."""
     parser.add_argument("--vision-model", default="clip", help="short name, Hub id or folder (default: %(default)s)")
-    parser.add_argument("--normalization", default="center", choices=NORMALIZATIONS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--normalization",
+        default="center",
+        choices=NORMALIZATIONS,
+        help="l2: unit length; center: less the home's mean vector, then unit length; whiten: less the mean, then "
+        "whitened with the home's own covariance (ZCA), then unit length (default: %(default)s)",
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -73,7 +73,7 @@ def _flags(**flags: str) -> Any:
 _ARGUMENTS = {
     "read": _read,
     "windows": _windows,
-    "draw": _flags(size="size", radius="radius"),
+    "draw": _flags(size="size", radius="radius", palette="palette"),
     "embed-images": _flags(
         vision_model="vision-model", normalization="normalization", dtype="dtype", revision="revision"
     ),

@@ -15,7 +15,10 @@ import numpy as np
 from .published_tables import find_published
 from .table_files import FILE_NAME, find_table, read_table, write_table
 
-NORMALIZATIONS = ("none", "l2", "center")
+NORMALIZATIONS = ("none", "l2", "center", "whiten")
+HAS_MEAN = ("center", "whiten")  # the normalisations that subtract one
+WHITENING_FLOOR = 0.1  # see `whitening_of`
+NOISE = 1e-6  # relative to the raw length: what float32 cancellation leaves of two equal pictures is no direction
 KIND = ("width", "vision_model", "revision", "output", "image_size", "normalization")  # what rows must share
 
 
@@ -32,8 +35,11 @@ class SensorEmbeddingTable:
         output: which output of the model was taken, such as `"projected"` or `"cls"`.
         image_size: side of the pictures in pixels.
         pictures_hash: of the folder of pictures.
-        normalization: `"none"`; `"l2"`: unit rows; `"center"`: `mean` subtracted, then unit rows.
-        mean: `(D,)` float32, the home's mean vector, with `"center"` only; `(H, D)` with several homes.
+        normalization: `"none"`; `"l2"`: unit rows; `"center"`: `mean` subtracted, then unit rows; `"whiten"`: `mean`
+            subtracted, times `whitening`, then unit rows.
+        mean: `(D,)` float32, the home's mean vector, with `"center"` and `"whiten"` only; `(H, D)` with several homes.
+        whitening: `(R, D)` float32 A, with `"whiten"` only: a centred row x becomes x A^T A, of R <= D directions;
+            `(H, R, D)` with several homes, of which one with fewer directions ends with rows of zeros.
         homes: names of the H homes whose tables were put together (`concatenate`): keys then read `"milan/M001_ON"`.
             Empty: one home.
 
@@ -51,6 +57,7 @@ class SensorEmbeddingTable:
     pictures_hash: str
     normalization: str
     mean: np.ndarray | None = None
+    whitening: np.ndarray | None = None
     homes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -72,14 +79,27 @@ class SensorEmbeddingTable:
             raise ValueError(f"{broken.sum()} row(s) hold NaN or infinity, first {first!r}. Embed the pictures anew.")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization={self.normalization!r} is unknown; known: {', '.join(NORMALIZATIONS)}.")
-        if (self.normalization == "center") != (self.mean is not None):
-            told = "missing" if self.mean is None else "there"
-            raise ValueError(f"the mean vector is {told} with normalization={self.normalization!r}: 'center' has one.")
-        expected = (len(self.homes), shape[1]) if self.homes else shape[1:]
-        if self.mean is not None and self.mean.shape != expected:
-            raise ValueError(f"the mean has shape {self.mean.shape}, expected {expected}: one vector a home.")
+        self._check_statistics()
         if lost := [key for key in self.keys if self.homes and key.partition("/")[0] not in self.homes]:
             raise ValueError(f"key {lost[0]!r} is of none of the homes {', '.join(self.homes)}: expected home/key.")
+
+    def _check_statistics(self) -> None:
+        """`ValueError` unless `mean` and `whitening` are there just where the normalisation has them, and fit."""
+        for name, found, having in (("mean vector", self.mean, HAS_MEAN), ("whitening", self.whitening, ("whiten",))):
+            if (self.normalization in having) != (found is not None):
+                told, known = "missing" if found is None else "there", " or ".join(map(repr, having))
+                raise ValueError(f"the {name} is {told} with normalization={self.normalization!r}: {known} has one.")
+            if found is not None and not (found.dtype.kind == "f" and np.isfinite(found).all()):
+                raise ValueError(f"the {name} ({found.dtype}) should hold finite numbers. Embed the pictures anew.")
+        homes = (len(self.homes),) if self.homes else ()
+        expected = (*homes, self.width)
+        if self.mean is not None and self.mean.shape != expected:
+            raise ValueError(f"the mean has shape {self.mean.shape}, expected {expected}: one vector a home.")
+        if self.whitening is not None:
+            shape = self.whitening.shape
+            if len(shape) < 2 or (*shape[:-2], shape[-1]) != expected or not shape[-2]:
+                names = ", ".join(map(str, (*homes, "R", self.width)))
+                raise ValueError(f"the whitening has shape {shape}, expected ({names}): R directions, one at least.")
 
     @property
     def width(self) -> int:
@@ -112,10 +132,9 @@ class SensorEmbeddingTable:
         pictures_hash: str = "",
     ) -> "SensorEmbeddingTable":
         """A table from `(N, D)` raw vectors as the vision model gave them; they are normalised here."""
-        rows, mean = normalize(vectors, normalization)
-        return cls(
-            list(keys), rows, home, vision_model, revision, output, image_size, pictures_hash, normalization, mean
-        )
+        rows, mean, whitening = normalize(vectors, normalization)
+        told = (home, vision_model, revision, output, image_size, pictures_hash, normalization)
+        return cls(list(keys), rows, *told, mean, whitening)
 
     @classmethod
     def concatenate(cls, tables: Sequence["SensorEmbeddingTable"]) -> "SensorEmbeddingTable":
@@ -135,6 +154,7 @@ class SensorEmbeddingTable:
                     "embed both homes' pictures in the same way."
                 )
         means = [part.mean for part in parts if part.mean is not None]
+        whitenings = [part.whitening for part in parts if part.whitening is not None]
         return replace(
             parts[0],
             keys=[f"{part.home}/{key}" for part in parts for key in part.keys],
@@ -142,6 +162,7 @@ class SensorEmbeddingTable:
             home="+".join(names),
             pictures_hash=" ".join(part.pictures_hash for part in parts),
             mean=np.stack(means) if means else None,
+            whitening=_stacked(whitenings) if whitenings else None,
             homes=names,
         )
 
@@ -160,6 +181,7 @@ class SensorEmbeddingTable:
                     homes=[],
                     embeddings=self.embeddings[rows],
                     mean=None if self.mean is None else self.mean[i],
+                    whitening=None if self.whitening is None else _without_zeros(self.whitening[i]),
                     pictures_hash=pictures_hash,
                 )
                 tables.append(table)
@@ -238,6 +260,16 @@ class SensorEmbeddingTable:
             raise ValueError(f"{path}: no sound embedding table: {error}") from None
 
 
+def _stacked(whitenings: Sequence[np.ndarray]) -> np.ndarray:
+    """`(R, D)` of each home to `(H, most R, D)`; rows of zeros below change nothing of A^T A."""
+    most = max(len(each) for each in whitenings)
+    return np.stack([np.pad(each, ((0, most - len(each)), (0, 0))) for each in whitenings])
+
+
+def _without_zeros(whitening: np.ndarray) -> np.ndarray:
+    return whitening[whitening.any(axis=1)]
+
+
 def _differences(one: SensorEmbeddingTable, other: SensorEmbeddingTable, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         first, second = getattr(one, name), getattr(other, name)
@@ -259,26 +291,58 @@ def _cosines(keys: Sequence[str], one: np.ndarray, other: np.ndarray) -> Iterato
 
 
 def normalize(
-    embeddings: np.ndarray, normalization: str, mean: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """`(N, D)` raw vectors to `(N, D)` float32 rows and the mean subtracted from them (None but for `"center"`).
+    embeddings: np.ndarray, normalization: str, mean: np.ndarray | None = None, whitening: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """`(N, D)` raw vectors to `(N, D)` float32 rows, and the mean and the whitening they went through, None without.
 
-    `mean` `(D,)`: an existing table's, to add rows to it; by default that of these rows. All pictures of a home share
-    one floor plan, so raw cosines are all near 1; what tells two apart is left after centring.
+    `mean` `(D,)` and `whitening` `(R, D)`: an existing table's, to add rows to it; by default those of these rows. All
+    pictures of a home share one floor plan, so raw cosines are all near 1; what tells two apart is left after
+    centring.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization={normalization!r} is unknown; known: {', '.join(NORMALIZATIONS)}.")
+    if normalization == "whiten" and (mean is None) != (whitening is None):
+        lost = "mean" if mean is None else "whitening"
+        raise ValueError(
+            f"normalization='whiten': the table's {lost} is missing; give mean and whitening, or neither."
+        )
     rows = np.asarray(embeddings, np.float64)
     if normalization == "none":
-        return rows.astype(np.float32), None
-    centre = None
-    if normalization == "center":
+        return rows.astype(np.float32), None, None
+    raw_length = np.linalg.norm(rows, axis=1)
+    centre = root = None
+    if normalization in HAS_MEAN:
         centre = rows.mean(axis=0) if mean is None else np.asarray(mean, np.float64)
         rows = rows - centre
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    # relative to the raw length: what float32 cancellation leaves of two equal pictures is no direction
-    if (length <= 1e-6 * np.linalg.norm(embeddings, axis=1, keepdims=True)).any():
+    _refuse_nothing(rows, raw_length, normalization)
+    if normalization == "whiten":
+        root = whitening_of(rows) if whitening is None else _without_zeros(np.asarray(whitening, np.float64))
+        directions = root / np.linalg.norm(root, axis=1, keepdims=True)
+        _refuse_nothing(rows @ directions.T, raw_length, normalization)  # an added row may lie across all of them
+        rows = rows @ root.T @ root
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    centre, root = (None if each is None else each.astype(np.float32) for each in (centre, root))
+    return rows.astype(np.float32), centre, root
+
+
+def whitening_of(centred: np.ndarray) -> np.ndarray:
+    """`(N, D)` rows of mean 0 to A `(R, D)`: A^T A = V diag(1 / sqrt(l + floor)) V^T whitens them (ZCA).
+
+    l `(R,)` are the variances along the directions V that have any, the floor is WHITENING_FLOOR times their mean. Of
+    all whitenings ZCA leaves the rows nearest to what they were (Kessy, Lewin and Strimmer 2018, "Optimal whitening
+    and decorrelation"). The floor keeps the many directions of small variance, mostly noise, from being blown up to
+    the size of the others: the UFLDL tutorial (Ng and others, "Whitening") takes 0.01 or 0.1, for data of scale 1.
+    Here the larger: N pictures in N - 1 directions or more, whitened without a floor, are all equally far apart.
+    """
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    kept = lengths > NOISE * lengths[0]
+    variance = np.square(lengths[kept]) / len(centred)
+    return directions[kept] * ((variance + WHITENING_FLOOR * variance.mean()) ** -0.25)[:, None]
+
+
+def _refuse_nothing(rows: np.ndarray, raw_length: np.ndarray, normalization: str) -> None:
+    """`ValueError` when hardly anything of `raw_length` `(N,)` is left in a row of `rows` `(N, ...)`."""
+    if (np.linalg.norm(rows, axis=1) <= NOISE * raw_length).any():
         raise ValueError(
             f"{normalization!r} leaves nothing of a picture's vector: are all pictures the same? Use 'l2'."
         )
-    return (rows / length).astype(np.float32), None if centre is None else centre.astype(np.float32)

@@ -1,7 +1,8 @@
 """Where an embedding table lies, and how its file is read and written. Nothing here unpickles.
 
-A safetensors file: the vectors as tensor `embeddings`, the mean as `mean`, the rest as strings in the header. The
-older NPZ form holds `embeddings` and `image_keys`, and from here also what the header would hold.
+A safetensors file: the vectors as tensor `embeddings`, what was taken off them as `mean` and `whitening` where there
+is any, the rest as strings in the header. The older NPZ form holds `embeddings` and `image_keys`, and from here also
+what the header would hold.
 """
 
 import json
@@ -19,6 +20,7 @@ from safetensors.numpy import save
 FILE_NAME = "sensor_embeddings.safetensors"  # in a model directory or a Hub repository
 FORMAT_VERSION = "1.0"
 LARGEST_NPZ = 4_000_000_000  # bytes when inflated: a million rows of 1024
+_STATISTICS = ("mean", "whitening")  # tensors that a file has where the table has them
 _HEADER = ("keys", "home", "vision_model", "revision", "output", "image_size", "pictures_hash", "normalization")
 
 
@@ -81,8 +83,9 @@ def _write(path: Path, table: Mapping[str, Any]) -> None:
     if table["homes"]:
         header["homes"] = json.dumps(table["homes"], ensure_ascii=False)
     tensors = {"embeddings": np.ascontiguousarray(table["embeddings"])}
-    if table["mean"] is not None:
-        tensors["mean"] = np.ascontiguousarray(table["mean"], dtype=np.float32)
+    for name in _STATISTICS:
+        if table[name] is not None:
+            tensors[name] = np.ascontiguousarray(table[name], dtype=np.float32)
     if path.suffix == ".safetensors":
         keys = {"keys": json.dumps(table["keys"], ensure_ascii=False)}
         path.write_bytes(_ordered(save(tensors, metadata={**header, **keys})))
@@ -116,8 +119,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         if missing := [name for name in _HEADER if name not in header] + sorted({"embeddings"} - names):
             raise ValueError(f"it lacks {', '.join(missing)}. Write it with SensorEmbeddingTable.save.")
         embeddings = file.get_tensor("embeddings")
-        mean = file.get_tensor("mean") if "mean" in names else None
-    return _arguments(header, json.loads(header["keys"]), embeddings, mean)
+        statistics = {name: file.get_tensor(name) for name in _STATISTICS if name in names}
+    return _arguments(header, json.loads(header["keys"]), embeddings, statistics)
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
@@ -131,15 +134,15 @@ def _read_npz(path: Path) -> dict[str, Any]:
         header = {name: str(file[name]) for name in (*_HEADER, "homes", "model_name") if name in file.files}
         keys = file["image_keys"].tolist()  # this line and the next raise on pickled objects
         embeddings = file["embeddings"].astype(np.float32)
-        mean = file["mean"] if "mean" in file.files else None
+        statistics = {name: file[name] for name in _STATISTICS if name in file.files}
     unit = np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
     header.setdefault("vision_model", header.get("model_name", ""))
     header.setdefault("normalization", "l2" if unit else "none")
-    return _arguments(header, keys, embeddings, mean)
+    return _arguments(header, keys, embeddings, statistics)
 
 
 def _arguments(
-    header: Mapping[str, str], keys: list[str], embeddings: np.ndarray, mean: np.ndarray | None
+    header: Mapping[str, str], keys: list[str], embeddings: np.ndarray, statistics: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     return {
         "keys": keys,
@@ -151,6 +154,6 @@ def _arguments(
         "image_size": int(header.get("image_size") or 0),
         "pictures_hash": header.get("pictures_hash", ""),
         "normalization": header["normalization"],
-        "mean": mean,
+        **{name: statistics.get(name) for name in _STATISTICS},
         "homes": json.loads(header.get("homes", "[]")),
     }

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from casita.cli import main
+from casita.datasets_scripts.dot_colours import PALETTE, PALETTES, colour_of
 from casita.datasets_scripts.floor_plans import (
-    PALETTE,
     Frame,
-    colour_of,
     draw_background,
     draw_home,
     draw_sensor,
@@ -132,6 +131,44 @@ def test_every_type_and_state_has_a_colour_of_its_own():
     assert len(set(colours)) == len(colours)
 
 
+@pytest.mark.parametrize("palette", PALETTES)
+def test_a_palette_changes_the_dots_colour_and_nothing_else(flat, palette):
+    background = draw_background(flat, 224)
+    for key in picture_keys(flat, ["M001_STUCK"]):
+        sensor, _, state = key.rpartition("_")
+        usual, picture = (np.asarray(draw_sensor(background, flat, key, palette=p)) for p in ("casita", palette))
+        place = flat["sensors"][sensor]
+        x, y = (round(v) for v in Frame.fit(flat, 224).at(place["x"], place["y"]))
+        assert tuple(picture[y, x]) == colour_of(place["type"], state, palette)
+        drawn = [(each != np.asarray(background)).any(axis=-1) for each in (usual, picture)]
+        assert np.array_equal(*drawn)
+        assert (picture != usual).any() == (
+            colour_of(place["type"], state, palette) != colour_of(place["type"], state)
+        )
+
+
+def test_in_mono_only_the_place_is_told_apart(flat):
+    background = draw_background(flat, 64)
+    keys = picture_keys(flat, ["M001_STUCK", "M001_ON"])
+    pictures = {key: draw_sensor(background, flat, key, palette="mono").tobytes() for key in keys}
+    sensors = {key: key.rpartition("_")[0] for key in keys}
+    assert len(set(pictures.values())) == len(set(sensors.values())) == 4
+    assert len({(sensors[key], pictures[key]) for key in keys}) == 4
+    assert len({colour_of(t, s, "mono") for t in PALETTE for s in ("OFF", "HIGH", "STUCK")}) == 1
+
+
+def test_okabe_ito_has_eight_colours_and_a_sensors_states_differ_in_lightness():
+    eight = {colour for colours in PALETTES["okabe-ito"].values() for colour in colours}
+    assert len(eight) == 8
+    for sensor_type, (inactive, normal, active) in PALETTES["okabe-ito"].items():
+        assert len({inactive, normal, active}) == 3, sensor_type
+        if sensor_type != "temperature":  # blue, yellow, vermilion: as far apart in hue as these eight go
+            assert abs(lightness(active) - lightness(inactive)) > 25, sensor_type
+        for state in ("START-INSTRUCT", "STUCK"):
+            assert colour_of(sensor_type, state, "okabe-ito") in eight - {inactive, normal, active}
+    assert colour_of("item", "START-INSTRUCT", "okabe-ito") != colour_of("item", "STOP-INSTRUCT", "okabe-ito")
+
+
 def test_states_are_completed_and_unseen_sensors_get_those_of_their_type(flat):
     assert picture_keys(flat, ["M001_OFF", "M001_STUCK", "D001_ON", "X999_ON"]) == [
         "D001_OFF",
@@ -169,16 +206,21 @@ def test_a_home_is_drawn_whole_and_only_when_something_changed(tmp_path, flat):
         assert sheet.width == 1800
     assert draw_home(home, progress=False) is None
     assert draw_home(home, size=64, progress=False) == {"pictures": 9, "size": 64}
+    assert draw_home(home, size=64, progress=False, palette="mono") == {"pictures": 9, "size": 64}
+    assert draw_home(home, size=64, progress=False, palette="mono") is None
+    assert draw_home(home, size=64, progress=False) == {"pictures": 9, "size": 64}
     flat["sensors"]["M001"]["x"] += 1
     home.describe(layout=flat)
     assert draw_home(home, size=64, progress=False) is not None
 
 
-def test_no_two_pictures_of_a_shipped_home_are_alike():
+@pytest.mark.parametrize("palette", ["casita", "okabe-ito"])
+def test_no_two_pictures_of_a_shipped_home_are_alike(palette):
     layout = load_layout("kyoto")
     background = draw_background(layout, 224)
     keys = picture_keys(layout, [])
-    assert len({draw_sensor(background, layout, key).tobytes() for key in keys}) == len(keys) > 200
+    pictures = {draw_sensor(background, layout, key, palette=palette).tobytes() for key in keys}
+    assert len(pictures) == len(keys) > 200
 
 
 def test_a_key_without_a_position_and_an_impossible_size_are_told(tmp_path, flat, capsys):
@@ -187,6 +229,9 @@ def test_a_key_without_a_position_and_an_impossible_size_are_told(tmp_path, flat
     make_home(tmp_path, flat, EVENTS_SEEN)
     assert main(["draw", str(tmp_path), "--size", "4"]) == 2
     assert "16 <= size" in capsys.readouterr().err
+    assert main(["draw", str(tmp_path), "--palette", "sepia"]) == 2
+    told = capsys.readouterr().err
+    assert told == "casita draw: error: palette='sepia' is unknown; known: casita, mono, okabe-ito.\n"
     assert not (tmp_path / "pictures").exists()
 
 

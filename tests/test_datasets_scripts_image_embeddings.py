@@ -184,7 +184,7 @@ def test_a_home_is_embedded_once_and_the_table_says_how(checkpoints, home):
     assert (stored.vision_model, stored.normalization, stored.revision) == (model, "center", None)
     paths = [home.pictures / f"{key}.png" for key in stored.keys]
     raw = embed_pictures(load_vision_model(model, device="cpu"), paths, progress=False)
-    rows, mean = normalize(raw, "center")
+    rows, mean, _ = normalize(raw, "center")
     np.testing.assert_allclose(stored.embeddings, rows, atol=1e-4)
     np.testing.assert_allclose(stored.mean, mean, atol=1e-5)
     assert embed_home(home, model, "l2", device="cpu", progress=False).mean is None
@@ -202,7 +202,28 @@ def test_new_pictures_or_new_weights_are_embedded_anew(home, tmp_path):
     draw_home(home, radius=0.06, progress=False)
     third = embed_home(home, str(checkpoint), device="cpu", progress=False)
     assert third.pictures_hash != second.pictures_hash
+    draw_home(home, palette="okabe-ito", progress=False)
+    fourth = embed_home(home, str(checkpoint), device="cpu", progress=False)
+    assert fourth.pictures_hash not in (second.pictures_hash, third.pictures_hash)
     draw_home(home, progress=False)
+
+
+@pytest.mark.parametrize("normalization", ["l2", "center", "whiten"])
+def test_equal_pictures_have_equal_rows_unless_all_of_a_home_are_equal(tmp_path, normalization):
+    layout = load_layout("kasteren_a")
+    one = {name: told for name, told in layout["sensors"].items() if name == "Microwave"}
+    for name, sensors in (("many", layout["sensors"]), ("one", one)):
+        folder = HomeFolder(tmp_path / name)
+        folder.describe(home=name, layout={**layout, "sensors": sensors})
+        write_table(folder.events, pa.Table.from_pylist([], schema=EVENTS), EVENTS)
+        draw_home(folder, size=64, palette="mono", progress=False)
+    table = embed_home(HomeFolder(tmp_path / "many"), "pixels", normalization, progress=False)
+    rows = {key: tuple(row) for key, row in zip(table.keys, table.embeddings.tolist(), strict=True)}
+    assert rows["Microwave_OPEN"] == pytest.approx(rows["Microwave_CLOSE"], abs=1e-6)
+    assert np.linalg.matrix_rank(table.embeddings, tol=1e-4) == len(layout["sensors"]) - (normalization != "l2")
+    if normalization != "l2":
+        with pytest.raises(ValueError, match="all pictures the same"):
+            embed_home(HomeFolder(tmp_path / "one"), "pixels", normalization, progress=False)
 
 
 def test_a_model_that_cannot_be_had_is_one_line(home, tmp_path, capsys):
@@ -221,6 +242,12 @@ def test_a_model_that_cannot_be_had_is_one_line(home, tmp_path, capsys):
 def test_the_command_writes_the_table(home, capsys):
     assert main(["embed-images", str(home.root), "--vision-model", "pixels", "--normalization", "none"]) == 0
     assert "28 rows of 768, output pixels" in capsys.readouterr().out
+    plain = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
+    assert plain.embeddings.min() >= 0
+    assert plain.embeddings.max() <= 1
+    assert main(["embed-images", str(home.root), "--vision-model", "pixels", "--normalization", "whiten"]) == 0
     table = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
-    assert table.embeddings.min() >= 0
-    assert table.embeddings.max() <= 1
+    rows, mean, whitening = normalize(plain.embeddings, "whiten")
+    assert (table.normalization, table.whitening.shape) == ("whiten", (27, 768))
+    for found, expected in ((table.embeddings, rows), (table.mean, mean), (table.whitening, whitening)):
+        assert np.array_equal(found, expected)

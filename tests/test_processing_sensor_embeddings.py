@@ -9,12 +9,14 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from casita.processing.sensor_embeddings import SensorEmbeddingTable, normalize
+from casita.processing.sensor_embeddings import SensorEmbeddingTable, normalize, whitening_of
+
+WHITEN = {"normalization": "whiten"}
 
 
 @pytest.fixture
 def table() -> SensorEmbeddingTable:
-    rows, mean = normalize(np.random.default_rng(0).normal(3, 1, (4, 6)), "center")
+    rows, mean, _ = normalize(np.random.default_rng(0).normal(3, 1, (4, 6)), "center")
     return SensorEmbeddingTable(
         keys=["M001_OFF", "M001_ON", "Hall_door_ON", "naïve_OPEN"],
         embeddings=rows,
@@ -32,9 +34,16 @@ def table() -> SensorEmbeddingTable:
 @pytest.fixture
 def house(table) -> SensorEmbeddingTable:
     """Another home's table, of the same kind."""
-    rows, mean = normalize(np.random.default_rng(1).normal(2, 1, (3, 6)), "center")
+    rows, mean, _ = normalize(np.random.default_rng(1).normal(2, 1, (3, 6)), "center")
     told = {"keys": ["M001_ON", "M001_OFF", "a/b_ON"], "embeddings": rows, "mean": mean}
     return dataclasses.replace(table, home="house", pictures_hash="ba5", **told)
+
+
+def make_whitened(seed: int, rows: int, home: str, width: int = 6) -> SensorEmbeddingTable:
+    """A home of `rows` pictures: as many directions as pictures less one, or as the width has."""
+    raw = np.random.default_rng(seed).normal(3, 1, (rows, width))
+    told = {"vision_model": "clip", "output": "projected", "pictures_hash": home, "normalization": "whiten"}
+    return SensorEmbeddingTable.build([f"M{i:03}_ON" for i in range(rows)], raw, home=home, **told)
 
 
 def assert_same(a: SensorEmbeddingTable, b: SensorEmbeddingTable) -> None:
@@ -44,10 +53,12 @@ def assert_same(a: SensorEmbeddingTable, b: SensorEmbeddingTable) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "npz"])
-@pytest.mark.parametrize("plain", [False, True])
-def test_what_is_saved_is_loaded(table, tmp_path, suffix, plain):
-    if plain:
+@pytest.mark.parametrize("normalization", ["none", "center", "whiten"])
+def test_what_is_saved_is_loaded(table, tmp_path, suffix, normalization):
+    if normalization == "none":
         table = dataclasses.replace(table, normalization="none", mean=None, revision=None)
+    elif normalization == "whiten":
+        table = make_whitened(0, 4, "flat")
     table.save(tmp_path / f"table.{suffix}")
     assert_same(SensorEmbeddingTable.load(tmp_path / f"table.{suffix}"), table)
     assert os.listdir(tmp_path) == [f"table.{suffix}"]
@@ -86,7 +97,7 @@ def test_build_normalises_what_the_vision_model_gave():
     raw = np.random.default_rng(0).normal(3, 1, (4, 6))
     told = {"home": "flat", "vision_model": "mine", "output": "cls"}
     built = SensorEmbeddingTable.build(["a_ON", "a_OFF", "b_ON", "b_OFF"], raw, **told)
-    rows, mean = normalize(raw, "center")
+    rows, mean, _ = normalize(raw, "center")
     assert np.array_equal(built.embeddings, rows)
     assert np.array_equal(built.mean, mean)
     plain = SensorEmbeddingTable.build(built.keys, raw, **told, normalization="none")
@@ -113,6 +124,25 @@ def test_homes_put_together_come_apart_again(table, house, tmp_path, suffix):
     third = dataclasses.replace(house, home="hut")
     grown = SensorEmbeddingTable.concatenate([both, third])
     assert_same(grown, SensorEmbeddingTable.concatenate([table, house, third]))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_homes_of_unlike_many_directions_put_together_come_apart_again(tmp_path, suffix):
+    parts = [make_whitened(0, 4, "flat"), make_whitened(1, 9, "house"), make_whitened(2, 2, "hut")]
+    assert [len(part.whitening) for part in parts] == [3, 6, 1]
+    joined = SensorEmbeddingTable.concatenate(parts)
+    assert joined.whitening.shape == (3, 6, 6)
+    joined.save(tmp_path / f"joined.{suffix}")
+    loaded = SensorEmbeddingTable.load(tmp_path / f"joined.{suffix}")
+    assert_same(loaded, joined)
+    for found, expected in zip(loaded.split(), parts, strict=True):
+        assert_same(found, expected)
+    assert_same(SensorEmbeddingTable.concatenate([SensorEmbeddingTable.concatenate(parts[:2]), parts[2]]), joined)
+    raw = np.random.default_rng(3).normal(3, 1, (2, 6))
+    padded, plain = (
+        normalize(raw, "whiten", parts[0].mean, of)[0] for of in (joined.whitening[0], parts[0].whitening)
+    )
+    assert np.array_equal(padded, plain)
 
 
 def test_homes_that_do_not_fit_together_are_refused_with_the_difference(table, house):
@@ -152,7 +182,11 @@ def test_compare_tells_every_difference_and_nothing_else(table, house):
 
 def test_the_safetensors_file_holds_the_promised_tensor(table, tmp_path):
     table.save(tmp_path / "table.safetensors")
-    assert np.array_equal(load_file(tmp_path / "table.safetensors")["embeddings"], table.embeddings)
+    tensors = load_file(tmp_path / "table.safetensors")
+    assert np.array_equal(tensors["embeddings"], table.embeddings)
+    assert tensors.keys() == {"embeddings", "mean"}
+    make_whitened(0, 4, "flat").save(tmp_path / "table.safetensors")
+    assert load_file(tmp_path / "table.safetensors")["whitening"].shape == (3, 6)
 
 
 def test_the_older_npz_form_is_read_and_written(table, tmp_path):
@@ -193,7 +227,17 @@ def test_select_gives_the_rows_in_the_order_asked_for(table):
         ({"embeddings": np.full((4, 6), np.nan, np.float32)}, r"4 row\(s\) hold NaN.*M001_OFF"),
         ({"mean": None}, "mean vector is missing"),
         ({"mean": np.zeros(5, np.float32)}, "the mean has shape"),
-        ({"normalization": "whiten"}, "'whiten' is unknown"),
+        ({"mean": np.full(6, np.nan, np.float32)}, "mean vector .float32. should hold finite numbers"),
+        ({"mean": np.array(["0"] * 6)}, "mean vector .<U1. should hold finite"),
+        ({"normalization": "median"}, "'median' is unknown"),
+        ({"normalization": "whiten"}, "whitening is missing with normalization='whiten'"),
+        ({"whitening": np.ones((3, 6), np.float32)}, "whitening is there with normalization='center'"),
+        (WHITEN | {"whitening": np.ones((3, 5), np.float32)}, r"shape \(3, 5\), expected \(R, 6\)"),
+        (WHITEN | {"whitening": np.ones(6, np.float32)}, r"shape \(6,\), expected \(R, 6\)"),
+        (WHITEN | {"whitening": np.ones((0, 6), np.float32)}, "one at least"),
+        (WHITEN | {"whitening": np.ones((2, 3, 6), np.float32)}, r"shape \(2, 3, 6\)"),
+        (WHITEN | {"whitening": np.full((3, 6), np.inf, np.float32)}, "whitening .float32. should hold finite"),
+        (WHITEN | {"whitening": np.ones((3, 6), np.float32), "mean": None}, "mean vector is missing"),
     ],
 )
 def test_a_table_that_does_not_fit_together_is_refused(table, change, told):
@@ -233,8 +277,8 @@ def test_a_failed_save_leaves_the_old_file(table, tmp_path, monkeypatch):
 def test_centring_takes_away_what_all_pictures_share():
     rng = np.random.default_rng(1)
     raw = 100 + rng.normal(size=(20, 32))
-    l2, _ = normalize(raw, "l2")
-    centred, mean = normalize(raw, "center")
+    l2, _, _ = normalize(raw, "l2")
+    centred, mean, _ = normalize(raw, "center")
     assert (l2 @ l2.T).min() > 0.99
     assert abs(np.median(centred @ centred.T)) < 0.2
     np.testing.assert_allclose(np.linalg.norm(centred, axis=1), 1, rtol=1e-6)
@@ -243,3 +287,89 @@ def test_centring_takes_away_what_all_pictures_share():
     np.testing.assert_allclose(normalize(raw[3:4], "center", mean)[0], centred[3:4], atol=1e-5)
     with pytest.raises(ValueError, match="all pictures the same"):
         normalize(np.ones((3, 4)), "center")
+
+
+def whitened_slowly(raw: np.ndarray) -> np.ndarray:
+    """Unit rows by way of the covariance and its eigenvectors, direction after direction."""
+    centred = raw - raw.mean(axis=0)
+    variances, vectors = np.linalg.eigh(centred.T @ centred / len(raw))
+    kept = [i for i, variance in enumerate(variances) if variance > 1e-12 * variances[-1]]
+    floor = 0.1 * np.mean([variances[i] for i in kept])
+    zca = sum(np.outer(vectors[:, i], vectors[:, i]) / np.sqrt(variances[i] + floor) for i in kept)
+    rows = centred @ zca
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def correlated(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    """`(rows, width)` vectors of one plan: far from the origin, each number mixed with the others."""
+    rng = np.random.default_rng(seed)
+    return 20 + rng.normal(size=(rows, width)) @ rng.normal(size=(width, width))
+
+
+@pytest.mark.parametrize("shape", [(60, 8), (8, 60), (2, 5), (20, 20)])
+def test_whitening_is_zca_with_a_floor_under_the_variances(shape):
+    raw = correlated(*shape)
+    rows, mean, whitening = normalize(raw, "whiten")
+    assert (rows.dtype, mean.dtype, whitening.dtype) == (np.float32,) * 3
+    assert whitening.shape == (min(shape[0] - 1, shape[1]), shape[1])
+    np.testing.assert_allclose(rows, whitened_slowly(raw), atol=1e-6)  # float32
+    np.testing.assert_allclose(mean, raw.mean(axis=0), rtol=1e-6)
+
+
+def test_whitening_decorrelates_a_homes_vectors_and_blows_no_noise_up():
+    raw = correlated(400, 6)
+    raw[:, 5] = 20 + 1e-4 * np.random.default_rng(1).normal(size=400)  # hardly anything but noise
+    centred = raw - raw.mean(axis=0)
+    root = whitening_of(centred)
+    white = centred @ root.T @ root
+    before, after = (np.cov(rows[:, :5].T, bias=True) for rows in (centred, white))
+    variances = np.linalg.eigvalsh(np.cov(centred.T, bias=True))
+    # along each direction the variance v became v / (v + floor): about 1, but for the smallest
+    expected = variances / (variances + 0.1 * variances.mean())
+    np.testing.assert_allclose(np.linalg.eigvalsh(np.cov(white.T, bias=True)), expected, atol=1e-9)
+    apart = ~np.eye(5, dtype=bool)
+    assert np.abs(before[apart]).max() > 4
+    assert np.abs(after[apart]).max() < 0.25  # what the floor leaves, of variances of about 1
+    assert white[:, 5].std() < 1e-3
+
+
+def test_without_a_floor_few_pictures_would_all_be_equally_far_apart_and_with_it_are_not(monkeypatch):
+    raw = correlated(12, 40)
+    near = raw[:1] + 0.1 * (correlated(1, 40, seed=1) - 20)  # two pictures much alike
+    raw = np.concatenate([raw, near])
+    rows = normalize(raw, "whiten")[0]
+    likeness = rows @ rows.T
+    apart = ~np.eye(len(rows), dtype=bool)
+    assert sorted(np.argwhere(likeness == likeness[apart].max())[0]) == [0, 12]
+    assert likeness[0, 12] > 0.5
+    monkeypatch.setattr("casita.processing.sensor_embeddings.WHITENING_FLOOR", 0.0)
+    rows = normalize(raw, "whiten")[0]
+    np.testing.assert_allclose((rows @ rows.T)[apart], -1 / 12, atol=1e-5)
+
+
+def test_a_row_added_by_the_stored_mean_and_whitening_is_as_if_it_had_been_there():
+    raw = correlated(30, 8)
+    rows, mean, whitening = normalize(raw, "whiten")
+    added, same_mean, same_whitening = normalize(raw[3:5], "whiten", mean, whitening)
+    np.testing.assert_allclose(added, rows[3:5], atol=1e-5)  # float32 statistics against the float64 ones
+    assert np.array_equal(same_mean, mean)
+    assert np.array_equal(same_whitening, whitening)
+    with pytest.raises(ValueError, match="the table's whitening is missing"):
+        normalize(raw[3:5], "whiten", mean)
+
+
+def test_equal_pictures_and_a_picture_of_which_whitening_leaves_nothing_are_told():
+    with pytest.raises(ValueError, match=r"'whiten' leaves nothing.*all pictures the same"):
+        normalize(np.ones((3, 4)), "whiten")
+    raw = np.eye(4)[[0, 0, 1, 1]]  # pairs of equal pictures are no fault
+    rows, mean, whitening = normalize(raw, "whiten")
+    np.testing.assert_allclose(rows @ rows.T, [[1, 1, -1, -1]] * 2 + [[-1, -1, 1, 1]] * 2, atol=1e-6)
+    with pytest.raises(ValueError, match="'whiten' leaves nothing"):
+        normalize(mean[None] + np.eye(4)[2], "whiten", mean, whitening)
+
+
+def test_normalising_leaves_the_vectors_that_it_was_given():
+    raw = correlated(5, 4)
+    for normalization in ("none", "l2", "center", "whiten"):
+        normalize(raw, normalization)
+        assert np.array_equal(raw, correlated(5, 4)), normalization

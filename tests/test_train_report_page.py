@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from report_case import Case
 
-from casita.datasets_scripts.floor_plans import RANK
+from casita.datasets_scripts.dot_colours import RANK
 from casita.train.evidence import Query
 from casita.train.report import write_results
 from casita.train.report_floor import MARGIN, SIDE

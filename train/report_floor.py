@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.path import Path
 
-from casita.datasets_scripts.floor_plans import RANK
+from casita.datasets_scripts.dot_colours import RANK
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.drawing import Drawing, Point
 from casita.train.report_words import readable
