@@ -22,9 +22,17 @@ from casita import cli
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.modeling.modeling_casita import CasitaForSequenceClassification, CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
+from casita.processing.sensor_vocabulary import NUM_RESERVED_ROWS
 from casita.train.align import train
 from casita.train.checkpoint import checkpoints, read_progress
-from casita.train.classification import ClassificationObjective, Classifier, add_head, encode_split
+from casita.train.classification import (
+    ClassificationObjective,
+    Classifier,
+    add_head,
+    encode_split,
+    sensor_numbers,
+    silence,
+)
 from casita.train.finetune import Classification, finetune
 from casita.train.finetune_config import FinetuneConfig
 from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
@@ -320,6 +328,8 @@ def test_a_checkpoint_that_reads_pictures_moves_into_another_home_and_a_learned_
         ({"few_shot": 0}, "few_shot=0: expected a share above 0"),
         ({"few_shot": 1.5}, "few_shot=1.5: expected a share above 0"),
         ({"mode": "frozen", "encoder_learning_rate": 1e-4}, "encoder_learning_rate=0.0001: expected only with mode"),
+        ({"mode": "frozen", "sensor_dropout": 0.1}, "sensor_dropout=0.1: expected only with mode"),
+        ({"sensor_dropout": 1.0}, "sensor_dropout=1.0: expected in"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: expected in"),
         ({"eval_every": 0}, "eval_every=0: expected at least 1, or none"),
     ],
@@ -342,6 +352,44 @@ def test_the_command_says_in_one_line_what_is_wrong(home, aligned, tmp_path, cap
     assert "holds an alignment run. Give another --out." in refused(aligned, "--out", aligned)
     assert "split by 'chronological'" in refused(aligned, "--protocol", "random_days", *out)
     assert not (tmp_path / "run").exists()
+
+
+def test_silenced_sensors_lose_every_event_and_the_others_none():
+    keys = ["M001_OFF", "M001_ON", "D_1_OPEN", "M002_ON"]
+    sensors = sensor_numbers(keys)
+    assert len(sensors) == NUM_RESERVED_ROWS + len(keys)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(NUM_RESERVED_ROWS, len(sensors), (4000, 12), generator=generator)
+    mask = (torch.arange(12) < torch.randint(6, 13, (4000, 1), generator=generator)).long()
+    shown = silence(rows, mask, sensors, 0.1, generator)
+    lost = total = 0
+    for row, before, after in zip(rows.tolist(), mask.tolist(), shown.tolist(), strict=True):
+        told = [keys[i - NUM_RESERVED_ROWS].rpartition("_")[0] for i in row]
+        seen = {name for name, was in zip(told, before, strict=True) if was}
+        left = {name for name, now in zip(told, after, strict=True) if now}
+        assert left
+        assert after == [was * (name in left) for name, was in zip(told, before, strict=True)]
+        total += len(seen)
+        lost += len(seen) - len(left)
+    assert lost / total == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(silence(rows, mask, sensors, 1.0), mask)  # of nothing there is nothing to learn
+
+
+def test_sensor_dropout_learns_from_windows_that_lack_sensors(home, aligned, tmp_path):
+    config = settings(home, aligned, tmp_path, mode="full", sensor_dropout=0.5, dropout=0.0)
+    lesson, accelerator = Classification(config), make_accelerator(config)
+    classifier = lesson.model(fresh=True).train()
+    objective = lesson.objective(accelerator, classifier)
+    rows = np.arange(7)
+    batch = lesson.splits["train"].batch(rows, rows)
+    set_seed(3)
+    loss = objective.backward(batch)["loss"]
+    set_seed(3)
+    sensors = sensor_numbers(lesson.processor.vocab)
+    shown = silence(batch.inputs["input_ids"], batch.inputs["attention_mask"], sensors, 0.5)
+    assert (shown < batch.inputs["attention_mask"]).any()
+    logits = classifier({**batch.inputs, "attention_mask": shown}, batch.texts)
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, batch.groups).detach())
 
 
 def test_balanced_weights_and_smoothing_are_those_of_cross_entropy(home, aligned, tmp_path):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from test_train_evaluation import LAYOUT, SENSORS, make_home
@@ -15,7 +16,7 @@ from casita.train.config import save_config
 from casita.train.encoding import embed_windows
 from casita.train.grid import load_grid
 from casita.train.material import load_run
-from casita.train.result_scores import Labelled
+from casita.train.result_scores import Labelled, silent_rows
 from casita.train.result_tables import TABLES, fill_page
 from casita.train.results import PAGE, PLAN, make_results
 
@@ -97,6 +98,9 @@ def test_windows_before_are_of_the_same_session_and_minutes_of_its_start(made):
     assert data.minutes.sum(axis=1).tolist() == [1.0] * len(data.sessions)
     assert data.minutes[0].argmax() == 0
     assert data.minutes[-1].argmax() == data.minutes.shape[1] - 1  # days after the first
+    hours = [start.hour for start in data.windows["start"].to_pylist()]
+    assert data.hours.sum() == len(hours)
+    assert data.hours.argmax(axis=1).tolist() == hours
 
 
 def test_zero_shot_is_told_among_all_labels_and_among_those_with_a_name(made):
@@ -111,6 +115,25 @@ def test_zero_shot_is_told_among_all_labels_and_among_those_with_a_name(made):
     assert sum(m["windows"] for m in told["months"]) == sum(
         w["split"] == "test" and bool(w["activity"]) for w in windows
     )
+
+
+def test_sessions_are_told_apart_by_the_usual_sensors_that_are_silent_in_them():
+    kinds = [("train", "A B C"), ("train", "A B"), ("test", "A B"), ("test", "B"), ("test", "C")]
+    windows = pa.table(
+        {
+            "session": [f"s{i}" for i in range(5)],
+            "split": [split for split, _ in kinds],
+            "sensor_keys": [[f"{sensor}_ON" for sensor in told.split()] for _, told in kinds],
+            "activity": ["Cook", "Sleep", "Cook", "Sleep", "Cook"],
+        }
+    )
+    data = Labelled(HomeFolder(Path("none")), windows)
+    answer = probes.Prediction(np.array([[1.0, 0.0]] * 3), ["Cook", "Sleep"])
+    rows = silent_rows(data, {"probe": {"0": answer}})
+    assert [(row["silent"], row["sessions"], row["sensors"], row["probe"]) for row in rows] == [
+        ([0, 0], 1, {}, 1.0),
+        ([1, 2], 2, {"A": 2, "B": 1}, 0.5),  # C is not usual: half of the train sessions lack it
+    ]
 
 
 def test_mistakes_are_told(made, tmp_path):

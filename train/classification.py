@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.sensor_vocabulary import NUM_RESERVED_ROWS
 from casita.train.data import Batch, Split
 from casita.train.finetune_config import FinetuneConfig
 from casita.train.labelled import UNKNOWN
@@ -69,7 +70,8 @@ def learning_groups(model: nn.Module, config: FinetuneConfig) -> list[dict[str, 
 class ClassificationObjective(Objective):
     """Cross-entropy over `classes`; unwrapped, `model` is a `Classifier`.
 
-    `counts` `(K,)` are the train windows of each class, for `class_weights`.
+    `counts` `(K,)` are the train windows of each class, for `class_weights`; `keys` those of the table's rows in
+    their order, for `sensor_dropout`.
     """
 
     trained: Classifier
@@ -81,15 +83,21 @@ class ClassificationObjective(Objective):
         model: nn.Module,
         classes: Sequence[str],
         counts: Tensor,
+        keys: Sequence[str] = (),
     ):
         super().__init__(config, accelerator, model)
+        self.sensors = sensor_numbers(keys).to(accelerator.device)
         self.config, self.classes = config, list(classes)
         weight = counts.sum() / counts.clamp(min=1) / len(counts) if config.class_weights else torch.ones(len(counts))
         self.weight = weight.to(accelerator.device)
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of the mean, by class weights, over the windows of all ranks."""
-        logits = self.model(batch.inputs, batch.texts).float()
+        inputs = batch.inputs
+        if share := self.config.sensor_dropout:
+            shown = silence(inputs["input_ids"], inputs["attention_mask"], self.sensors, share)
+            inputs = {**inputs, "attention_mask": shown}
+        logits = self.model(inputs, batch.texts).float()
         smooth = self.config.label_smoothing
         cross_entropy = nn.functional.cross_entropy
         total = cross_entropy(logits, batch.groups, self.weight, reduction="sum", label_smoothing=smooth)
@@ -117,6 +125,24 @@ class ClassificationObjective(Objective):
             batch = split.batch(rows, every[rows], self.accelerator.device)
             parts.append(self.trained(batch.inputs, batch.texts).float())
         return gather(torch.cat(parts))[: len(split)]
+
+
+def sensor_numbers(keys: Sequence[str]) -> Tensor:
+    """`(V,)` which sensor each row of the table is a state of; the reserved rows are a sensor of their own."""
+    names = [""] * NUM_RESERVED_ROWS + [key.rpartition("_")[0] for key in keys]
+    return torch.from_numpy(np.unique(names, return_inverse=True)[1].reshape(-1))
+
+
+def silence(
+    input_ids: Tensor, attention_mask: Tensor, sensors: Tensor, share: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """`attention_mask` `(b, L)` without any event of some sensors, each of which a window loses by chance `share`.
+
+    `sensors` `(V,)` as of `sensor_numbers`. A window that would lose every event keeps them all.
+    """
+    drawn = torch.rand(len(input_ids), int(sensors.max()) + 1, generator=generator, device=input_ids.device)
+    shown = attention_mask * (drawn >= share).gather(1, sensors[input_ids])
+    return torch.where(shown.any(dim=1, keepdim=True), shown, attention_mask)
 
 
 @torch.inference_mode()

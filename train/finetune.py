@@ -120,7 +120,8 @@ class Classification:
 
     def objective(self, accelerator: Accelerator, model: nn.Module) -> ClassificationObjective:
         """Cross-entropy."""
-        return ClassificationObjective(self.config, accelerator, model, self.classes, self.counts)
+        keys = self.processor.vocab
+        return ClassificationObjective(self.config, accelerator, model, self.classes, self.counts, keys)
 
     def told(self) -> str:
         """Lines about data and model, for people."""

@@ -41,6 +41,11 @@ class FinetuneConfig(RunConfig):
     class_weights: bool = setting("Weigh a class by one over its windows.", default=False)
     label_smoothing: float = setting("Share of the target spread over all classes.", default=0.0)
     dropout: float | None = setting("In the encoder and before the head; none: the checkpoint's.", default=None)
+    sensor_dropout: float = setting(
+        "Share of each window's sensors whose events are hidden while it is learned, as of sensors that fell silent "
+        "(mode full).",
+        default=0.0,
+    )
     encoder_learning_rate: float | None = setting(
         "Peak of the encoder's schedule, mode full. None: 1e-4, and 3e-4 with from_scratch.", default=None
     )
@@ -62,6 +67,8 @@ class FinetuneConfig(RunConfig):
         )
         self._require(0 <= self.label_smoothing < 1, "label_smoothing", "in [0, 1)")
         self._require(self.dropout is None or 0 <= self.dropout < 1, "dropout", "in [0, 1)")
+        self._require(0 <= self.sensor_dropout < 1, "sensor_dropout", "in [0, 1)")
+        self._only_with("mode=full", not self.sensor_dropout or self.mode == "full", "sensor_dropout")
         rate = self.encoder_learning_rate
         self._require(rate is None or rate > 0, "encoder_learning_rate", "above 0")
         self._only_with("mode=full", rate is None or self.mode == "full", "encoder_learning_rate")

@@ -40,6 +40,8 @@ FEW = 0.05
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
 MOST_PAIRS = 8
+USUAL = 0.95  # of the train sessions
+SILENT = ((0, 0), (1, 2), (3, 99))  # how many usual sensors, least and most
 ONCE = "none"  # the seed of what has none
 
 # What each way of asking an encoder has to beat: the best that reads the same without one.
@@ -107,6 +109,12 @@ class Labelled:
     def test_task(self) -> Task:
         return replace(self.task, test=self.task.test[len(self.task.validation) :])
 
+    @cached_property
+    def hours(self) -> np.ndarray:
+        """`(N, 24)` 0 or 1: the hour of the day in which each window begins."""
+        start = self.windows["start"].to_numpy()
+        return np.eye(24, dtype=np.float32)[(start - start.astype("datetime64[D]")) // np.timedelta64(1, "h")]
+
     def told(self, by_seed: Mapping[str, Prediction], task: Task | None = None) -> dict[str, Any]:
         """Mean over seeds, `_sd`, `_ci` of the test windows' metrics, and `validation_macro_f1`, to choose by."""
         answers = {seed: self.test_of(answer) for seed, answer in by_seed.items()}
@@ -136,8 +144,8 @@ def score_row(
     """The numbers of one row: `runs` are those of its seeds.
 
     `context`: also with the windows before, and with the time since the session began. `baselines`: also its
-    `beyond`, how much more than its rival each way of asking finds; with `analysis` also tasks that share a room, the
-    order of events, and months. `places`: prompts of someone who knows where things are done.
+    `beyond`, how much more than its rival each way of asking finds; with `analysis` also the hour of the day, tasks
+    that share a room, the order of events, and months. `places`: prompts of someone who knows where things are done.
     """
     data = Labelled.of(home)
     answers: Answers = {}
@@ -150,7 +158,10 @@ def score_row(
         gather(answers, seed, probed(base, data, context, config.seed))
         gather(answers, seed, asked(model, sensor, data, config.text_model, places or {}))
         retrieval[seed] = searched(model, sensor, data, *style)
-        if baselines and analysis and run == runs[0]:
+        if analysis:
+            timed = np.hstack([StandardScaler().fit(base[data.task.train]).transform(base), data.hours])
+            gather(answers, seed, {"hour": probes.logistic_probe(timed, data.task, "hour", progress=False)})
+        if analysis and run == runs[0]:
             order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
     told = told_all(data, answers)
     told["retrieval"] = {way: over_seeds({s: each[way] for s, each in retrieval.items()}) for way in WAYS}
@@ -169,7 +180,8 @@ def score_row(
             "bag_of_sensors": theirs["bag_of_sensors"],
             "shuffled": {ONCE: order["shuffled"]},
         }
-        told |= {"pairs": pair_rows(data, compared), "months": month_rows(data, answers["probe"])}
+        told |= {"pairs": pair_rows(data, compared), "months": month_rows(data, compared)}
+        told["silent"] = silent_rows(data, compared)
         told["shuffled"] = data.told({ONCE: order["shuffled"]})
     return told
 
@@ -354,20 +366,44 @@ def _between(answer: Prediction, pair: Sequence[str], rows: np.ndarray, truth: l
     return classification_metrics(truth, called)["balanced_accuracy"]
 
 
-def month_rows(data: Labelled, by_seed: Mapping[str, Prediction]) -> list[dict[str, Any]]:
-    """Accuracy of the test windows by the month of their session, means over seeds."""
+def month_rows(data: Labelled, answers: Answers) -> list[dict[str, Any]]:
+    """Accuracy of the test windows by the month of their session."""
     test = data.test_task
     month = np.array([f"{start:%Y-%m}" for start in data.windows["start"].take(pa.array(test.test)).to_pylist()])
-    right = np.mean([np.array(data.test_of(a).labels) == test.y[test.test] for a in by_seed.values()], axis=0)
-    return [
-        {
-            "month": name,
-            "windows": int((month == name).sum()),
-            "sessions": len(set(data.sessions[test.test][month == name])),
-            "accuracy": float(right[month == name].mean()),
-        }
-        for name in sorted(set(month))
-    ]
+    return [{"month": name, **_accuracies(data, answers, month == name)} for name in sorted(set(month))]
+
+
+def silent_rows(data: Labelled, answers: Answers) -> list[dict[str, Any]]:
+    """Accuracy of the test windows by how many of the usual sensors are silent in their session; `sensors` names them.
+
+    Usual is what speaks in nearly every session of the training (`USUAL`).
+    """
+    spoke: dict[str, set[str]] = {}
+    for session, keys in zip(data.sessions, data.keys, strict=True):
+        spoke.setdefault(session, set()).update(key.rpartition("_")[0] for key in keys)
+    trained = set(data.sessions[np.array(data.windows["split"].to_pylist()) == "train"])
+    count = Counter(sensor for session in trained for sensor in spoke[session])
+    usual = {sensor for sensor, n in count.items() if n >= USUAL * len(trained)}
+    tested = data.sessions[data.test_task.test]
+    silent = {session: usual - spoke[session] for session in set(tested)}
+    rows = []
+    for least, most in SILENT:
+        chosen = {session for session, sensors in silent.items() if least <= len(sensors) <= most}
+        if chosen:
+            sensors = Counter(sensor for session in chosen for sensor in silent[session])
+            row = _accuracies(data, answers, np.isin(tested.astype(str), sorted(chosen)))
+            rows.append({"silent": [least, most], "sensors": dict(sensors.most_common()), **row})
+    return rows
+
+
+def _accuracies(data: Labelled, answers: Answers, chosen: np.ndarray) -> dict[str, Any]:
+    """Each method's accuracy on the `chosen` of the test windows, mean over its seeds."""
+    test = data.test_task
+    truth = test.y[test.test][chosen]
+    told: dict[str, Any] = {"windows": len(truth), "sessions": len(set(data.sessions[test.test][chosen]))}
+    for method, by_seed in answers.items():
+        told[method] = float(np.mean([np.array(data.test_of(a).labels)[chosen] == truth for a in by_seed.values()]))
+    return told
 
 
 # ------------------------------------------------------------------------------------------------------ baselines

@@ -18,6 +18,7 @@ NAMES = {
     "shuffled": "linear probe, events of each window in random order",
     "probe": "linear probe",
     "few": "linear probe, 5 % of the labels",
+    "hour": "probe, with the hour of the day",
     "before": "probe, with the two windows before",
     "before_minutes": "probe, with the two windows before and the minutes since the session began",
     "zero_shot": "zero-shot",
@@ -47,6 +48,7 @@ NAMES = {
     "chance": "chance",
 }
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+LATER = ("sessions", "test windows", "probe", "bag of sensors")
 
 
 def fill_page(page: Path, found: Mapping[str, Section]) -> None:
@@ -166,11 +168,24 @@ def pairs(section: Section) -> list[str]:
 
 def months(section: Section) -> list[str]:
     """Of the rows that were analysed: accuracy by month."""
-    rows = [
-        [f"{name}, {told['month']}", str(told["sessions"]), str(told["windows"]), f"{100 * told['accuracy']:.1f}"]
-        for name, told in _each(section, "months")
-    ]
-    return markdown(["", "sessions", "test windows", "accuracy, %"], rows)
+    rows = [[f"{name}, {told['month']}", *_accuracies(told)] for name, told in _each(section, "months")]
+    return markdown(["accuracy, %", *LATER], rows)
+
+
+def silent(section: Section) -> list[str]:
+    """Of the rows that were analysed: accuracy by how many usual sensors were silent, and which."""
+    rows = []
+    for name, told in _each(section, "silent"):
+        least, most = told["silent"]
+        many = "none" if not most else f"{least} or {most}" if most < 10 else f"{least} or more"
+        which = ", ".join(f"{sensor} ({n})" for sensor, n in list(told["sensors"].items())[:6])
+        rows.append([f"{name}: {many}{f': {which}' if which else ''}", *_accuracies(told)])
+    return markdown(["accuracy, %, by silent sensors (sessions)", *LATER], rows)
+
+
+def _accuracies(told: Mapping[str, Any]) -> list[str]:
+    counts = [str(told["sessions"]), str(told["windows"])]
+    return [*counts, *(f"{100 * told[method]:.1f}" for method in ("probe", "bag_of_sensors"))]
 
 
 def _each(section: Section, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -205,7 +220,15 @@ TABLES = {
     "frozen": _methods(("probe", "random_probe", "bag_of_sensors", "bag_log", "majority", "chance")),
     "captions": _methods(("tfidf_places", "tfidf_structured", "tfidf_narrative", "tfidf_brief")),
     "context": _methods(
-        ("before", "before_minutes", "random_before", "random_before_minutes", "bag_before", "bag_before_minutes")
+        (
+            "hour",
+            "before",
+            "before_minutes",
+            "random_before",
+            "random_before_minutes",
+            "bag_before",
+            "bag_before_minutes",
+        )
     ),
     "few": _methods(("few", "random_few", "bag_few")),
     "zero_shot": _methods(("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")),
@@ -221,6 +244,7 @@ TABLES = {
     "finetuned": finetuned,
     "pairs": pairs,
     "months": months,
+    "silent": silent,
     "transfer": transfer,
     "cost": cost,
 }
