@@ -1,9 +1,11 @@
 """The results page: its numbers are those of the runs, made once, and written between the page's marks only."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from test_train_evaluation import LAYOUT, SENSORS, make_home
@@ -39,7 +41,13 @@ def made(tmp_path_factory) -> tuple[Path, Path, dict]:
     rows = {"image": {"finetune": {"mode": "frozen", "epochs": 1}}}
     (work / "grid.yaml").write_text(yaml.safe_dump({"base": str(work / "base.yaml"), "rows": rows, "seeds": [0, 1]}))
     section = {"kind": "rows", "grid": str(work / "grid.yaml"), "homes": ["toy"], "baselines": True, "context": True}
-    plan = {"homes": {"toy": {"commands": []}}, "sections": {"toy": section | {"analysis": True}}}
+    shutil.copytree(home.root, work / "homes" / "relabelled")
+    relabel(HomeFolder(work / "homes" / "relabelled"))
+    other = section | {"homes": ["toy", "relabelled"], "scored_in": "relabelled"}
+    plan = {
+        "homes": {"toy": {"commands": []}, "relabelled": {"copy_of": "toy", "commands": []}},
+        "sections": {"toy": section | {"analysis": True}, "relabelled": other},
+    }
     (work / "plan.yaml").write_text(yaml.safe_dump(plan))
     page = work / "page.md"
     page.write_text(PAGE_TEXT)
@@ -47,11 +55,20 @@ def made(tmp_path_factory) -> tuple[Path, Path, dict]:
     return work, page, read_json(work / "results.json")
 
 
-def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made):
+def relabel(home: HomeFolder) -> None:
+    """Every third window loses its label."""
+    windows = read_table(home.windows, WINDOWS)
+    told = [None if i % 3 == 0 else label for i, label in enumerate(windows["activity"].to_pylist())]
+    column = windows.schema.get_field_index("activity")
+    pq.write_table(windows.set_column(column, WINDOWS.field("activity"), pa.array(told, pa.string())), home.windows)
+
+
+@pytest.mark.parametrize("section", ["toy", "relabelled"])
+def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made, section):
     work, _, found = made
     runs = sorted(work.glob("runs/image-*/seed_[01]"))
     assert len(runs) == 2
-    windows = read_table(work / "homes" / "toy" / "windows.parquet", WINDOWS)
+    windows = read_table(work / "homes" / section / "windows.parquet", WINDOWS)
     task = probes.make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), unlabelled=False)
     scores = []
     for run in runs:
@@ -59,16 +76,16 @@ def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made):
         inputs = processor.encode_windows(windows["sensor_keys"].to_pylist(), windows["seconds"].to_pylist())
         base, _ = embed_windows(model, inputs, progress=False)
         scores.append(probes.linear_probe(base, task, progress=False).metrics(task)["macro_f1"])
-    row = found["toy"]["rows"]["image"]["probe"]
+    row = found[section]["rows"]["image"]["probe"]
     assert row["macro_f1"] == pytest.approx(np.mean(scores), abs=1e-6)
     assert row["macro_f1_sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
     bag = probes.bag_of_sensors(windows["sensor_keys"].to_pylist(), task, progress=False).metrics(task)
-    assert found["toy"]["baselines"]["bag_of_sensors"]["accuracy"] == pytest.approx(bag["accuracy"])
-    beyond = found["toy"]["rows"]["image"]["beyond"]["probe"]
-    assert beyond["accuracy"] == pytest.approx(found["toy"]["rows"]["image"]["probe"]["accuracy"] - bag["accuracy"])
+    assert found[section]["baselines"]["bag_of_sensors"]["accuracy"] == pytest.approx(bag["accuracy"])
+    beyond = found[section]["rows"]["image"]["beyond"]["probe"]
+    assert beyond["accuracy"] == pytest.approx(found[section]["rows"]["image"]["probe"]["accuracy"] - bag["accuracy"])
     low, high = beyond["accuracy_ci"]
     assert low <= beyond["accuracy"] <= high
-    assert set(found["toy"]["rows"]["image"]["finetuned"]["seeds"]) == {"0", "1"}
+    assert set(found[section]["rows"]["image"]["finetuned"]["seeds"]) == {"0", "1"}
 
 
 def test_the_page_gets_its_tables_and_keeps_its_prose(made):
@@ -138,7 +155,7 @@ def test_sessions_are_told_apart_by_the_usual_sensors_that_are_silent_in_them():
 
 def test_mistakes_are_told(made, tmp_path):
     work, page, _ = made
-    with pytest.raises(ValueError, match=r"sections \['kyoto'\] are unknown; there are: toy"):
+    with pytest.raises(ValueError, match=r"sections \['kyoto'\] are unknown; there are: relabelled, toy"):
         make_results(work, work, page, ["kyoto"], plan=work / "plan.yaml")
     (tmp_path / "page.md").write_text("<!-- table toy.poem -->\n<!-- end -->\n")
     with pytest.raises(ValueError, match=r"there is no table 'toy.poem'"):
