@@ -85,7 +85,14 @@ def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made, section):
     assert beyond["accuracy"] == pytest.approx(found[section]["rows"]["image"]["probe"]["accuracy"] - bag["accuracy"])
     low, high = beyond["accuracy_ci"]
     assert low <= beyond["accuracy"] <= high
-    assert set(found[section]["rows"]["image"]["finetuned"]["seeds"]) == {"0", "1"}
+    tuned = found[section]["rows"]["image"]["finetuned"]
+    own = [read_json(path)["scores"] for path in sorted(work.glob("runs/image-*/seed_[01]_finetune_*/results.json"))]
+    assert tuned["seeds"] == ["0", "1"]
+    assert tuned["seeds_macro_f1"] == pytest.approx([each["test"]["finetuned"]["macro_f1"] for each in own])
+    assert tuned["macro_f1"] == pytest.approx(np.mean(tuned["seeds_macro_f1"]))
+    assert tuned["validation_macro_f1"] == pytest.approx(
+        np.mean([each["validation"]["finetuned"]["macro_f1"] for each in own])
+    )
 
 
 def test_the_page_gets_its_tables_and_keeps_its_prose(made):

@@ -31,11 +31,11 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
     if not len(windows["test"]):
         raise ValueError(f"{config.data}: no labelled window in the test split, so there is nothing to evaluate on.")
     task, sizes = _task(windows), [len(windows["validation"]), len(windows["test"])]
-    classes, ours = _answers(config, windows)
+    classes, ours = classifier_answers(config, windows)
     keys = [own for part in windows.values() for own in part.keys]
-    answers = {"finetuned": ours, "bag_of_sensors": bag_of_sensors(keys, task), "majority": majority(task)}
+    methods = {"finetuned": ours, "bag_of_sensors": bag_of_sensors(keys, task), "majority": majority(task)}
     scores = {
-        split: {method: _part(answer, rows).metrics(_part_of(task, rows)) for method, answer in answers.items()}
+        split: {method: _part(answer, rows).metrics(_part_of(task, rows)) for method, answer in methods.items()}
         for split, rows in zip(("validation", "test"), _slices(sizes), strict=True)
         if rows.stop > rows.start
     }
@@ -54,7 +54,7 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
         },
         "headline": [{"method": method, **metrics} for method, metrics in scores["test"].items()],
         "scores": scores,
-        "per_class": {method: per_class(y_test, _part(answer, test).labels) for method, answer in answers.items()},
+        "per_class": {method: per_class(y_test, _part(answer, test).labels) for method, answer in methods.items()},
         "training": _training(config),
     }
 
@@ -66,7 +66,7 @@ def _task(windows: Mapping[str, LabelledWindows]) -> Task:
     return Task(labels, train, validation, np.concatenate([validation, test]))
 
 
-def _answers(config: FinetuneConfig, windows: Mapping[str, LabelledWindows]) -> tuple[list[str], Prediction]:
+def classifier_answers(config: FinetuneConfig, windows: Mapping[str, LabelledWindows]) -> tuple[list[str], Prediction]:
     """The classes, and the published model's answers to validation and test windows."""
     directory = Path(config.out) / "model"
     model = CasitaForSequenceClassification.from_pretrained(directory).eval()

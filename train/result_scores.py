@@ -25,10 +25,13 @@ from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train import probes
+from casita.train.classifier_results import classifier_answers
 from casita.train.encoding import embed_captions, embed_windows, label_prototypes, scale_of, untrained
 from casita.train.evaluation import evaluate_run
 from casita.train.few_shot import draw_few
+from casita.train.finetune_config import FinetuneConfig
 from casita.train.intervals import Units, classification_intervals, interval
+from casita.train.labelled import load_labelled
 from casita.train.material import captions_of, load_run
 from casita.train.metrics import CLASSIFICATION, classification_metrics, over_seeds, table_metrics
 from casita.train.probes import Prediction, Task
@@ -184,6 +187,17 @@ def score_row(
         told["silent"] = silent_rows(data, compared)
         told["shuffled"] = data.told({ONCE: order["shuffled"]})
     return told
+
+
+def finetuned_row(home: HomeFolder, configs: Sequence[FinetuneConfig]) -> dict[str, Any]:
+    """The fine-tuned classifiers of a row, one a seed: their numbers over seeds, `seeds_macro_f1` that of each."""
+    data = Labelled.of(home)
+    found = {}
+    for config in configs:
+        windows = {split: load_labelled(config, split) for split in ("validation", "test")}
+        found[str(config.seed)] = classifier_answers(config, windows)[1]
+    each = [data.test_of(answer).metrics(data.test_task)["macro_f1"] for answer in found.values()]
+    return {**data.told(found), "seeds_macro_f1": each}
 
 
 WAYS = ("sensor_to_text", "text_to_sensor")

@@ -144,10 +144,9 @@ def finetuned(section: Section) -> list[str]:
     """Every row's fine-tuned classifiers."""
     rows = []
     for name, row in section["rows"].items():
-        if seeds := row.get("finetuned", {}).get("seeds"):
-            told = [[f"{100 * each[m]:.1f}" for each in seeds.values()] for m in ("accuracy", "macro_f1")]
-            means = [f"{100 * sum(each[m] for each in seeds.values()) / len(seeds):.1f}" for m in METRICS]
-            rows.append([name, *means, ", ".join(told[1])])
+        if told := row.get("finetuned"):
+            each = ", ".join(f"{100 * score:.1f}" for score in told["seeds_macro_f1"])
+            rows.append([name, *(percent(told, metric) for metric in METRICS), each])
     return markdown(["%", "accuracy", "balanced accuracy", "macro F1", "macro F1 of each seed"], rows)
 
 

@@ -26,7 +26,7 @@ from casita.train.compare import PRELOAD
 from casita.train.config import CONFIGS
 from casita.train.finetune_config import FinetuneConfig
 from casita.train.grid import Grid, Job, has_results, load_grid, make_jobs
-from casita.train.result_scores import FORMAT, baselines, score_row, transfer
+from casita.train.result_scores import FORMAT, baselines, finetuned_row, score_row, transfer
 from casita.train.result_tables import fill_page
 
 PLAN = CONFIGS / "results" / "plan.yaml"
@@ -116,7 +116,7 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
             train(job)
         found = _scored(name, row.name, section, work, mine) if section.get("score", True) else {}
         tuned = [job.finetunes[row.name] for job in mine if row.name in job.finetunes]
-        told["rows"][row.name] = {**found, **({"finetuned": finetuned(tuned)} if tuned else {}), **cost(mine)}
+        told["rows"][row.name] = {**found, **_finetuned(name, row.name, work, tuned), **cost(mine)}
         if section.get("baselines", False) and not told["baselines"]:
             told["baselines"] = _beside(name, section, work, mine[0])
         write_json(work / "scores" / f"{name}.json", told)
@@ -188,10 +188,13 @@ def _tuned(job: Job, words: Sequence[str]) -> bool:
     return any(has_results(c) for c in job.finetunes.values() if str(Path(c.out).with_suffix(".yaml")) == words[-1])
 
 
-def finetuned(configs: Sequence[FinetuneConfig]) -> dict[str, Any]:
-    """Test metrics of each seed's fine-tuned classifier."""
-    scores = [read_json(Path(config.out) / "results.json")["scores"]["test"]["finetuned"] for config in configs]
-    return {"seeds": {str(config.seed): each for config, each in zip(configs, scores, strict=True)}}
+def _finetuned(name: str, row: str, work: Path, configs: Sequence[FinetuneConfig]) -> dict[str, Any]:
+    if not configs:
+        return {}
+    home = HomeFolder(Path(configs[0].data))
+    weights = [hash_file(Path(config.out) / "model" / "model.safetensors") for config in configs]
+    path = work / "scores" / name / f"{hash_json(row)[:12]}-finetuned.json"
+    return {"finetuned": _once(path, [hash_file(home.windows), *weights], lambda: finetuned_row(home, configs))}
 
 
 def cost(jobs: Sequence[Job]) -> dict[str, Any]:
