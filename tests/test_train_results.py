@@ -25,6 +25,7 @@ from casita.train.results import PAGE, PLAN, make_results
 ROOT = Path(__file__).parents[1]
 PAGE_TEXT = (
     "# Title\n\n<!-- table toy.frozen -->\nold\n<!-- end -->\n\nProse 12.\n\n<!-- table other.few -->\n<!-- end -->\n"
+    "<!-- table other.frozen -->\nof earlier work\n<!-- end -->\n"
 )
 
 
@@ -104,7 +105,8 @@ def test_the_page_gets_its_tables_and_keeps_its_prose(made):
     told = 100 * found["toy"]["rows"]["image"]["probe"]["macro_f1"]
     assert f"| image: linear probe | {100 * found['toy']['rows']['image']['probe']['accuracy']:.1f}" in text
     assert f"{told:.1f} ±" in text
-    assert "*Not measured.*" in text
+    assert text.count("*Not measured.*") == 1
+    assert "\nof earlier work\n" in text
 
 
 def test_what_is_done_is_not_done_again(made):

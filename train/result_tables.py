@@ -1,7 +1,7 @@
 """The tables of docs/RESULTS.md, from the numbers that `casita.train.results` has found.
 
 A line `<!-- table SECTION.KIND -->` is followed by that table, up to `<!-- end -->`; everything else on the page is
-left as it is. A table whose numbers are not there says so.
+left as it is. A table whose numbers are not there stays too; if it was never written it says so.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 from casita.files import write_beside
 
-MARK = re.compile(r"(<!-- table (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<lines>.*?)(<!-- end -->)", re.DOTALL)
 Section = Mapping[str, Any]
 
 NAMES = {
@@ -66,8 +66,10 @@ def fill_page(page: Path, found: Mapping[str, Section]) -> None:
             raise ValueError(
                 f"{page}: there is no table {name!r}; expected SECTION.KIND, KIND of {', '.join(TABLES)}."
             )
+        if section not in found and match["lines"].strip():
+            return match[0]
         lines = TABLES[kind](found[section]) if section in found else ["*Not measured.*"]
-        return match[1] + "\n".join(["", *lines, ""]) + "\n" + match[3]
+        return match[1] + "\n".join(["", *lines, ""]) + "\n" + match[4]
 
     filled = MARK.sub(table, text)
     with write_beside(page) as temporary:
