@@ -31,6 +31,8 @@ def read_events(
     out ("next"), or until the session's end ("session"). `ValueError` or `FileNotFoundError` for a log that is
     missing, empty, binary or of another format.
     """
+    if unended not in UNENDED:
+        raise ValueError(f"unended={unended!r} is unknown; known: {', '.join(UNENDED)}.")
     logs = [Path(log) for log in logs]
     for log in logs:
         if not log.exists():

@@ -140,6 +140,11 @@ def test_an_activity_that_never_ends_lasts_until_the_next_begins_or_the_session_
     assert f"begins without an end, {UNENDED[unended]}: 1" in str(summary)
 
 
+def test_another_end_for_them_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unended='begin' is unknown; known: next, session"):
+        read_events([tmp_path], "home", unended="begin")
+
+
 def test_an_activity_that_never_ends_keeps_its_one_event_where_the_next_begins_too(read):
     rows, summary = read("2009-10-16 00:00:01 M1 ON Cook begin Eat begin\n2009-10-16 00:00:02 M1 ON Eat end\n")
     assert [row["activities"] for row in rows] == [["Cook", "Eat"], ["Eat"]]
