@@ -1,5 +1,6 @@
 """A whole evaluation on a small home with a planted signal, its parts against slow versions, and what it refuses."""
 
+import copy
 import json
 import re
 import shutil
@@ -34,7 +35,7 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import TrainConfig, save_config
-from casita.train.encoding import embed_windows, label_prototypes, scale_of, untrained
+from casita.train.encoding import LAST_LAYERS, embed_layers, embed_windows, label_prototypes, scale_of, untrained
 from casita.train.evaluation import Homes, evaluate_run
 from casita.train.material import RUN_FILES, Material, load_material, load_run
 from casita.train.metrics import classification_metrics
@@ -170,8 +171,8 @@ def test_the_files_hold_what_the_function_returns_and_every_link_leads_to_a_pict
 
 
 def test_all_baselines_stand_beside_the_model_in_both_variants(results):
-    methods = ["linear_probe", "zero_shot", "random_encoder", "bag_of_sensors", "tfidf_captions"]
-    methods += ["nearest_prompt_tfidf", "majority", "chance"]
+    methods = ["linear_probe", "layer_probe", "zero_shot", "random_encoder", "random_layers", "bag_of_sensors"]
+    methods += ["tfidf_captions", "nearest_prompt_tfidf", "majority", "chance"]
     variants = results["protocols"]["chronological"]["classification"]
     assert [row["method"] for row in results["headline"]] == methods
     for rows in variants.values():
@@ -249,17 +250,44 @@ def test_a_failed_evaluation_leaves_the_old_report_whole(run, results, tmp_path)
 def test_embeddings_do_not_depend_on_batches_or_padding(loaded):
     rows = np.random.default_rng(0).permutation(len(loaded.material.captions))[:40]
     some = {name: array[rows] for name, array in loaded.inputs.items()}
-    base, projected = embed_windows(loaded.model, some, batch_size=7, progress=False)
+    base, projected, layers = embed_layers(loaded.model, some, batch_size=7, progress=False)
     left = {name: np.pad(array, ((0, 0), (9, 4))) for name, array in some.items()}
-    other_base, other_projected = embed_windows(loaded.model, left, batch_size=40, progress=False)
+    other_base, other_projected, other_layers = embed_layers(loaded.model, left, batch_size=40, progress=False)
     np.testing.assert_allclose(other_base, base, atol=1e-5)  # float32 sums in another order
     np.testing.assert_allclose(other_projected, projected, atol=1e-5)
+    np.testing.assert_allclose(other_layers, layers, atol=1e-5)
+    for found, same in zip(
+        embed_windows(loaded.model, some, batch_size=7, progress=False), (base, projected), strict=True
+    ):
+        np.testing.assert_array_equal(found, same)
     for i in (0, 17, 39):
         length = int(some["attention_mask"][i].sum())
         alone = {name: torch.from_numpy(array[i : i + 1, :length]) for name, array in some.items()}
         with torch.inference_mode():
             found = loaded.model(**alone).sensor_embeds[0].numpy()
+            states = loaded.model.sensor_model(**alone, output_hidden_states=True).hidden_states
         np.testing.assert_allclose(projected[i], found, atol=1e-5)
+        means = [state[0, 1:].mean(dim=0).numpy() for state in states][-LAST_LAYERS:]  # the CLS token is the first
+        np.testing.assert_allclose(layers[i], np.concatenate(means), atol=1e-5)
+
+
+OTHER_INPUTS = ("time_deltas", "coordinates")
+
+
+def test_a_probe_of_layers_reads_the_input_too_and_of_a_deep_model_the_last_four(loaded):
+    some = {name: array[:3] for name, array in loaded.inputs.items()}
+    for depth in (1, 2, 3, 6):
+        config = copy.deepcopy(loaded.model.config)
+        config.num_hidden_layers = depth
+        model = CasitaModel(config).eval()
+        model.load_state_dict(dict(loaded.model.named_buffers()), strict=False)
+        layers = embed_layers(model, some, progress=False)[2]
+        assert layers.shape == (3, config.hidden_size * min(depth + 1, LAST_LAYERS))
+        own = [torch.from_numpy(some[name]) if name in some else None for name in ("input_ids", *OTHER_INPUTS)]
+        entering = model.sensor_model.embeddings(own[0], None, *own[1:])[:1, 1:]
+        length = int(some["attention_mask"][0].sum())
+        first = entering[0, :length].mean(dim=0).detach().numpy()
+        assert np.allclose(layers[0, : config.hidden_size], first, atol=1e-5) == (depth < LAST_LAYERS)
 
 
 def test_an_untrained_encoder_has_the_same_table_other_weights_and_leaves_the_random_state_alone(loaded):
@@ -580,8 +608,10 @@ def test_few_labels_are_fewer_labels_of_the_same_test_windows(several):
     for share, rows in scores["few_shot"].items():
         assert list(rows) == [
             "linear_probe",
+            "layer_probe",
             "learned",
             "random_encoder",
+            "random_layers",
             "bag_of_sensors",
             "tfidf_captions",
             "chance",

@@ -4,6 +4,7 @@ Each is trained or drawn with its own seed. All windows that any protocol touche
 """
 
 import copy
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ class Encodings:
             self._found[name, root].take(np.searchsorted(self.rows[root], rows)) for root, rows in case.where.items()
         ]
         return Encoded(
-            *(np.concatenate([getattr(part, each) for part in parts]) for each in ("base", "sensor", "text"))
+            *(np.concatenate([getattr(part, each.name) for part in parts]) for each in dataclasses.fields(Encoded))
         )
 
 

@@ -13,18 +13,24 @@ from tqdm.auto import tqdm
 from casita.modeling.modeling_casita import CasitaModel
 from casita.modeling.pipeline_casita import window_batches
 
+# Probes of several layers read the last four, as BERT's feature-based use (Devlin et al. 2019, table 7) and DINOv2's
+# linear protocol (Oquab et al. 2024) do: later ones serve the training's own task, earlier ones keep more.
+LAST_LAYERS = 4
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """Windows after a model: `base` `(N, C)` the frozen embedding, `sensor` and `text` `(N, P)` unit rows."""
+    """Windows after a model: `base` `(N, C)` the frozen embedding, `layers` `(N, M C)` the means over the events of
+    its last layers, `sensor` and `text` `(N, P)` unit rows."""
 
     base: np.ndarray
+    layers: np.ndarray
     sensor: np.ndarray
     text: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Encoded":
         """Only these windows, in this order."""
-        return Encoded(self.base[rows], self.sensor[rows], self.text[rows])
+        return Encoded(self.base[rows], self.layers[rows], self.sensor[rows], self.text[rows])
 
 
 @torch.inference_mode()
@@ -37,17 +43,44 @@ def embed_windows(
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The processor's arrays `(N, L, ...)` to base embeddings `(N, C)` and unit rows `(N, P)` of the shared space."""
-    windows = len(inputs["attention_mask"])
-    base = np.empty((windows, model.config.hidden_size), dtype=np.float32)
+    base, projected, _ = _through(model, inputs, 0, batch_size, told, progress)
+    return base, projected
+
+
+@torch.inference_mode()
+def embed_layers(
+    model: CasitaModel,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batch_size: int = 256,
+    told: str = "windows",
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `embed_windows`, and also `(N, M C)`: side by side, of the last `LAST_LAYERS` hidden states (what the first
+    layer reads is one of them) the mean over the window's events, before the final norm."""
+    return _through(model, inputs, LAST_LAYERS, batch_size, told, progress)
+
+
+def _through(
+    model: CasitaModel, inputs: Mapping[str, np.ndarray], layers: int, batch_size: int, told: str, progress: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    windows, width = len(inputs["attention_mask"]), model.config.hidden_size
+    base = np.empty((windows, width), dtype=np.float32)
     projected = np.empty((windows, model.config.projection_dim), dtype=np.float32)
+    means = np.empty((windows, width * min(layers, 1 + model.config.num_hidden_layers)), dtype=np.float32)
     bar = tqdm(total=windows, desc=f"encode, {told}", unit=" windows", disable=not progress)
     for rows, batch in window_batches(inputs, batch_size, next(model.parameters()).device):
-        pooled = model.sensor_model(**batch).pooler_output
-        base[rows] = pooled.float().cpu().numpy()
-        projected[rows] = nn.functional.normalize(model.sensor_projection(pooled).float(), dim=-1).cpu().numpy()
+        out = model.sensor_model(**batch, output_hidden_states=bool(layers))
+        base[rows] = out.pooler_output.float().cpu().numpy()
+        shared = model.sensor_projection(out.pooler_output).float()
+        projected[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
+        if layers:
+            weight = (batch["attention_mask"] != 0).float()[..., None]
+            each = [state[:, 1:].float() * weight for state in out.hidden_states[-layers:]]  # 0 is the CLS token
+            means[rows] = torch.cat([state.sum(dim=1) / weight.sum(dim=1) for state in each], dim=1).cpu().numpy()
         bar.update(len(rows))
     bar.close()
-    return base, projected
+    return base, projected, means
 
 
 @torch.inference_mode()
@@ -62,9 +95,9 @@ def embed_captions(model: CasitaModel, text: np.ndarray, *, batch_size: int = 81
 
 
 def encode(model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **how: Any) -> Encoded:
-    """Both towers over the same windows; `how` goes to `embed_windows`."""
-    base, sensor = embed_windows(model, inputs, **how)
-    return Encoded(base, sensor, embed_captions(model, text))
+    """Both towers over the same windows; `how` goes to `embed_layers`."""
+    base, sensor, layers = embed_layers(model, inputs, **how)
+    return Encoded(base, layers, sensor, embed_captions(model, text))
 
 
 def untrained(model: CasitaModel, seed: int) -> CasitaModel:

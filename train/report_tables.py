@@ -19,6 +19,7 @@ from casita.train.report_words import (
 SHOWN_BY_CLASS = ("linear_probe", "zero_shot", "learned", "bag_of_sensors", "bag_of_rooms")
 SHOWN_BY_PROTOCOL = (
     "linear_probe",
+    "layer_probe",
     "zero_shot",
     "learned",
     "random_encoder",

@@ -6,6 +6,11 @@ from typing import Any
 # method -> its name on the page, and what it does
 METHODS = {
     "linear_probe": ("Linear probe", "logistic regression on this model's frozen embedding of a window."),
+    "layer_probe": (
+        "Probe of all layers",
+        "logistic regression on what the last four layers make of the window's events on the average, side by side: "
+        "earlier ones keep more of the window than the embedding.",
+    ),
     "zero_shot": (
         "Zero-shot",
         "no label was used to answer; a window gets the activity whose written prompts lie nearest. One temperature, "
@@ -19,6 +24,10 @@ METHODS = {
     "random_encoder": (
         "Untrained encoder",
         "linear probe on the same architecture and table before any training: what both give for free.",
+    ),
+    "random_layers": (
+        "Untrained encoder, all layers",
+        "the probe of all layers on the same architecture and table before any training.",
     ),
     "bag_of_sensors": (
         "Bag of sensors",
@@ -39,7 +48,7 @@ METHODS = {
     "majority": ("Majority", "always the most frequent activity of the train split."),
     "chance": ("Chance", "a guess among the train split's activities."),
 }
-OWN = ("linear_probe", "zero_shot")  # the methods that are this model; all others stand beside it
+OWN = ("linear_probe", "layer_probe", "zero_shot")  # the methods that are this model; all others stand beside it
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced acc.",

@@ -17,6 +17,8 @@ Section = Mapping[str, Any]
 NAMES = {
     "shuffled": "linear probe, events of each window in random order",
     "probe": "linear probe",
+    "layers": "linear probe of all layers",
+    "layers_few": "linear probe of all layers, 5 % of the labels",
     "few": "linear probe, 5 % of the labels",
     "hour": "probe, with the hour of the day",
     "before": "probe, with the two windows before",
@@ -30,6 +32,8 @@ NAMES = {
     "nearest_prompt_tfidf_placed": "nearest prompt by TF-IDF, prompts that tell places",
     "chance_named": "chance among labels with a name",
     "random_probe": "untrained encoder",
+    "random_layers": "untrained encoder, all layers",
+    "random_layers_few": "untrained encoder, all layers, 5 % of the labels",
     "random_few": "untrained encoder, 5 % of the labels",
     "random_before": "untrained encoder, with the two windows before",
     "random_before_minutes": "untrained encoder, with windows before and minutes",
@@ -218,7 +222,9 @@ def cost(section: Section) -> list[str]:
 
 
 TABLES = {
-    "frozen": _methods(("probe", "random_probe", "bag_of_sensors", "bag_log", "majority", "chance")),
+    "frozen": _methods(
+        ("probe", "layers", "random_probe", "random_layers", "bag_of_sensors", "bag_log", "majority", "chance")
+    ),
     "captions": _methods(("tfidf_places", "tfidf_structured", "tfidf_narrative", "tfidf_brief")),
     "context": _methods(
         (
@@ -231,7 +237,7 @@ TABLES = {
             "bag_before_minutes",
         )
     ),
-    "few": _methods(("few", "random_few", "bag_few")),
+    "few": _methods(("few", "layers_few", "random_few", "random_layers_few", "bag_few")),
     "zero_shot": _methods(("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")),
     "zero_shot_named": _methods(
         ("zero_shot_named", "zero_shot_centred_named", "nearest_prompt_tfidf_named", "chance_named")

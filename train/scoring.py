@@ -26,6 +26,7 @@ from casita.train.metrics import over_seeds
 from casita.train.probes import Prediction, Task
 from casita.train.protocols import Case
 from casita.train.ranking import Ranked, rank_by_captions, rank_retrieval, retrieval_chance
+from casita.train.report_words import OWN
 from casita.train.score_rows import (
     calibration_rows,
     caption_scores,
@@ -38,6 +39,14 @@ from casita.train.score_rows import (
 )
 
 Answers = dict[str, dict[str, Prediction]]  # method -> seed -> what was predicted
+# Each probe's row: of which encoder it reads what.
+PROBES = {
+    "linear_probe": (TRAINED, "base"),
+    "layer_probe": (TRAINED, "layers"),
+    "learned": (LEARNED, "base"),
+    "random_encoder": (UNTRAINED, "base"),
+    "random_layers": (UNTRAINED, "layers"),
+}
 ROWS = {TRAINED: "casita", LEARNED: "learned", UNTRAINED: "random_encoder"}
 ONCE = "none"  # the seed of what has none
 
@@ -136,18 +145,17 @@ class Scoring:
         }
         answers["nearest_prompt_tfidf"] = {ONCE: probes.nearest_prompt_tfidf(read, prompts, task)}
         answers["majority"] = {ONCE: probes.majority(task)}
-        order = ["linear_probe", "zero_shot", *(name for name in answers if name not in ("linear_probe", "zero_shot"))]
-        return {name: answers[name] for name in order if answers[name]}
+        return {name: answers[name] for name in dict.fromkeys([*OWN, *answers]) if answers[name]}
 
     def _probes(self, task: Task, seed: str | None = None) -> Answers:
         """What is fitted on labels. With `seed`, of each kind of encoder the one whose turn it is, by that seed."""
         answers: Answers = {}
-        for kind, method in ((TRAINED, "linear_probe"), (LEARNED, "learned"), (UNTRAINED, "random_encoder")):
+        for method, (kind, what) in PROBES.items():
             mine = of_kind(kind, self.encoded)
             chosen = mine if seed is None else dict([list(mine.items())[int(seed) % len(mine)]]) if mine else {}
             answers[method] = {
                 name if seed is None else seed: probes.linear_probe(
-                    encoded.base, task, f"{method} {name}", progress=self.progress
+                    getattr(encoded, what), task, f"{method} {name}", progress=self.progress
                 )
                 for name, encoded in chosen.items()
             }
