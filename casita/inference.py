@@ -69,7 +69,7 @@ def write_windows(path: Path, table: pa.Table) -> None:
 def run_embed(args: argparse.Namespace) -> None:
     model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
-    _, embeds = embed_windows(model, processor.tensors(stream))
+    embeds = embed_windows(model, processor.tensors(stream)).sensor
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
     write_windows(args.out, window_table(stream, sessions, embedding=vectors))
     print(f"{args.out}: {len(embeds):,} windows, a unit vector of {embeds.shape[1]} numbers each")
@@ -78,7 +78,7 @@ def run_embed(args: argparse.Namespace) -> None:
 def run_ask(args: argparse.Namespace) -> None:
     model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
-    _, embeds = embed_windows(model, processor.tensors(stream))
+    embeds = embed_windows(model, processor.tensors(stream)).sensor
     sentences = list(dict.fromkeys(args.sentences))  # one said twice counts once
     scores = score_sentences(model, processor, embeds, sentences)
     best = scores.argmax(axis=1)

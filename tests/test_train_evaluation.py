@@ -35,7 +35,7 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.config import TrainConfig, save_config
-from casita.train.encoding import LAST_LAYERS, embed_layers, embed_windows, label_prototypes, scale_of, untrained
+from casita.train.encoding import LAST_LAYERS, embed_windows, label_prototypes, scale_of, untrained
 from casita.train.evaluation import Homes, evaluate_run
 from casita.train.material import RUN_FILES, Material, load_material, load_run
 from casita.train.metrics import classification_metrics
@@ -250,16 +250,18 @@ def test_a_failed_evaluation_leaves_the_old_report_whole(run, results, tmp_path)
 def test_embeddings_do_not_depend_on_batches_or_padding(loaded):
     rows = np.random.default_rng(0).permutation(len(loaded.material.captions))[:40]
     some = {name: array[rows] for name, array in loaded.inputs.items()}
-    base, projected, layers = embed_layers(loaded.model, some, batch_size=7, progress=False)
+    base, projected, layers = embed_windows(loaded.model, some, layers=LAST_LAYERS, batch_size=7, progress=False)
     left = {name: np.pad(array, ((0, 0), (9, 4))) for name, array in some.items()}
-    other_base, other_projected, other_layers = embed_layers(loaded.model, left, batch_size=40, progress=False)
+    other_base, other_projected, other_layers = embed_windows(
+        loaded.model, left, layers=LAST_LAYERS, batch_size=40, progress=False
+    )
     np.testing.assert_allclose(other_base, base, atol=1e-5)  # float32 sums in another order
     np.testing.assert_allclose(other_projected, projected, atol=1e-5)
     np.testing.assert_allclose(other_layers, layers, atol=1e-5)
-    for found, same in zip(
-        embed_windows(loaded.model, some, batch_size=7, progress=False), (base, projected), strict=True
-    ):
-        np.testing.assert_array_equal(found, same)
+    without = embed_windows(loaded.model, some, batch_size=7, progress=False)
+    np.testing.assert_array_equal(without.base, base)
+    np.testing.assert_array_equal(without.sensor, projected)
+    assert without.layers.shape == (40, 0)
     for i in (0, 17, 39):
         length = int(some["attention_mask"][i].sum())
         alone = {name: torch.from_numpy(array[i : i + 1, :length]) for name, array in some.items()}
@@ -271,9 +273,6 @@ def test_embeddings_do_not_depend_on_batches_or_padding(loaded):
         np.testing.assert_allclose(layers[i], np.concatenate(means), atol=1e-5)
 
 
-OTHER_INPUTS = ("time_deltas", "coordinates")
-
-
 def test_a_probe_of_layers_reads_the_input_too_and_of_a_deep_model_the_last_four(loaded):
     some = {name: array[:3] for name, array in loaded.inputs.items()}
     for depth in (1, 2, 3, 6):
@@ -281,10 +280,11 @@ def test_a_probe_of_layers_reads_the_input_too_and_of_a_deep_model_the_last_four
         config.num_hidden_layers = depth
         model = CasitaModel(config).eval()
         model.load_state_dict(dict(loaded.model.named_buffers()), strict=False)
-        layers = embed_layers(model, some, progress=False)[2]
+        layers = embed_windows(model, some, layers=LAST_LAYERS, progress=False).layers
         assert layers.shape == (3, config.hidden_size * min(depth + 1, LAST_LAYERS))
-        own = [torch.from_numpy(some[name]) if name in some else None for name in ("input_ids", *OTHER_INPUTS)]
-        entering = model.sensor_model.embeddings(own[0], None, *own[1:])[:1, 1:]
+        own = {name: torch.from_numpy(array) for name, array in some.items()}
+        times, places = own.get("time_deltas"), own.get("coordinates")
+        entering = model.sensor_model.embeddings(own["input_ids"], None, times, places)[:1, 1:]
         length = int(some["attention_mask"][0].sum())
         first = entering[0, :length].mean(dim=0).detach().numpy()
         assert np.allclose(layers[0, : config.hidden_size], first, atol=1e-5) == (depth < LAST_LAYERS)

@@ -138,7 +138,7 @@ def accuracies():
         for name, config in ENCODERS.items():
             model, processor = encoder(**config)
             inputs = processor.encode_windows(home.windows["sensor_keys"], home.windows["seconds"])
-            base, _ = embed_windows(model, inputs, progress=False)
+            base = embed_windows(model, inputs, progress=False).base
             methods[name] = probes.linear_probe(base, home.task, progress=False)
         found[pair] = {name: answer.metrics(home.task)["accuracy"] for name, answer in methods.items()}
     return found
@@ -175,7 +175,7 @@ def test_a_window_and_its_mirror_image_are_one_to_an_encoder_without_time_deltas
     keys = ["M011_ON", "M011_ON", "M015_ON", "M001_ON", "M002_ON"]
     seconds = [0.0, 3.0, 60.0, 70.0, 75.0]
     there, back = (
-        embed_windows(model, processor.encode_windows([k], [s]), progress=False)[0]
+        embed_windows(model, processor.encode_windows([k], [s]), progress=False).base
         for k, s in ((keys, seconds), (keys[::-1], [75.0 - s for s in seconds[::-1]]))
     )
     assert np.allclose(there, back, atol=1e-5) == same
@@ -187,7 +187,7 @@ def test_with_shuffled_labels_every_method_is_at_chance():
     y[home.task.rows()] = np.random.default_rng(1).permutation(y[home.task.rows()])
     task = Task(y, home.task.train, home.task.validation, home.task.test)
     model, processor = encoder()
-    base, sensor = embed_windows(
+    base, sensor, _ = embed_windows(
         model, processor.encode_windows(home.windows["sensor_keys"], home.windows["seconds"]), progress=False
     )
     prototypes = normalize(np.random.default_rng(2).normal(size=(2, 16)))

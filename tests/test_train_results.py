@@ -15,7 +15,7 @@ from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import read_json
 from casita.train import probes
 from casita.train.config import save_config
-from casita.train.encoding import embed_layers
+from casita.train.encoding import LAST_LAYERS, embed_windows
 from casita.train.grid import load_grid
 from casita.train.material import load_run
 from casita.train.result_scores import Labelled, silent_rows
@@ -75,9 +75,9 @@ def test_a_rows_numbers_are_those_of_its_runs_frozen_embeddings(made, section):
     for run in runs:
         _, model, processor = load_run(run)
         inputs = processor.encode_windows(windows["sensor_keys"].to_pylist(), windows["seconds"].to_pylist())
-        base, _, layers = embed_layers(model, inputs, progress=False)
-        scores.append(probes.linear_probe(base, task, progress=False).metrics(task)["macro_f1"])
-        deep.append(probes.linear_probe(layers, task, progress=False).metrics(task)["macro_f1"])
+        encoded = embed_windows(model, inputs, layers=LAST_LAYERS, progress=False)
+        scores.append(probes.linear_probe(encoded.base, task, progress=False).metrics(task)["macro_f1"])
+        deep.append(probes.linear_probe(encoded.layers, task, progress=False).metrics(task)["macro_f1"])
     assert found[section]["rows"]["image"]["layers"]["macro_f1"] == pytest.approx(np.mean(deep), abs=1e-6)
     row = found[section]["rows"]["image"]["probe"]
     assert row["macro_f1"] == pytest.approx(np.mean(scores), abs=1e-6)

@@ -4,7 +4,6 @@ Each is trained or drawn with its own seed. All windows that any protocol touche
 """
 
 import copy
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,9 +165,7 @@ class Encodings:
         parts = [
             self._found[name, root].take(np.searchsorted(self.rows[root], rows)) for root, rows in case.where.items()
         ]
-        return Encoded(
-            *(np.concatenate([getattr(part, each.name) for part in parts]) for each in dataclasses.fields(Encoded))
-        )
+        return Encoded.joined(parts)
 
 
 def of_kind(kind: str, by_encoder: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +18,33 @@ from casita.modeling.pipeline_casita import window_batches
 LAST_LAYERS = 4
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Windows after a model: `base` `(N, C)` the frozen embedding, `layers` `(N, M C)` the means over the events of
-    its last layers, `sensor` and `text` `(N, P)` unit rows."""
+class Embedded(NamedTuple):
+    """Windows after the sensor tower: `base` `(N, C)` the frozen embedding, `sensor` `(N, P)` unit rows of the shared
+    space, `layers` `(N, M C)` side by side the means over the window's events of the last M hidden states, before the
+    final norm (what the first layer reads is one of them); M is 0 where nobody asked for them."""
 
     base: np.ndarray
-    layers: np.ndarray
     sensor: np.ndarray
+    layers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Windows after a model: `base`, `sensor`, `layers` as in `Embedded`, `text` `(N, P)` unit rows of captions."""
+
+    base: np.ndarray
+    sensor: np.ndarray
+    layers: np.ndarray
     text: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Encoded":
         """Only these windows, in this order."""
-        return Encoded(self.base[rows], self.layers[rows], self.sensor[rows], self.text[rows])
+        return Encoded(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Encoded]") -> "Encoded":
+        """The windows of all parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
 
 @torch.inference_mode()
@@ -38,49 +52,32 @@ def embed_windows(
     model: CasitaModel,
     inputs: Mapping[str, np.ndarray],
     *,
+    layers: int = 0,
     batch_size: int = 256,
     told: str = "windows",
     progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The processor's arrays `(N, L, ...)` to base embeddings `(N, C)` and unit rows `(N, P)` of the shared space."""
-    base, projected, _ = _through(model, inputs, 0, batch_size, told, progress)
-    return base, projected
-
-
-@torch.inference_mode()
-def embed_layers(
-    model: CasitaModel,
-    inputs: Mapping[str, np.ndarray],
-    *,
-    batch_size: int = 256,
-    told: str = "windows",
-    progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `embed_windows`, and also `(N, M C)`: side by side, of the last `LAST_LAYERS` hidden states (what the first
-    layer reads is one of them) the mean over the window's events, before the final norm."""
-    return _through(model, inputs, LAST_LAYERS, batch_size, told, progress)
-
-
-def _through(
-    model: CasitaModel, inputs: Mapping[str, np.ndarray], layers: int, batch_size: int, told: str, progress: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Embedded:
+    """The processor's arrays `(N, L, ...)` to embeddings; with the means of the last `layers` hidden states, or of all
+    where there are fewer."""
     windows, width = len(inputs["attention_mask"]), model.config.hidden_size
-    base = np.empty((windows, width), dtype=np.float32)
-    projected = np.empty((windows, model.config.projection_dim), dtype=np.float32)
-    means = np.empty((windows, width * min(layers, 1 + model.config.num_hidden_layers)), dtype=np.float32)
+    found = Embedded(
+        base=np.empty((windows, width), dtype=np.float32),
+        sensor=np.empty((windows, model.config.projection_dim), dtype=np.float32),
+        layers=np.empty((windows, width * min(layers, 1 + model.config.num_hidden_layers)), dtype=np.float32),
+    )
     bar = tqdm(total=windows, desc=f"encode, {told}", unit=" windows", disable=not progress)
     for rows, batch in window_batches(inputs, batch_size, next(model.parameters()).device):
         out = model.sensor_model(**batch, output_hidden_states=bool(layers))
-        base[rows] = out.pooler_output.float().cpu().numpy()
         shared = model.sensor_projection(out.pooler_output).float()
-        projected[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
+        found.base[rows] = out.pooler_output.float().cpu().numpy()
+        found.sensor[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
         if layers:
-            weight = (batch["attention_mask"] != 0).float()[..., None]
-            each = [state[:, 1:].float() * weight for state in out.hidden_states[-layers:]]  # 0 is the CLS token
-            means[rows] = torch.cat([state.sum(dim=1) / weight.sum(dim=1) for state in each], dim=1).cpu().numpy()
+            events = (batch["attention_mask"] != 0)[..., None].float()
+            sums = [(state[:, 1:].float() * events).sum(dim=1) for state in out.hidden_states[-layers:]]  # without CLS
+            found.layers[rows] = (torch.cat(sums, dim=1) / events.sum(dim=1)).cpu().numpy()
         bar.update(len(rows))
     bar.close()
-    return base, projected, means
+    return found
 
 
 @torch.inference_mode()
@@ -95,9 +92,8 @@ def embed_captions(model: CasitaModel, text: np.ndarray, *, batch_size: int = 81
 
 
 def encode(model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **how: Any) -> Encoded:
-    """Both towers over the same windows; `how` goes to `embed_layers`."""
-    base, sensor, layers = embed_layers(model, inputs, **how)
-    return Encoded(base, layers, sensor, embed_captions(model, text))
+    """Both towers over the same windows; `how` goes to `embed_windows`."""
+    return Encoded(*embed_windows(model, inputs, layers=LAST_LAYERS, **how), embed_captions(model, text))
 
 
 def untrained(model: CasitaModel, seed: int) -> CasitaModel:

@@ -26,7 +26,15 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train import probes
 from casita.train.classifier_results import classifier_answers
-from casita.train.encoding import embed_captions, embed_layers, label_prototypes, scale_of, untrained
+from casita.train.encoding import (
+    LAST_LAYERS,
+    Embedded,
+    embed_captions,
+    embed_windows,
+    label_prototypes,
+    scale_of,
+    untrained,
+)
 from casita.train.evaluation import evaluate_run
 from casita.train.few_shot import draw_few
 from casita.train.finetune_config import FinetuneConfig
@@ -38,7 +46,7 @@ from casita.train.probes import Prediction, Task
 from casita.train.protocols import segments
 from casita.train.ranking import retrieval_metrics
 
-FORMAT = 4  # raised when scores mean something else
+FORMAT = 4  # raised when scores mean something else or hold more
 FEW = 0.05
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
@@ -159,12 +167,14 @@ def score_row(
         config, model, processor = load_run(run)
         seed = str(config.seed)
         style = config.caption_style, config.text_model
-        base, sensor, layers = encode_all(model, processor, data)
-        gather(answers, seed, probed(base, layers, data, context, config.seed))
-        gather(answers, seed, asked(model, sensor, data, config.text_model, places or {}))
-        retrieval[seed] = searched(model, sensor, data, *style)
+        encoded = encode_all(model, processor, data)
+        gather(answers, seed, probed(encoded, data, context, config.seed))
+        gather(answers, seed, asked(model, encoded.sensor, data, config.text_model, places or {}))
+        retrieval[seed] = searched(model, encoded.sensor, data, *style)
         if analysis:
-            timed = np.hstack([StandardScaler().fit(base[data.task.train]).transform(base), data.hours])
+            timed = np.hstack(
+                [StandardScaler().fit(encoded.base[data.task.train]).transform(encoded.base), data.hours]
+            )
             gather(answers, seed, {"hour": probes.logistic_probe(timed, data.task, "hour", progress=False)})
         if analysis and run == runs[0]:
             order = {"probe": answers["probe"][seed], "shuffled": order_blind(model, processor, data)}
@@ -254,17 +264,17 @@ def gather(answers: Answers, seed: str, found: Mapping[str, Prediction]) -> None
 
 def encode_all(
     model: CasitaModel, processor: CasitaProcessor, data: Labelled, keys: Sequence[Sequence[str]] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Base embeddings `(N, C)`, unit rows `(N, P)` and the last layers' means `(N, M C)` of all windows."""
+) -> Embedded:
+    """All windows, with their last layers."""
     inputs = processor.encode_windows(keys or data.keys, data.windows["seconds"].to_pylist())
-    return embed_layers(model, inputs, progress=False)
+    return embed_windows(model, inputs, layers=LAST_LAYERS, progress=False)
 
 
-def probed(base: np.ndarray, layers: np.ndarray, data: Labelled, context: bool, seed: int) -> dict[str, Prediction]:
+def probed(encoded: Embedded, data: Labelled, context: bool, seed: int) -> dict[str, Prediction]:
     """Linear probes of the embeddings and of the layers: with all labels, with few; and with what came before."""
     task = data.task
     few = draw_few(task, segments(data.windows), FEW, seed)
-    rows, deep = (StandardScaler().fit(x[task.train]).transform(x) for x in (base, layers))
+    rows, deep = (StandardScaler().fit(x[task.train]).transform(x) for x in (encoded.base, encoded.layers))
     found = {
         "probe": probes.logistic_probe(rows, task, "probe", progress=False),
         "few": probes.logistic_probe(rows, few, "few labels", progress=False),
@@ -348,8 +358,7 @@ def order_blind(model: CasitaModel, processor: CasitaProcessor, data: Labelled) 
     """The probe where every window's events stand in a random order: what does not rest on it."""
     rng = np.random.default_rng(0)
     keys = [[own[i] for i in rng.permutation(len(own))] for own in data.keys]
-    base, _, _ = encode_all(model, processor, data, keys)
-    return probes.linear_probe(base, data.task, progress=False)
+    return probes.linear_probe(encode_all(model, processor, data, keys).base, data.task, progress=False)
 
 
 def main_rooms(data: Labelled) -> dict[str, str]:
@@ -446,8 +455,7 @@ def baselines(
         **{f"tfidf_{name}": {ONCE: tfidf(name, data)} for name in styles},
     }
     for seed in range(seeds):
-        base, _, layers = encode_all(untrained(model, seed), processor, data)
-        found = probed(base, layers, data, context, seed)
+        found = probed(encode_all(untrained(model, seed), processor, data), data, context, seed)
         gather(answers, str(seed), {f"random_{name}": each for name, each in found.items()})
     told = told_all(data, answers)
     return {**told, "chance": probes.chance(data.test_task), "chance_named": chance_among(data)}

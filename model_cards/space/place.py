@@ -96,7 +96,7 @@ class Aligned:
         start_s, end_s = ((times - midnight) / np.timedelta64(1, "s") for times in (stream.start, stream.end))
         vectors = np.zeros((0, self.model.config.projection_dim), np.float32)
         if len(stream.first):
-            _, vectors = embed_windows(self.model, self.processor.tensors(stream), progress=False)
+            vectors = embed_windows(self.model, self.processor.tensors(stream), progress=False).sensor
         order = np.argsort(start_s, kind="stable")  # sessions may overlap
         return Windows(start_s[order], end_s[order], (stream.last - stream.first)[order], vectors[order])
 
