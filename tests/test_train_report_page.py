@@ -20,6 +20,7 @@ from casita.train.report import write_results
 from casita.train.report_floor import MARGIN, SIDE
 from casita.train.report_markdown import report_text
 from casita.train.report_page import TITLES, report_page
+from casita.train.report_words import METHODS
 
 VOID = {"meta", "link", "input", "br"}
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
@@ -191,6 +192,16 @@ def test_deviations_and_intervals_stand_beside_their_numbers(page, case):
     assert f"{100 * low:.1f} \N{EN DASH} {100 * high:.1f}" in [text for _, text in page.all("span", css="ci")]
     styles = [attributes["style"] for attributes, _ in page.all("span", css="track")]
     assert f"--w:{100 * row['macro_f1']:.1f}%;--low:{100 * low:.1f}%;--high:{100 * high:.1f}%" in styles
+
+
+def test_every_method_has_a_colour_of_its_own_and_rivals_without_a_model_share_grey(html):
+    rules = re.findall(r"^((?:\.[\w-]+,? ?)+) \{ --m: ([^}]+); \}$", html, re.MULTILINE)
+    colour = {name.strip(): value for names, value in rules for name in names.split(",")}
+    assert set(METHODS) <= {name.removeprefix(".m-") for name in colour}
+    own = {method: colour[f".m-{method}"] for method in METHODS}
+    assert own["majority"] == own["chance"]
+    told = [own[method] for method in METHODS if method not in ("majority", "chance", "bag_of_rooms")]
+    assert len(set(told)) == len(told)
 
 
 def test_the_leaky_protocol_is_marked_and_only_that(page):

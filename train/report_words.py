@@ -7,9 +7,9 @@ from typing import Any
 METHODS = {
     "linear_probe": ("Linear probe", "logistic regression on this model's frozen embedding of a window."),
     "layer_probe": (
-        "Probe of all layers",
-        "logistic regression on what the last four layers make of the window's events on the average, side by side: "
-        "earlier ones keep more of the window than the embedding.",
+        "Probe of the last layers",
+        "logistic regression on the means over the window's events of the last four layers, side by side; what the "
+        "first one reads counts as one. Earlier layers keep more of the window than the embedding.",
     ),
     "zero_shot": (
         "Zero-shot",
@@ -26,8 +26,8 @@ METHODS = {
         "linear probe on the same architecture and table before any training: what both give for free.",
     ),
     "random_layers": (
-        "Untrained encoder, all layers",
-        "the probe of all layers on the same architecture and table before any training.",
+        "Untrained encoder, last layers",
+        "the probe of the last layers on the same architecture and table before any training.",
     ),
     "bag_of_sensors": (
         "Bag of sensors",
