@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler, normalize
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from casita.train.calibration import fit_temperature
@@ -191,8 +192,12 @@ def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = Tru
 
 
 def _fit(model: LogisticRegression, features: Any, labels: np.ndarray) -> bool:
-    """Whether the solver reached its tolerance within `MAX_ITER` steps."""
-    with warnings.catch_warnings(record=True) as told:
+    """Whether the solver reached its tolerance within `MAX_ITER` steps.
+
+    One BLAS thread: products with a few classes are too narrow to share (two threads took three to four times as long
+    on windows of the demo), and the same weights come out whatever machine it is.
+    """
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(features, labels)
     return not any(issubclass(warning.category, ConvergenceWarning) for warning in told)
