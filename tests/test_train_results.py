@@ -1,6 +1,8 @@
 """The results page: its numbers are those of the runs, made once, and written between the page's marks only."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +188,16 @@ def test_the_shipped_plan_is_whole_and_the_page_asks_for_nothing_else():
             section, _, kind = line.split()[2].partition(".")
             assert section in plan["sections"]
             assert kind in TABLES
+
+
+def test_a_wrong_section_is_one_line_and_touches_nothing(tmp_path):
+    words = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "kyoto_wde"]
+    told = subprocess.run([sys.executable, "-m", "casita.train.results", *words], capture_output=True, text=True)
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1].endswith(
+        "error: sections ['kyoto_wde'] are unknown; there are: "
+        + ", ".join(yaml.safe_load(PLAN.read_text())["sections"])
+        + "."
+    )
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "work").exists()

@@ -249,7 +249,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m casita.train.results", description=__doc__.splitlines()[0])
     add_arguments(parser)
     args = parser.parse_args()
-    make_results(args.data, args.work, args.page, args.only)
+    try:
+        make_results(args.data, args.work, args.page, args.only)
+    except (ValueError, OSError, RuntimeError) as error:  # what failed within a command has told its own line
+        parser.error(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":
