@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 SPLITS = ("train", "validation", "test")
 RATIOS = (0.7, 0.1, 0.2)  # of the days or sessions, the reference system's
-PURGED = -1
+TRAIN, PURGED = 0, -1  # SPLITS.index("train"), and an event of no split
 # Midnight would cut the night's sleep in two; at four in the morning most homes are quiet.
 DAY_STARTS_AT_H = 4
 _DAY_US = 24 * 3600 * 10**6

@@ -4,10 +4,11 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,10 +22,10 @@ from casita.datasets_scripts.schema import (
     write_table,
     writes,
 )
-from casita.datasets_scripts.splits import PURGED, assign_splits, leak_audit, refuse_leaks
+from casita.datasets_scripts.splits import PURGED, TRAIN, assign_splits, leak_audit, refuse_leaks
 from casita.datasets_scripts.window_events import choose_events, event_labels, segments, sensor_keys
 from casita.datasets_scripts.window_tables import count_windows, windows_table
-from casita.processing.event_windows import STRATEGIES, Windowing
+from casita.processing.event_windows import STRATEGIES, Windowing, fixed_step
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "presegment": (None, "fine", "coarse"),
@@ -34,6 +35,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 # Told in words in a window's id; what else differs from the default goes in as a short hash.
 _NAMED = {"strategy", "length", "duration_s", "durations_s", "overlap", "max_events", "presegment", "resident"}
+_NAMED |= {"train_overlap"}  # the windows that it adds have ids as if it were the overlap of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class WindowSettings(Windowing):
     resident: "R1", ...: labels are this resident's (`window_events.event_labels`); None: the most recently opened.
     types: only sensors of these types. numeric, unplaced, split, split_by: see `casita windows --help`.
     seed: of a random split, and of the durations drawn.
+    train_overlap: the train split has also the windows of this larger overlap (`fixed_length`: of a step that goes
+        into the step of the others). The other splits' windows, and those that train has anyway, stay what they are.
     """
 
     min_events: int = None  # type: ignore[assignment]
@@ -57,6 +61,7 @@ class WindowSettings(Windowing):
     unplaced: str = "error"
     split: str = "chronological"
     split_by: str = "auto"
+    train_overlap: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
@@ -65,6 +70,26 @@ class WindowSettings(Windowing):
         if self.min_events is None:
             object.__setattr__(self, "min_events", 8 if self.strategy == "fixed_length" else 1)
         super().__post_init__()
+        if self.train_overlap is not None:
+            self._check_train_overlap(self.train_overlap)
+
+    def _check_train_overlap(self, share: float) -> None:
+        wrong = "" if self.overlap < share < 1 else f"in ({self.overlap:g}, 1): above overlap"
+        if not wrong and self.strategy == "fixed_length":
+            step, own = (fixed_step(self.length, overlap) for overlap in (self.overlap, share))
+            fitting = [1 - s / self.length for s in range(step - 1, 0, -1) if step % s == 0]
+            if own == step or step % own:
+                allowed = ", ".join(f"{overlap:.4g}" for overlap in fitting) or "none is there"
+                wrong = f"of a step that divides overlap's of {step} events: {allowed}"
+        if wrong:
+            raise ValueError(f"train_overlap={share:g}: expected a share {wrong}. Leave it out to cut all alike.")
+
+    @property
+    def more(self) -> "WindowSettings | None":
+        """The settings of the windows that `train_overlap` adds to the train split, as if all were cut so."""
+        if self.train_overlap is None:
+            return None
+        return replace(self, overlap=self.train_overlap, train_overlap=None)
 
     @property
     def name(self) -> str:
@@ -119,8 +144,15 @@ def build_windows(
     first, last = settings.cut(chosen.t_us, *codes)
     kept = split[first] != PURGED
     first, last = first[kept], last[kept]
-    keys, levels = sensor_keys(chosen, train=split == 0)
+    keys, levels = sensor_keys(chosen, train=split == TRAIN)
     windows = windows_table(chosen, keys, label, split, first, last, settings.name)
+    if more := settings.more:
+        between, ends = more.cut(chosen.t_us, *codes)
+        added = (split[between] == TRAIN) & ~np.isin(between, first)
+        between, ends = between[added], ends[added]
+        windows = pa.concat_tables(
+            [windows, windows_table(chosen, keys, label, split, between, ends, more.name)]
+        ).take(np.argsort(np.concatenate([first, between]), kind="stable"))
     unlabelled = windows["activity"].null_count if settings.unlabelled == "drop" else 0
     if unlabelled and unlabelled == len(windows):
         raise ValueError(
@@ -189,6 +221,13 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
     add("--duration-s", type=float, metavar="S", help="fixed_duration: seconds a window, from its first event on")
     add("--durations-s", type=float, nargs="+", metavar="S", help="variable_duration: seconds to draw from")
     add("--overlap", type=float, help=f"share, 0 <= overlap < 1 (default {default.overlap})")
+    add(
+        "--train-overlap",
+        type=float,
+        metavar="SHARE",
+        help="more windows to learn from: the train split has also those of this larger overlap; what is tested stays "
+        "the same (default: none)",
+    )
     add("--min-events", type=int, help="windows of fewer are left out (default 8; 1 with durations)")
     add("--max-events", type=int, help="durations: a window of more events is split into even pieces (default: never)")
     add("--max-gap-min", type=_minutes, help=f"a longer silence ends a window; none (default {default.max_gap_min:g})")
@@ -263,6 +302,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  casita windows homes/milan --length 50 --overlap 0.5 --unplaced drop\n"
+        "  casita windows homes/milan --length 50 --train-overlap 0.9 --unplaced drop\n"
         "  casita windows homes/milan --strategy variable_duration --durations-s 30 60 120 --max-events 256\n"
         "  casita windows homes --sampling fd_60_p"
     )

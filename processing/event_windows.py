@@ -130,7 +130,7 @@ def cut_fixed_length(
             f"length={length} and min_events={min_events} must be at least 1, overlap={overlap} in [0, 1)."
         )
     size = np.diff(np.append(starts, num_events))
-    stride = max(1, round(length * (1 - overlap)))
+    stride = fixed_step(length, overlap)
     count = np.where(size >= min_events, 1 + -(-np.maximum(size - length, 0) // stride), 0)
     run = np.repeat(np.arange(len(starts)), count)
     nth = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
@@ -138,6 +138,11 @@ def cut_fixed_length(
     last = np.minimum(first + length, starts[run] + size[run])
     kept = last - first >= min_events
     return first[kept], last[kept]
+
+
+def fixed_step(length: int, overlap: float) -> int:
+    """Events from the start of one window of `length` events to that of the next."""
+    return max(1, round(length * (1 - overlap)))
 
 
 def draw_durations(t_us: np.ndarray, durations_s: Sequence[float], seed: int = 0) -> np.ndarray:

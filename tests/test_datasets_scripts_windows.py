@@ -226,6 +226,48 @@ def test_a_second_run_does_nothing_and_a_changed_setting_cuts_anew(tmp_path):
     read_table(home.windows, WINDOWS)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"length": 20, "train_overlap": 0.9},
+        {"length": 50, "train_overlap": 0.9, "numeric": "levels"},
+        {"strategy": "fixed_duration", "duration_s": 3600.0, "train_overlap": 0.75},
+    ],
+)
+def test_a_larger_overlap_in_train_adds_windows_there_and_moves_none(how):
+    events = make_events()
+    usual, _ = build_windows(events, LAYOUT, WindowSettings(max_gap_min=None, **{**how, "train_overlap": None}))
+    alike = {**how, "train_overlap": None, "overlap": how["train_overlap"]}
+    dense, _ = build_windows(events, LAYOUT, WindowSettings(max_gap_min=None, **alike))
+    both, summary = build_windows(events, LAYOUT, WindowSettings(max_gap_min=None, **how))
+    at = pc.is_in(both["window_id"], usual["window_id"])
+    assert both.filter(at).to_pylist() == usual.to_pylist()
+    added = both.filter(pc.invert(at))
+    assert set(added["split"].to_pylist()) == {"train"}
+    known = {row["window_id"]: row for row in dense.to_pylist()}
+    assert all(known[row["window_id"]] == row for row in added.to_pylist())
+    in_train = {row["start"] for row in [*usual.to_pylist(), *dense.to_pylist()] if row["split"] == "train"}
+    assert {row["start"] for row in both.to_pylist() if row["split"] == "train"} == in_train
+    starts = both["start"].to_pylist()
+    assert starts == sorted(starts)
+    assert summary["leak_audit"] == leak_audit(both, events)
+    assert len(added) > 0.5 * sum(name == "train" for name in usual["split"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"length": 50, "train_overlap": 0.8}, r"divides overlap's of 25 events: 0\.9, 0\.98"),
+        ({"train_overlap": 0.5}, r"train_overlap=0\.5: expected a share in \(0\.5, 1\): above overlap"),
+        ({"train_overlap": 1.0}, r"above overlap.*Leave it out"),
+        ({"length": 2, "train_overlap": 0.9}, "none is there"),
+    ],
+)
+def test_a_train_overlap_that_does_not_fit_is_refused_with_those_that_do(how, told):
+    with pytest.raises(ValueError, match=told):
+        WindowSettings(**how)
+
+
 def test_real_homes_are_cut_without_a_leak(real_homes):
     events, _ = read_events([real_homes / "kasteren_a"], "kasteren_a")
     windows, summary = build_windows(events, load_layout("kasteren_a"), WindowSettings())

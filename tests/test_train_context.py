@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from test_datasets_scripts_windows import LAYOUT, make_events
 from test_train_objective import make
 from train_home import make_home, tiny
 
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.datasets_scripts.windows import WindowSettings, build_windows
 from casita.train.align import train
 from casita.train.data import build_processor, load_split, load_table
 from casita.train.evaluation import read_metrics
@@ -44,6 +46,17 @@ def test_before_and_after_are_windows_of_the_session_that_share_no_event(home):
     assert around[24].tolist() == [22, 24]
     assert around[25].tolist() == [25, 27]
     assert around[59].tolist() == [57, 59]
+
+
+def test_where_train_windows_overlap_more_the_next_that_shares_no_event_is_further(home, tmp_path):
+    how = {"length": 20, "numeric": "levels", "max_gap_min": None, "train_overlap": 0.9}
+    windows, _ = build_windows(make_events(), LAYOUT, WindowSettings(**how))
+    dense = HomeFolder(tmp_path)
+    dense.describe(home="toy", layout=LAYOUT)
+    dense.record("windows", {**how, "overlap": 0.5}, inputs=[], outputs=[])
+    step = steps_apart(tiny(dense, tmp_path / "run", **WEIGHT))
+    start, end = windows["start"].to_pylist(), windows["end"].to_pylist()
+    assert next(i for i in range(len(start)) if start[i] > end[0]) == step == 10
 
 
 def test_a_batch_brings_the_captions_before_and_after(home):

@@ -1,6 +1,7 @@
 """Protocols divide windows as they say: whole days, no shared event, and a planted leak of one event is found."""
 
 import shutil
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -55,13 +56,13 @@ def made_events(days=12, name="small", first=datetime(2026, 1, 1), sessions=1):
     return pa.table(dict(zip(EVENTS.names, zip(*rows, strict=True), strict=True)), schema=EVENTS)
 
 
-def make_home(root, name="small", **how):
+def make_home(root, name="small", train_overlap=None, **how):
     folder, events = HomeFolder(root), made_events(name=name, **how)
     folder.describe(home=name, layout={**LAYOUT, "home": name})
     write_table(folder.events, events, EVENTS)
-    settings = WindowSettings(length=10, overlap=0.5)
+    settings = WindowSettings(length=10, overlap=0.5, train_overlap=train_overlap)
     windows, summary = build_windows(events, LAYOUT, settings)
-    write_table(folder.windows, windows, WINDOWS, {"sampling": {"split": "chronological"}})
+    write_table(folder.windows, windows, WINDOWS, {"sampling": asdict(settings)})
     folder.record("windows", {}, [], [folder.windows], summary)
     windows = windows.cast(WINDOWS)
     return Home(folder, Material(windows, [""] * len(windows), np.zeros((len(windows), 2), np.float32)))
@@ -189,6 +190,28 @@ def test_the_chronological_protocol_is_the_homes_own_split_and_the_encoder_has_s
     assert case.about["splits"]["test"]["windows"] == len(test)
     assert case.units.unit == "day"
     assert len(case.units.code) == len(test)
+
+
+@pytest.mark.parametrize("name", ["random_days", "shuffled_segments"])
+def test_splits_drawn_anew_are_those_of_a_home_without_added_train_windows(home, tmp_path, name):
+    dense = make_home(tmp_path / "small", train_overlap=0.9)
+    assert len(dense.material.windows) > 1.5 * len(home.material.windows)
+    usual, drawn = (make_case(name, each, trained_in=True, max_windows=20_000) for each in (home, dense))
+    assert drawn.windows.to_pylist() == usual.windows.to_pylist()
+    np.testing.assert_array_equal(drawn.runs, usual.runs)
+    (rows,) = drawn.where.values()
+    assert dense.material.windows["window_id"].take(rows).to_pylist() == drawn.windows["window_id"].to_pylist()
+
+
+def test_added_train_windows_are_learned_from_and_never_tested(home, another, tmp_path):
+    dense = make_home(tmp_path / "small", train_overlap=0.9)
+    usual, more = (make_case("chronological", each, trained_in=True, max_windows=20_000) for each in (home, dense))
+    assert len(more.train) > 1.7 * len(usual.train)
+    tested = [case.windows.take(case.test)["window_id"].to_pylist() for case in (usual, more)]
+    assert tested[0] == tested[1]
+    cases = [make_case_of_another_home(each, [another], 20_000) for each in (home, dense)]
+    tested = [case.windows.take(case.test)["window_id"].to_pylist() for case in cases]
+    assert tested[0] == tested[1]
 
 
 def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):

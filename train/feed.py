@@ -11,7 +11,7 @@ import torch
 from casita.datasets_scripts.schema import home_folders
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.config import TrainConfig
-from casita.train.data import Batch, Split, load_split, sampling, sources
+from casita.train.data import Batch, Split, load_split, sources
 from casita.train.order import Batches
 from casita.train.parquet_stream import Shards, Stream, find_shards
 from casita.train.prefetch import prefetched
@@ -94,5 +94,7 @@ def make_feed(
 
 
 def steps_apart(config: TrainConfig) -> int:
-    """How many windows on is the first that shares no event, where windows overlap by a share of their events."""
-    return math.ceil(1 / (1 - sampling(home_folders(config.data)).get("overlap", 0.0)))
+    """How many train windows on is the first that shares no event, where they overlap by a share of their events."""
+    told = [folder.settings("windows") for folder in home_folders(config.data)]
+    overlap = max(each.get("train_overlap") or each.get("overlap", 0.0) for each in told)
+    return math.ceil(round(1 / (1 - overlap), 9))  # 1 / (1 - 0.9) is a little above 10

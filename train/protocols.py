@@ -60,6 +60,19 @@ class Home:
         """What the leak audit reads of the log."""
         return read_table(self.folder.require(self.folder.events, "read"), EVENTS, ["home", "timestamp"])
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """The settings by which the windows were cut, as far as their file tells."""
+        return read_metadata(self.folder.windows).get("sampling", {})
+
+    def evenly_cut(self) -> np.ndarray:
+        """Row numbers of the windows that every split would have: without those that `train_overlap` adds to train."""
+        if not self.cut.get("train_overlap"):
+            return np.arange(len(self.material.windows))
+        strategy = [name.rsplit("/", 2)[1] for name in self.material.windows["window_id"].to_pylist()]
+        test = self.material.splits.index("test")
+        return np.flatnonzero(np.array(strategy) == strategy[test])
+
     def coarse(self) -> dict[str, str]:
         """Each label's coarse one; `ValueError` where the layout does not tell."""
         labels = set(self.material.windows["activity"].drop_null().to_pylist())
@@ -152,7 +165,11 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson:
         ValueError: the home's windows were split otherwise (`chronological`), too few days or sessions, no labelled
             windows, or events in two splits of a protocol that allows none.
     """
-    whole = home.material.windows
+    unit = name.removeprefix("random_").removesuffix("s")
+    own = name == "chronological" or _split_so(home, unit)
+    # Splits drawn anew want windows that were cut alike: which of them are for training is not known before.
+    rows = np.arange(len(home.material.windows)) if own else home.evenly_cut()
+    whole = home.material.windows.take(rows)
     runs = segments(whole)
     told: dict[str, Any] = {"split_by": "segment", "seed": SEED}
     if name == "chronological":
@@ -162,7 +179,7 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson:
         split = split_segments(runs)
         audit = leak_audit(with_columns(whole, split), home.events)
     else:
-        split, told = _random_split(home, name.removeprefix("random_").removesuffix("s"))
+        split, told = _random_split(home, whole, unit, own)
         audit = _audit(with_columns(whole, split), home.events)
     coarse, left_out = dict[str, str](), dict[str, str]()
     try:
@@ -172,12 +189,12 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson:
     about = {
         "told": PROTOCOLS[name],
         "leaky": name in LEAKY,
-        "seen_share": _seen(whole, split, whole if lesson is None else lesson) if trained_in else 0.0,
+        "seen_share": _seen(whole, split, home.material.windows if lesson is None else lesson) if trained_in else 0.0,
         "level": "fine",
         **told,
         "leak_audit": audit,
     }
-    windows, where = with_columns(whole, split), {str(home.folder.root): np.arange(len(whole))}
+    windows, where = with_columns(whole, split), {str(home.folder.root): rows}
     return _case(_Division(name, (home,), windows, where, runs, coarse, home.others(), about, left_out), max_windows)
 
 
@@ -193,7 +210,7 @@ def make_case_of_another_home(target: Home, sources: Sequence[Home], max_windows
     for home in homes:
         whole, coarse = home.material.windows, home.coarse()
         split = np.array(home.material.splits, dtype=object)
-        rows = np.arange(len(split)) if home is target else np.flatnonzero(split != "test")
+        rows = home.evenly_cut() if home is target else np.flatnonzero(split != "test")
         activity = [None if label is None else coarse[label] for label in home.material.activities]
         own = with_columns(whole, np.full(len(split), "test", object) if home is target else split, activity)
         tables.append(own.take(rows).replace_schema_metadata(None))
@@ -278,12 +295,16 @@ def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.nd
     return found
 
 
-def _random_split(home: Home, unit: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """The home's own split, if that is the one meant, else a new one; and what to tell of it."""
-    own = read_metadata(home.folder.windows).get("sampling", {})
-    if own.get("split") == "random" and home.folder.summary("windows").get("split_unit") == unit:
-        return np.array(home.material.splits, dtype=object), {"split_by": unit, "seed": own.get("seed", 0)}
-    split = split_randomly(home.material.windows, unit, SEED)
+def _split_so(home: Home, unit: str) -> bool:
+    """Whether the home's own split is a random one by `unit`."""
+    return home.cut.get("split") == "random" and home.folder.summary("windows").get("split_unit") == unit
+
+
+def _random_split(home: Home, windows: pa.Table, unit: str, own: bool) -> tuple[np.ndarray, dict[str, Any]]:
+    """The home's `own` split, or a new one of `windows`; and what to tell of it."""
+    if own:
+        return np.array(home.material.splits, dtype=object), {"split_by": unit, "seed": home.cut.get("seed", 0)}
+    split = split_randomly(windows, unit, SEED)
     purged = sum(name is None for name in split)
     return split, {"split_by": unit, "seed": SEED, "purged_windows": purged}
 

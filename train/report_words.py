@@ -195,7 +195,8 @@ def sampling_line(sampling: Mapping[str, Any]) -> str:
     """How the windows were cut."""
     durations_s = [d for d in (sampling.get("duration_s"), *(sampling.get("durations_s") or ())) if d]
     size = f"{' or '.join(f'{d:g}' for d in durations_s)} seconds" if durations_s else f"{sampling['length']} events"
-    return f"Windows of {size}, overlapping by {100 * sampling['overlap']:.0f} %."
+    more = f", in the train split by {100 * share:.0f} %" if (share := sampling.get("train_overlap")) else ""
+    return f"Windows of {size}, overlapping by {100 * sampling['overlap']:.0f} %{more}."
 
 
 def presegmented_line(sampling: Mapping[str, Any]) -> str:

@@ -101,6 +101,8 @@ class Labelled:
 
     def before(self, step: int) -> np.ndarray:
         """`(N,)` the window `step` before each in its session, -1 where there is none."""
+        if self.home.settings("windows").get("train_overlap"):
+            raise ValueError(f"{self.home.root}: {step} windows back is not as far in train, cut with train_overlap.")
         found = np.arange(len(self.sessions)) - step
         return np.where((found >= 0) & (self.sessions[found] == self.sessions), found, -1)
 
