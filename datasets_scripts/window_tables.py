@@ -78,6 +78,16 @@ def _majority(label: Codes, first: np.ndarray, last: np.ndarray) -> tuple[np.nda
     return best, share
 
 
+def evenly_cut(windows: pa.Table) -> np.ndarray:
+    """`(N,)` bool: the windows that every split would have, without those that `train_overlap` added to train.
+
+    Ids tell: a test window's cut is that of all splits. Without a test window all are.
+    """
+    cut = np.array([name.rsplit("/", 2)[-2] for name in windows["window_id"].to_pylist()], dtype=object)
+    tested = cut[np.array(windows["split"].to_pylist(), dtype=object) == "test"]
+    return cut == tested[0] if len(tested) else np.ones(len(cut), dtype=bool)
+
+
 def _numbered(ids: pa.Array, where: np.ndarray, t_us: np.ndarray) -> pa.Array:
     """Ids made unique: where windows of a session start at the same microsecond, the later ones get `+1`, `+2`, ...
 

@@ -269,8 +269,9 @@ def test_embeddings_do_not_depend_on_batches_or_padding(loaded):
             found = loaded.model(**alone).sensor_embeds[0].numpy()
             states = loaded.model.sensor_model(**alone, output_hidden_states=True).hidden_states
         np.testing.assert_allclose(projected[i], found, atol=1e-5)
-        means = [state[0, 1:].mean(dim=0).numpy() for state in states][-LAST_LAYERS:]  # the CLS token is the first
-        np.testing.assert_allclose(layers[i], np.concatenate(means), atol=1e-5)
+        events = [state[0, 1:] for state in states][-LAST_LAYERS:]  # the CLS token is the first
+        pooled = [*(e.mean(dim=0).numpy() for e in events), *(e.amax(dim=0).numpy() for e in events)]
+        np.testing.assert_allclose(layers[i], np.concatenate(pooled), atol=1e-5)
 
 
 def test_a_probe_of_layers_reads_the_input_too_and_of_a_deep_model_the_last_four(loaded):
@@ -281,7 +282,7 @@ def test_a_probe_of_layers_reads_the_input_too_and_of_a_deep_model_the_last_four
         model = CasitaModel(config).eval()
         model.load_state_dict(dict(loaded.model.named_buffers()), strict=False)
         layers = embed_windows(model, some, layers=LAST_LAYERS, progress=False).layers
-        assert layers.shape == (3, config.hidden_size * min(depth + 1, LAST_LAYERS))
+        assert layers.shape == (3, 2 * config.hidden_size * min(depth + 1, LAST_LAYERS))
         own = {name: torch.from_numpy(array) for name, array in some.items()}
         times, places = own.get("time_deltas"), own.get("coordinates")
         entering = model.sensor_model.embeddings(own["input_ids"], None, times, places)[:1, 1:]

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from test_datasets_scripts_windows import LAYOUT as THREE_SENSORS
+from test_datasets_scripts_windows import make_events
 from test_train_evaluation import LAYOUT, SENSORS, make_home
 from train_home import tiny, write_pictures
 
-from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_table, write_table
+from casita.datasets_scripts.windows import WindowSettings, build_windows, cut_home
 from casita.files import read_json
 from casita.train import probes
 from casita.train.config import save_config
@@ -131,6 +135,23 @@ def test_windows_before_are_of_the_same_session_and_minutes_of_its_start(made):
     hours = [start.hour for start in data.windows["start"].to_pylist()]
     assert data.hours.sum() == len(hours)
     assert data.hours.argmax(axis=1).tolist() == hours
+
+
+def test_of_the_windows_added_to_train_those_with_a_label_are_scored(tmp_path):
+    home = HomeFolder(tmp_path)
+    write_table(home.events, make_events(), EVENTS)
+    home.describe(home="toy", layout=THREE_SENSORS)
+    usual = build_windows(make_events(), THREE_SENSORS, WindowSettings(numeric="levels"))[0]
+    cut_home(home, WindowSettings(numeric="levels", train_overlap=0.9))
+    whole, data = read_table(home.windows, WINDOWS), Labelled.of(home)
+    even = set(usual["window_id"].to_pylist())
+    wanted = [row for row in whole.to_pylist() if row["window_id"] in even or row["activity"] is not None]
+    assert data.windows.to_pylist() == wanted
+    assert len(usual) < len(wanted) < len(whole)
+    train = usual.filter(pc.equal(usual["split"], "train"))
+    assert data.windows.filter(pa.array(data.usual))["window_id"].to_pylist() == train["window_id"].to_pylist()
+    with pytest.raises(ValueError, match="2 windows back is not as far in train"):
+        data.before(2)
 
 
 def test_zero_shot_is_told_among_all_labels_and_among_those_with_a_name(made):

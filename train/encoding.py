@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from casita.modeling.modeling_casita import CasitaModel
@@ -20,8 +20,8 @@ LAST_LAYERS = 4
 
 class Embedded(NamedTuple):
     """Windows after the sensor tower: `base` `(N, C)` the frozen embedding, `sensor` `(N, P)` unit rows of the shared
-    space, `layers` `(N, M C)` side by side the means over the window's events of the last M hidden states, before the
-    final norm (what the first layer reads is one of them); M is 0 where nobody asked for them."""
+    space, `layers` `(N, 2 M C)` side by side the means over the window's events of the last M hidden states and then
+    the maxima, before the final norm (what the first layer reads is one of them); M is 0 where nobody asked for it."""
 
     base: np.ndarray
     sensor: np.ndarray
@@ -57,13 +57,14 @@ def embed_windows(
     told: str = "windows",
     progress: bool = True,
 ) -> Embedded:
-    """The processor's arrays `(N, L, ...)` to embeddings; with the means of the last `layers` hidden states, or of all
-    where there are fewer."""
+    """The processor's arrays `(N, L, ...)` to embeddings; with means and maxima of the last `layers` hidden states, or
+    of all where there are fewer."""
     windows, width = len(inputs["attention_mask"]), model.config.hidden_size
+    states = min(layers, 1 + model.config.num_hidden_layers)
     found = Embedded(
         base=np.empty((windows, width), dtype=np.float32),
         sensor=np.empty((windows, model.config.projection_dim), dtype=np.float32),
-        layers=np.empty((windows, width * min(layers, 1 + model.config.num_hidden_layers)), dtype=np.float32),
+        layers=np.empty((windows, 2 * states * width), dtype=np.float32),
     )
     bar = tqdm(total=windows, desc=f"encode, {told}", unit=" windows", disable=not progress)
     for rows, batch in window_batches(inputs, batch_size, next(model.parameters()).device):
@@ -72,12 +73,21 @@ def embed_windows(
         found.base[rows] = out.pooler_output.float().cpu().numpy()
         found.sensor[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
         if layers:
-            events = (batch["attention_mask"] != 0)[..., None].float()
-            sums = [(state[:, 1:].float() * events).sum(dim=1) for state in out.hidden_states[-layers:]]  # without CLS
-            found.layers[rows] = (torch.cat(sums, dim=1) / events.sum(dim=1)).cpu().numpy()
+            found.layers[rows] = _pooled(out.hidden_states[-layers:], batch["attention_mask"]).cpu().numpy()
         bar.update(len(rows))
     bar.close()
     return found
+
+
+def _pooled(states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """`(b, 2 M C)` means, then maxima over the events of `states`, M of `(b, 1 + L, C)`, CLS first; `mask` `(b, L)`.
+
+    Both, as ULMFiT's classifier reads them (Howard & Ruder 2018, concat pooling): a mean tells how often, a maximum
+    whether at all.
+    """
+    events, there = [state[:, 1:].float() for state in states], (mask != 0)[..., None]
+    means = [(rows * there).sum(dim=1) / there.sum(dim=1) for rows in events]
+    return torch.cat([*means, *(rows.masked_fill(~there, -torch.inf).amax(dim=1) for rows in events)], dim=1)
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from casita.datasets_scripts.splits import (
     split_randomly,
     window_units,
 )
+from casita.datasets_scripts.window_tables import evenly_cut
 from casita.train.intervals import Units
 from casita.train.material import Material, checked_splits, describe_splits
 from casita.train.probes import Task, make_task
@@ -69,9 +70,7 @@ class Home:
         """Row numbers of the windows that every split would have: without those that `train_overlap` adds to train."""
         if not self.cut.get("train_overlap"):
             return np.arange(len(self.material.windows))
-        strategy = [name.rsplit("/", 2)[1] for name in self.material.windows["window_id"].to_pylist()]
-        test = self.material.splits.index("test")
-        return np.flatnonzero(np.array(strategy) == strategy[test])
+        return np.flatnonzero(evenly_cut(self.material.windows))
 
     def coarse(self) -> dict[str, str]:
         """Each label's coarse one; `ValueError` where the layout does not tell."""

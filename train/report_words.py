@@ -8,8 +8,8 @@ METHODS = {
     "linear_probe": ("Linear probe", "logistic regression on this model's frozen embedding of a window."),
     "layer_probe": (
         "Probe of the last layers",
-        "logistic regression on the means over the window's events of the last four layers, side by side; what the "
-        "first one reads counts as one. Earlier layers keep more of the window than the embedding.",
+        "logistic regression on the means and the maxima over the window's events of the last four layers, side by "
+        "side; what the first one reads counts as one. Earlier layers keep more of the window than the embedding.",
     ),
     "zero_shot": (
         "Zero-shot",

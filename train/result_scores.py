@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.sparse import csr_matrix, diags, hstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import StandardScaler
@@ -22,6 +23,7 @@ from casita.datasets_scripts.captions import caption_windows
 from casita.datasets_scripts.label_prompts import label_prompts
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
+from casita.datasets_scripts.window_tables import evenly_cut
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train import probes
@@ -46,7 +48,7 @@ from casita.train.probes import Prediction, Task
 from casita.train.protocols import segments
 from casita.train.ranking import retrieval_metrics
 
-FORMAT = 4  # raised when scores mean something else or hold more
+FORMAT = 5  # raised when scores mean something else or hold more
 FEW = 0.05
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
 MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
@@ -82,7 +84,10 @@ class Labelled:
 
     @classmethod
     def of(cls, home: HomeFolder) -> "Labelled":
-        return cls(home, read_table(home.windows, WINDOWS))
+        windows = read_table(home.windows, WINDOWS)
+        if home.settings("windows").get("train_overlap"):  # what was added teaches a probe only where it has a label
+            windows = windows.filter(pc.or_(evenly_cut(windows), pc.is_valid(windows["activity"])))
+        return cls(home, windows)
 
     @cached_property
     def task(self) -> Task:
@@ -90,6 +95,11 @@ class Labelled:
         windows = self.windows
         own = probes.make_task(windows["activity"].to_pylist(), windows["split"].to_pylist(), unlabelled=False)
         return replace(own, test=np.concatenate([own.validation, own.test]))
+
+    @cached_property
+    def usual(self) -> np.ndarray:
+        """`(N,)` bool: the train windows as a day brings them, labelled or not."""
+        return (np.array(self.windows["split"].to_pylist()) == "train") & evenly_cut(self.windows)
 
     @cached_property
     def keys(self) -> list[list[str]]:
@@ -305,7 +315,7 @@ def asked(
         texts = [text for told in prompts.values() for text in told]
         prototypes = label_prototypes(model, prompts, embed_texts(load_text_model(text_model), texts, progress=False))
         # How near a sentence is to any window at all says nothing of this one; the train windows tell it, unlabelled.
-        usual = (sensor[np.array(data.windows["split"].to_pylist()) == "train"] @ prototypes.T).mean(axis=0)
+        usual = (sensor[data.usual] @ prototypes.T).mean(axis=0)
         for centred, offset in (("", 0 * usual), ("_centred", usual)):
             logits = scale_of(model) * (sensor @ prototypes.T - offset)
             answer = probes.nearest(logits.__getitem__, prompts, data.task)
@@ -444,13 +454,17 @@ def baselines(
     *,
     seeds: int = 3,
     context: bool = False,
+    analysis: bool = False,
     places: Prompts | None = None,
 ) -> dict[str, Any]:
-    """What the same windows give without training an encoder; `run` tells the architecture of the untrained ones."""
+    """What the same windows give without training an encoder; `run` tells the architecture of the untrained ones.
+
+    With `analysis` also what the captions of each style give away.
+    """
     data = Labelled.of(home)
     _, model, processor = load_run(run)
     captions, _ = captions_of(home, data.windows, style, text_model, model.config.text_embedding_dim)
-    styles = ("narrative", "structured", "brief", "places")
+    styles = ("narrative", "structured", "brief", "places") if analysis else ()
     answers: Answers = {
         "majority": {ONCE: probes.majority(data.task)},
         **plain(data, captions, range(seeds), context, places or {}),

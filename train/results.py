@@ -140,16 +140,18 @@ def _home(section: Mapping[str, Any], work: Path, job: Job) -> HomeFolder:
 
 def _beside(name: str, section: Mapping[str, Any], work: Path, job: Job) -> dict[str, Any]:
     home, style = _home(section, work, job), job.config.caption_style
+    how = {key: section.get(key, False) for key in ("context", "analysis")}
+    seeds = section.get("untrained", 3)
     return _once(
         work / "scores" / name / "baselines.json",
-        [hash_file(home.windows), hash_file(home.captions(style)), _places(section)],
+        [how, seeds, hash_file(home.windows), hash_file(home.captions(style)), _places(section)],
         lambda: baselines(
             home,
             style,
             job.config.text_model,
             job.run,
-            seeds=section.get("untrained", 3),
-            context=section.get("context", False),
+            seeds=seeds,
+            **how,
             **_places(section),
         ),
     )
