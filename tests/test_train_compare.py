@@ -153,12 +153,13 @@ def test_cells_that_train_the_same_are_one_row_and_contradictions_are_left_out(b
 
 
 def test_rows_that_differ_in_their_fine_tuning_alone_share_a_training(base, tmp_path):
-    rows = "  all: {}\n  few: {finetune: {few_shot: 3}}\n  scratch: {finetune: {from_scratch: true}}\n"
+    rows = "  all: {}\n  few: {finetune: {few_shot: 3}}\n  scratch: {finetune: {from_scratch: true, data: more}}\n"
     grid = load_grid(grid_file(tmp_path, f"base: {base}\nfinetune: {{mode: full}}\nrows:\n{rows}"))
     jobs = make_jobs(grid, tmp_path / "out", [0, 1])
     assert [(job.seed, job.rows) for job in jobs] == [(seed, ["all", "few", "scratch"]) for seed in (0, 1)]
     finetunes = jobs[1].finetunes
     assert [finetunes[name].few_shot for name in ("all", "few", "scratch")] == [1.0, 3, 1.0]
+    assert [finetunes[name].data for name in ("all", "few", "scratch")] == [jobs[1].config.data] * 2 + ["more"]
     assert {config.seed for config in finetunes.values()} == {1} == {jobs[1].config.seed}
     assert len({config.out for job in jobs for config in job.finetunes.values()}) == 6
 

@@ -35,11 +35,11 @@ class Row:
         return read_settings(TrainConfig, self.base, {**self.settings, **own})
 
     def finetune_config(self, run: Path | str, data: str, out: Path | str, seed: int) -> FinetuneConfig | None:
-        """The fine-tuning of `run`, None where the row has none."""
+        """The fine-tuning of `run`, None where the row has none; on `data` unless the row names other."""
         if self.finetune is None:
             return None
-        own = {"model": str(run), "data": data, "out": str(out), "seed": seed}
-        return read_settings(FinetuneConfig, None, {"tracker": None, **self.finetune, **own})
+        own = {"model": str(run), "out": str(out), "seed": seed}
+        return read_settings(FinetuneConfig, None, {"tracker": None, "data": data, **self.finetune, **own})
 
     @property
     def trained(self) -> dict[str, Any]:

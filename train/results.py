@@ -165,7 +165,12 @@ def _places(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_data(grid: Grid, work: Path) -> Grid:
     """The grid with its rows' `data` below `work`."""
-    rows = [replace(r, settings={**r.settings, "data": str(work / r.config().data)}) for r in grid.rows]
+    rows = []
+    for row in grid.rows:
+        tuned = row.finetune
+        if tuned and "data" in tuned:
+            tuned = {**tuned, "data": str(work / tuned["data"])}
+        rows.append(replace(row, settings={**row.settings, "data": str(work / row.config().data)}, finetune=tuned))
     return replace(grid, rows=rows)
 
 
