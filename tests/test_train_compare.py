@@ -185,7 +185,7 @@ def test_a_mistake_in_a_grid_is_told(base, tmp_path, text, told):
 @pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_grids_load_by_their_bare_names_over_shipped_configs(path):
     grid = load_grid(path.stem)
-    assert len(grid.rows) >= 2
+    assert len(grid.rows) * len(grid.seeds or [0]) >= 2  # one run needs no grid
     assert {row.base.parent for row in grid.rows} == {CONFIGS}
 
 
