@@ -83,7 +83,8 @@ def evenly_cut(windows: pa.Table) -> np.ndarray:
 
     Ids tell: a test window's cut is that of all splits. Without a test window all are.
     """
-    cut = np.array([name.rsplit("/", 2)[-2] for name in windows["window_id"].to_pylist()], dtype=object)
+    ids = windows["window_id"].to_pylist()
+    cut = np.array([name.rpartition("/")[0].rpartition("/")[2] for name in ids], dtype=object)
     tested = cut[np.array(windows["split"].to_pylist(), dtype=object) == "test"]
     return cut == tested[0] if len(tested) else np.ones(len(cut), dtype=bool)
 

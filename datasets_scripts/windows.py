@@ -33,9 +33,19 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "numeric": ("drop", "levels"),
     "unplaced": ("error", "drop"),
 }
-# Told in words in a window's id; what else differs from the default goes in as a short hash.
-_NAMED = {"strategy", "length", "duration_s", "durations_s", "overlap", "max_events", "presegment", "resident"}
-_NAMED |= {"train_overlap"}  # the windows that it adds have ids as if it were the overlap of all
+# Told in words in a window's id; what else differs from the default goes in as a short hash. What `train_overlap` adds
+# has ids as if it were the overlap of all.
+_NAMED = {
+    "strategy",
+    "length",
+    "duration_s",
+    "durations_s",
+    "overlap",
+    "train_overlap",
+    "max_events",
+    "presegment",
+    "resident",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,8 +68,6 @@ class Home:
 
     def evenly_cut(self) -> np.ndarray:
         """Row numbers of the windows that every split would have: without those that `train_overlap` adds to train."""
-        if not self.cut.get("train_overlap"):
-            return np.arange(len(self.material.windows))
         return np.flatnonzero(evenly_cut(self.material.windows))
 
     def coarse(self) -> dict[str, str]:

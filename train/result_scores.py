@@ -85,9 +85,8 @@ class Labelled:
     @classmethod
     def of(cls, home: HomeFolder) -> "Labelled":
         windows = read_table(home.windows, WINDOWS)
-        if home.settings("windows").get("train_overlap"):  # what was added teaches a probe only where it has a label
-            windows = windows.filter(pc.or_(evenly_cut(windows), pc.is_valid(windows["activity"])))
-        return cls(home, windows)
+        # What `train_overlap` added teaches a probe only where it has a label.
+        return cls(home, windows.filter(pc.or_(evenly_cut(windows), pc.is_valid(windows["activity"]))))
 
     @cached_property
     def task(self) -> Task:
