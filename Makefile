@@ -21,7 +21,7 @@ test: install              ## the test suite; CASITA_DATA=FOLDER adds the tests 
 	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 results: install           ## the tables of docs/RESULTS.md, but that of speed, from the raw logs in CASITA_DATA; hours, and it goes on where it stopped
-	$(RUN) -m casita.train.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
+	$(RUN) -m casita.train.experiments.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
 	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py
@@ -46,13 +46,13 @@ format: install            ## let ruff rewrite the layout of the code
 	$(RUN) -m ruff format .
 
 bench: install             ## speed and memory of the data stages and of the feeding on this machine; ten minutes
-	$(RUN) -m casita.datasets_scripts.benchmark read
-	$(RUN) -m casita.datasets_scripts.benchmark windows
-	$(RUN) -m casita.datasets_scripts.benchmark captions
-	$(RUN) -m casita.datasets_scripts.benchmark draw
-	$(RUN) -m casita.datasets_scripts.benchmark encode
-	$(RUN) -m casita.datasets_scripts.benchmark scale --events 1e6
-	$(RUN) -m casita.train.feed_benchmark
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages read
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages windows
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages captions
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages draw
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages encode
+	$(RUN) -m casita.datasets_scripts.benchmarks.stages scale --events 1e6
+	$(RUN) -m casita.train.benchmarks.loader_speed
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools

@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import torch
 
 from casita.datasets_scripts.build import BuildSettings, build_home
+from casita.datasets_scripts.captions.text_embeddings import minilm_directory
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_table
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.text_embeddings import minilm_directory
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
 from casita.files import write_json
 from casita.train.align import train
-from casita.train.checkpoint import load_published
-from casita.train.config import load_config
-from casita.train.evaluation import evaluate_run
+from casita.train.configs.train_config import load_config
+from casita.train.evaluate_run import evaluate_run
+from casita.train.inference.model_directory import load_published
 
 # Both are named as what they are: `pixels` is the average-pooled picture, a control and no learned model; `minilm` the
 # official all-MiniLM-L6-v2, which comes with a pip package.

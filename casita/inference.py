@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from casita.datasets_scripts.read import add_log_options, read_events
-from casita.datasets_scripts.text_embeddings import load_text_model
+from casita.datasets_scripts.captions.text_embeddings import load_text_model
+from casita.datasets_scripts.readers.read import add_log_options, read_events
 from casita.files import write_beside
 from casita.modeling.modeling_casita import CasitaModel
 from casita.modeling.pipeline_casita import ZeroShotActivityPipeline
 from casita.processing.event_streams import EventStream
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train.checkpoint import load_published
-from casita.train.encoding import embed_windows
+from casita.train.inference.embedding import embed_windows
+from casita.train.inference.model_directory import load_published
 
 
 def read_stream(

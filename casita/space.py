@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from casita.datasets_scripts.hub_data import data_folder
+from casita.datasets_scripts.hub.named_data import data_folder
 from casita.datasets_scripts.schema import HomeFolder
 
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         if error.name != "gradio":
             raise
         raise ValueError("the page needs gradio, which is not installed: pip install 'casita[space]'") from None
-    from casita.train.checkpoint import published
+    from casita.train.inference.model_directory import published
 
     if args.run_dir is None and args.home is not None:
         raise ValueError("--home needs the RUN that knows this home: casita space RUN --home DIR.")

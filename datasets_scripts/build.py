@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from casita.datasets_scripts import captions, floor_plans, read, windows
+from casita.datasets_scripts.captions import caption as captions
+from casita.datasets_scripts.pictures import draw as floor_plans
+from casita.datasets_scripts.readers import read
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.windows import WindowSettings
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
+from casita.datasets_scripts.windows import cut as windows
+from casita.datasets_scripts.windows.cut import WindowSettings
 from casita.files import locked
 
 STAGES = ("read", "windows", "draw", "embed-images", "caption", "embed-text")  # in this order
@@ -81,7 +84,9 @@ def _draw(folder: HomeFolder, settings: BuildSettings) -> None:
 
 
 def _embed_images(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> None:
-    from casita.datasets_scripts import image_embeddings  # torch takes seconds: only for the stages that need it
+    from casita.datasets_scripts.pictures import (
+        image_embeddings,  # torch takes seconds: only for the stages that need it
+    )
 
     table = image_embeddings.embed_home(folder, settings.vision_model, settings.normalization, load=load)
     _tell("image embeddings", folder.image_embeddings(settings.vision_model), "", table is None)
@@ -93,7 +98,7 @@ def _caption(folder: HomeFolder, settings: BuildSettings) -> None:
 
 
 def _embed_text(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> None:
-    from casita.datasets_scripts import text_embeddings
+    from casita.datasets_scripts.captions import text_embeddings
 
     done = text_embeddings.embed_captions(folder, settings.caption_style, settings.text_model, load=load)
     _tell("text embeddings", folder.text_embeddings(settings.caption_style, settings.text_model), "", done is None)
@@ -117,7 +122,8 @@ def parse_synthetic(text: str) -> dict[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from casita.datasets_scripts import image_embeddings, text_embeddings
+    from casita.datasets_scripts.captions import text_embeddings
+    from casita.datasets_scripts.pictures import image_embeddings
 
     parser.description = (
         "Raw log -> home folder: events, windows, pictures, image embeddings, captions, text embeddings.\n"
@@ -190,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _build_many(args: argparse.Namespace, settings: BuildSettings) -> None:
-    from casita.datasets_scripts.synthetic_data_set import SyntheticHomes, build_made_up_homes  # it imports this file
+    from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_made_up_homes  # it imports this file
 
     if (args.out / "home.json").exists():
         raise ValueError(f"{args.out} is a home folder already, not one of several. Choose another --out.")

@@ -108,7 +108,7 @@ def write_evidence(
 
 
 def read_results(run: Path) -> dict[str, Any]:
-    """The run's results, if they are those of its weights; see `casita.train.checkpoint.write_card`."""
+    """The run's results, if they are those of its weights; see `casita.train.inference.model_directory.write_card`."""
     path, judged = run / "results.json", run / "model" / "evaluation.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, and no card is released without. Run: casita evaluate {run}")

@@ -456,7 +456,7 @@ class CasitaModel(CasitaPreTrainedModel):
         """Embed windows and, when `text_embeds` `(N, T)` are given, score every window against every sentence.
 
         `return_loss` needs N = B, row i of both belonging together: symmetric InfoNCE (Radford et al. 2021). The
-        trainer's loss, with several positives and other ranks, is `casita.train.losses`.
+        trainer's loss, with several positives and other ranks, is `casita.train.training.losses`.
         """
         sensor_output = self.sensor_model(
             input_ids=input_ids,

@@ -17,15 +17,15 @@ from train_home import tiny
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.train.align import train
-from casita.train.checkpoint import Progress
-from casita.train.config import TrainConfig
-from casita.train.data import build_processor, load_split, load_table
-from casita.train.feed import make_feed
-from casita.train.interruption import Interruption
-from casita.train.loop import make_accelerator
-from casita.train.model import TrainedModel, build_model
-from casita.train.objective import AlignmentObjective
-from casita.train.trainer import Trainer
+from casita.train.configs.train_config import TrainConfig
+from casita.train.data.dataset import build_processor, load_split, load_table
+from casita.train.data.loaders import make_feed
+from casita.train.training.checkpoint import Progress
+from casita.train.training.loop import make_accelerator
+from casita.train.training.model import TrainedModel, build_model
+from casita.train.training.objectives import AlignmentObjective
+from casita.train.training.signals import Interruption
+from casita.train.training.step import Trainer
 
 # By name: what one process is to do, and what the three do beyond it that must not change the gradients.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -32,7 +32,7 @@ KEEP = "\nimport json\nfrom pathlib import Path\nPath('vectors.json').write_text
 HERE = """
 import json, sys
 import torch
-from casita.train.checkpoint import load_published
+from casita.train.inference.model_directory import load_published
 model, processor = load_published("runs/synthetic")
 with torch.inference_mode():
     vectors = model(**processor(json.loads(sys.argv[1]), return_tensors="pt")).sensor_embeds

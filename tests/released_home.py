@@ -6,10 +6,10 @@ from train_home import tiny
 
 from casita.datasets_scripts.build import BuildSettings, build_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.windows import WindowSettings
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
+from casita.datasets_scripts.windows.cut import WindowSettings
 from casita.train.align import train
-from casita.train.evaluation import evaluate_run
+from casita.train.evaluate_run import evaluate_run
 
 SETTINGS = BuildSettings(
     layout="synthetic",

@@ -11,14 +11,14 @@ import pyarrow as pa
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.schema import WINDOWS
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train import probes
-from casita.train.evidence import Evidence, Query
-from casita.train.metrics import ece, over_seeds, per_class
-from casita.train.probes import Prediction, Task, make_task
-from casita.train.ranking import retrieval_chance, retrieval_metrics
+from casita.train.evaluation import probes
+from casita.train.evaluation.evidence import Evidence, Query
+from casita.train.evaluation.probes import Prediction, Task, make_task
+from casita.train.metrics.classification import ece, over_seeds, per_class
+from casita.train.metrics.ranking import retrieval_chance, retrieval_metrics
 
 ROOMS = {
     "Cook": "kitchen",

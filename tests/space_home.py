@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from test_hub_copy import TRAINING
 
-from casita.datasets_scripts.floor_plans import draw_home
-from casita.datasets_scripts.image_embeddings import embed_home
-from casita.datasets_scripts.read import read_home
+from casita.datasets_scripts.captions.text_embeddings import MINILM
+from casita.datasets_scripts.pictures.draw import draw_home
+from casita.datasets_scripts.pictures.image_embeddings import embed_home
+from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.text_embeddings import MINILM
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train.checkpoint import publish
+from casita.train.inference.model_directory import publish
 
 
 def make_space_home(root: Path, days: int = 3) -> tuple[HomeFolder, Path]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from train_home import tiny
 
 from casita.datasets_scripts.schema import HomeFolder
-from casita.train.data import build_processor, load_table
-from casita.train.feed import load_windows, make_feed
-from casita.train.loop import make_accelerator
+from casita.train.data.dataset import build_processor, load_table
+from casita.train.data.loaders import load_windows, make_feed
+from casita.train.training.loop import make_accelerator
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])

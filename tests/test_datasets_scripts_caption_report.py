@@ -8,9 +8,15 @@ import pyarrow as pa
 import pytest
 
 from casita import cli
-from casita.datasets_scripts.caption_report import Names, describe_report, label_words, report_captions, report_home
-from casita.datasets_scripts.captions import caption_home, caption_windows
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.captions.caption import caption_home, caption_windows
+from casita.datasets_scripts.captions.quality_report import (
+    Names,
+    describe_report,
+    label_words,
+    report_captions,
+    report_home,
+)
+from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, write_table
 
 START = datetime(2024, 1, 2, 7, 10)

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 
 from casita import cli
-from casita.datasets_scripts import caption_words as words
-from casita.datasets_scripts.captions import STYLES, caption_home, caption_windows
-from casita.datasets_scripts.layouts import SHIPPED, load_layout
-from casita.datasets_scripts.read import read_events
+from casita.datasets_scripts.captions import wording as words
+from casita.datasets_scripts.captions.caption import STYLES, caption_home, caption_windows
+from casita.datasets_scripts.layouts.layout import SHIPPED, load_layout
+from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
-from casita.datasets_scripts.windows import WindowSettings, build_windows
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 
 TUESDAY = datetime(2024, 1, 2, 7, 10)
 ROOM_SENSOR = {"bedroom": "M012", "hallway": "M002", "kitchen": "M005", "living_room": "M009", "office": "M016"}

@@ -16,7 +16,7 @@ from fork_server import ForkServer
 from test_datasets_scripts_text_embeddings import make_model
 
 from casita.datasets_scripts.schema import EVENTS
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
 
 ROUNDS = int(os.environ.get("CASITA_FAULT_ROUNDS", "2"))
 STAGES = {  # the command's words behind DIR

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from casita.cli import main
-from casita.datasets_scripts.dot_colours import PALETTE, PALETTES, colour_of
-from casita.datasets_scripts.floor_plans import (
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.pictures.draw import (
     Frame,
     draw_background,
     draw_home,
@@ -20,7 +20,7 @@ from casita.datasets_scripts.floor_plans import (
     picture_keys,
     seen_keys,
 )
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.pictures.palettes import PALETTE, PALETTES, colour_of
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, write_table
 
 FLAT = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from casita.datasets_scripts.hub_data import data_folder, pinned
+from casita.datasets_scripts.hub.named_data import data_folder, pinned
 
 
 def test_a_folder_that_is_there_is_no_name(tmp_path, monkeypatch):

@@ -25,15 +25,15 @@ from transformers import (
 )
 
 from casita.cli import main
-from casita.datasets_scripts.floor_plans import draw_home
-from casita.datasets_scripts.image_embeddings import (
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.pictures.draw import draw_home
+from casita.datasets_scripts.pictures.image_embeddings import (
     VISION_MODELS,
     HubEncoder,
     embed_home,
     embed_pictures,
     load_vision_model,
 )
-from casita.datasets_scripts.layouts import load_layout
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, write_table
 from casita.processing.sensor_embeddings import SensorEmbeddingTable, normalize
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from casita.datasets_scripts.captions import STYLES, caption_windows
-from casita.datasets_scripts.label_prompts import FALLBACK, coarse_of, label_prompts, label_words
-from casita.datasets_scripts.layouts import SHIPPED, coarse_activities, load_layout
+from casita.datasets_scripts.captions.caption import STYLES, caption_windows
+from casita.datasets_scripts.layouts.label_prompts import FALLBACK, coarse_of, label_prompts, label_words
+from casita.datasets_scripts.layouts.layout import SHIPPED, coarse_activities, load_layout
 from casita.datasets_scripts.schema import WINDOWS
 
 

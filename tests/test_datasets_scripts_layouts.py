@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts.layouts import NATURAL_STATES, SHIPPED, check_layout, compare, load_layout
+from casita.datasets_scripts.layouts.layout import NATURAL_STATES, SHIPPED, check_layout, compare, load_layout
 
 FLAT = {
     "home": "flat",

@@ -21,17 +21,17 @@ from tiny_text_models import make_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from casita import cli
-from casita.datasets_scripts import llm_prompt
-from casita.datasets_scripts.caption_facts import COLUMNS, Facts, facts_of
-from casita.datasets_scripts.caption_report import label_words
-from casita.datasets_scripts.captions import caption_home
-from casita.datasets_scripts.layouts import load_layout
-from casita.datasets_scripts.llm_backends import is_loopback
-from casita.datasets_scripts.llm_captions import AnswerCache, LlmSettings, llm_settings_from
-from casita.datasets_scripts.llm_prompt import messages, read_answer, read_line
-from casita.datasets_scripts.read import read_events
+from casita.datasets_scripts.captions import llm_prompt
+from casita.datasets_scripts.captions.caption import caption_home
+from casita.datasets_scripts.captions.facts import COLUMNS, Facts, facts_of
+from casita.datasets_scripts.captions.llm import AnswerCache, LlmSettings, llm_settings_from
+from casita.datasets_scripts.captions.llm_backends import is_loopback
+from casita.datasets_scripts.captions.llm_prompt import messages, read_answer, read_line
+from casita.datasets_scripts.captions.quality_report import label_words
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, write_table
-from casita.datasets_scripts.windows import WindowSettings, build_windows
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 
 KEYS = ["M012_ON", "M002_ON", "M005_ON", "D002_OPEN", "D002_CLOSE", "M009_ON", "M016_ON"]
 

@@ -8,13 +8,13 @@ import pytest
 from released_home import SETTINGS
 from train_home import tiny
 
-from casita.datasets_scripts.published_homes import home_from_dataset
+from casita.datasets_scripts.captions.text_embeddings import embed_captions
+from casita.datasets_scripts.hub.published_homes import home_from_dataset
 from casita.datasets_scripts.schema import HomeFolder, home_folders
-from casita.datasets_scripts.text_embeddings import embed_captions
-from casita.datasets_scripts.windows import cut_home
+from casita.datasets_scripts.windows.cut import cut_home
 from casita.files import hash_file, read_json, write_json
 from casita.model_cards.trees import write_checksums, write_dataset_tree
-from casita.train.data import build_processor, fingerprint, load_split, load_table
+from casita.train.data.dataset import build_processor, fingerprint, load_split, load_table
 
 ARRAYS = ("codes", "seconds", "starts", "texts", "groups", "caption_rows", "caption_starts")
 

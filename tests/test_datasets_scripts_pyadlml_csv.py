@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts.read import home_name, read_events
+from casita.datasets_scripts.readers.read import home_name, read_events
 from casita.datasets_scripts.schema import EVENTS
 
 

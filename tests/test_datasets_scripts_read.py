@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts import benchmark, casas
-from casita.datasets_scripts.events_table import UNENDED
-from casita.datasets_scripts.read import read_events, read_home
+from casita.datasets_scripts.benchmarks import stages as benchmark
+from casita.datasets_scripts.readers import casas
+from casita.datasets_scripts.readers.events_table import UNENDED
+from casita.datasets_scripts.readers.read import read_events, read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.processing.sensor_states import normalize_state, state_value
 

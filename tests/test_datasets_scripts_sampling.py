@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts.label_prompts import coarse_of
-from casita.datasets_scripts.layouts import load_layout
-from casita.datasets_scripts.read import read_events
+from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
-from casita.datasets_scripts.splits import SPLITS, assign_splits, leak_audit
-from casita.datasets_scripts.windows import WindowSettings, add_window_arguments, build_windows, settings_from
+from casita.datasets_scripts.windows.cut import WindowSettings, add_window_arguments, build_windows, settings_from
+from casita.datasets_scripts.windows.splits import SPLITS, assign_splits, leak_audit
 from casita.processing.event_windows import draw_durations
 
 DURATION = {"strategy": "fixed_duration", "duration_s": 60.0}

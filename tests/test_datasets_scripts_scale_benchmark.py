@@ -2,7 +2,7 @@
 
 import json
 
-from casita.datasets_scripts.benchmark import main
+from casita.datasets_scripts.benchmarks.stages import main
 
 
 def test_every_stage_is_measured_over_all_homes_and_nothing_is_left(tmp_path, capsys):

@@ -11,8 +11,8 @@ import pytest
 from casita.cli import main
 from casita.datasets_scripts.build import BuildSettings
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, home_folders, read_table
-from casita.datasets_scripts.synthetic_data_set import SyntheticHomes, build_made_up_home, build_made_up_homes
-from casita.datasets_scripts.synthetic_home import write_made_up_home
+from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_made_up_home, build_made_up_homes
+from casita.datasets_scripts.synthetic.home import write_made_up_home
 
 EARLY = BuildSettings(stages=("read", "windows"))
 

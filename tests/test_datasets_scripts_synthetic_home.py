@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from casita.datasets_scripts.layouts import load_layout
-from casita.datasets_scripts.read import read_events
-from casita.datasets_scripts.synthetic_home import DAMAGED, write_synthetic_log
-from casita.datasets_scripts.synthetic_life import Life, synthetic_dwelling
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.readers.read import read_events
+from casita.datasets_scripts.synthetic.home import DAMAGED, write_synthetic_log
+from casita.datasets_scripts.synthetic.simulator import Life, synthetic_dwelling
 
 DAYS = 14
 

@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from casita.datasets_scripts.layouts import check_layout, load_layout
-from casita.datasets_scripts.read import read_events
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.synthetic_layouts import made_up_dwelling, made_up_person
-from casita.datasets_scripts.synthetic_life import Life
+from casita.datasets_scripts.layouts.layout import check_layout, load_layout
+from casita.datasets_scripts.readers.read import read_events
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
+from casita.datasets_scripts.synthetic.layouts import made_up_dwelling, made_up_person
+from casita.datasets_scripts.synthetic.simulator import Life
 
 NUMBERS = range(1, 41)
 

@@ -16,7 +16,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from casita import cli
-from casita.datasets_scripts import text_embeddings
+from casita.datasets_scripts.captions import text_embeddings
+from casita.datasets_scripts.captions.text_embeddings import (
+    describe_text_model,
+    embed_captions,
+    embed_texts,
+    load_text_model,
+    minilm_directory,
+)
 from casita.datasets_scripts.schema import (
     CAPTIONS,
     HomeFolder,
@@ -24,13 +31,6 @@ from casita.datasets_scripts.schema import (
     read_table,
     text_embeddings_schema,
     write_table,
-)
-from casita.datasets_scripts.text_embeddings import (
-    describe_text_model,
-    embed_captions,
-    embed_texts,
-    load_text_model,
-    minilm_directory,
 )
 
 WORDS = [

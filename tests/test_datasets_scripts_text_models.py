@@ -16,14 +16,14 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from casita import cli
-from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_metadata, write_table
-from casita.datasets_scripts.text_embeddings import (
+from casita.datasets_scripts.captions.text_embeddings import (
     count_truncated,
     describe_text_model,
     embed_captions,
     embed_texts,
     load_text_model,
 )
+from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_metadata, write_table
 from casita.modeling.pipeline_casita import load_text_model as load_for_pipeline
 from casita.modeling.pipeline_casita import read_as_trained
 
@@ -120,7 +120,7 @@ def home(tmp_path) -> HomeFolder:
 KILLED = """
 import os, signal, sys
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.text_embeddings import embed_captions, load_text_model
+from casita.datasets_scripts.captions.text_embeddings import embed_captions, load_text_model
 model, batches = load_text_model(sys.argv[2]), []
 def die_in_batch_70(module, inputs):
     batches.append(inputs)

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from casita.datasets_scripts.layouts import load_layout
-from casita.datasets_scripts.read import read_events
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
-from casita.datasets_scripts.splits import SPLITS, assign_splits, leak_audit
-from casita.datasets_scripts.windows import WindowSettings, build_windows, cut_home
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows, cut_home
+from casita.datasets_scripts.windows.splits import SPLITS, assign_splits, leak_audit
 
 LAYOUT = {
     "home": "toy",

@@ -9,10 +9,10 @@ import pytest
 from snippets import ROOT
 from space_home import make_space_home
 
+from casita.datasets_scripts.captions.text_embeddings import minilm_directory
 from casita.datasets_scripts.schema import EVENTS, read_table
-from casita.datasets_scripts.text_embeddings import minilm_directory
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.checkpoint import load_published
+from casita.train.inference.model_directory import load_published
 
 EXAMPLES = ROOT / "docs" / "examples"
 OWN = {"home": "mine", "size": [90, 60], "sensors": {"A1": {"x": 9, "y": 9, "room": "kitchen", "type": "motion"}}}

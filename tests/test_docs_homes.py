@@ -14,12 +14,12 @@ from snippets import ROOT, snippets
 from test_hub_copy import TRAINING
 
 from casita.cli import main
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.layouts.layout import load_layout
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.checkpoint import publish
+from casita.train.inference.model_directory import publish
 
 FACTS = """
 import json

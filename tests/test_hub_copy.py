@@ -14,7 +14,7 @@ from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.checkpoint import publish
+from casita.train.inference.model_directory import publish
 
 ROOT = Path(__file__).parents[1]
 KEYS = ["D001_CLOSE", "D001_OPEN", "M001_OFF", "M001_ON"]

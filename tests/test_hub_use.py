@@ -10,10 +10,10 @@ import yaml
 from hub_client import HubClient
 
 from casita.datasets_scripts.build import BuildSettings, build_home
+from casita.datasets_scripts.captions.text_embeddings import minilm_directory
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.text_embeddings import minilm_directory
-from casita.datasets_scripts.windows import WindowSettings
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
+from casita.datasets_scripts.windows.cut import WindowSettings
 from casita.model_cards.tree_check import PICKLED, pickled
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
@@ -134,7 +134,7 @@ def consume(client, events, revision):
 def local_vectors(model_directory, events):
     import torch
 
-    from casita.train.checkpoint import load_published
+    from casita.train.inference.model_directory import load_published
 
     model, processor = load_published(model_directory)
     with torch.inference_mode():
@@ -374,7 +374,7 @@ def test_what_was_tampered_with_is_refused(client, hub, pushed, home, run, place
 def test_after_a_first_use_everything_works_offline_without_a_request(client, hub, pushed, place, events, run):
     consume(client, events, "v1")
     table = TABLE.format(arguments='"lab/d", home="synthetic", revision="v1"')
-    fetch = 'from casita.datasets_scripts.hub_data import data_folder\ndata_folder("lab/d@v1")'
+    fetch = 'from casita.datasets_scripts.hub.named_data import data_folder\ndata_folder("lab/d@v1")'
     for first_use in (DATASETS.format(revision="v1"), table, fetch):
         done = client.run(first_use)
         assert done.code == 0, done.stderr

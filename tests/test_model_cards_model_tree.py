@@ -16,11 +16,11 @@ import yaml
 from huggingface_hub import ModelCard
 from snippets import run_page
 
+from casita.datasets_scripts.captions.text_embeddings import MINILM, minilm_directory
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.text_embeddings import MINILM, minilm_directory
 from casita.files import hash_file, read_json, write_json
 from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
-from casita.train.checkpoint import load_published
+from casita.train.inference.model_directory import load_published
 
 REPO, DATASET, TABLES = "org/casita-flat", "org/flat", "org/flat-embeddings"
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.path import Path as Outline
 from space_home import make_space_home
 
-from casita.datasets_scripts.layouts import SHIPPED, load_layout
-from casita.datasets_scripts.text_embeddings import embed_texts
+from casita.datasets_scripts.captions.text_embeddings import embed_texts
+from casita.datasets_scripts.layouts.layout import SHIPPED, load_layout
 from casita.model_cards.space.place import DAY_S, Aligned, Place, Windows, clock, parse_activities, seconds_of
 from casita.model_cards.space.playback import SILENT, frame, free_spot, playback, states_at
 from casita.model_cards.space.timeline import BINS, binned, search_html, zero_shot_html

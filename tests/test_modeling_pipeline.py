@@ -16,7 +16,7 @@ from tiny_text_models import make_text_model
 from toy_model import PROMPTS, make_events, make_pair, publish_toy
 from transformers import pipeline
 
-from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
+from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
 from casita.modeling.modeling_casita import CasitaModel, CasitaSensorModel
 from casita.modeling.pipeline_casita import SensorEmbeddingPipeline, ZeroShotActivityPipeline
 

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from casita.datasets_scripts.benchmark import benchmark_encode
+from casita.datasets_scripts.benchmarks.stages import benchmark_encode
 from casita.datasets_scripts.schema import EVENTS
-from casita.datasets_scripts.windows import WindowSettings, build_windows
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 from casita.modeling.modeling_casita import CasitaModel, CasitaSensorModel
 from casita.processing.processing_casita import CasitaProcessor
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from casita.datasets_scripts.floor_plans import draw_background, draw_sensor, picture_keys
-from casita.datasets_scripts.image_embeddings import PixelEncoder
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.pictures.draw import draw_background, draw_sensor, picture_keys
+from casita.datasets_scripts.pictures.image_embeddings import PixelEncoder
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor

@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 from train_home import LAYOUT
 
-from casita.datasets_scripts import layouts, picture_files
-from casita.datasets_scripts.image_embeddings import load_vision_model
-from casita.datasets_scripts.layouts import load_layout
-from casita.datasets_scripts.picture_files import open_picture
-from casita.datasets_scripts.read import read_home
+from casita.datasets_scripts.captions.text_embeddings import load_text_model
+from casita.datasets_scripts.layouts import layout as layouts
+from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.pictures import files as picture_files
+from casita.datasets_scripts.pictures.files import open_picture
+from casita.datasets_scripts.pictures.image_embeddings import load_vision_model
+from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.synthetic_home import write_synthetic_log
-from casita.datasets_scripts.text_embeddings import load_text_model
+from casita.datasets_scripts.synthetic.home import write_synthetic_log
 from casita.files import read_json
 from casita.model_cards.tree_check import pickled
 from casita.modeling import pipeline_casita

@@ -19,13 +19,13 @@ from transformers import AutoModel, AutoProcessor
 
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table, write_table
 from casita.train.align import train
-from casita.train.checkpoint import checkpoints, read_progress
-from casita.train.config import TrainConfig, load_config
-from casita.train.data import build_processor, load_split, load_table
-from casita.train.encoders import load_encoders
-from casita.train.loop import make_accelerator
-from casita.train.model import TrainedModel, build_model, make_scheduler, parameter_groups
-from casita.train.objective import AlignmentObjective
+from casita.train.configs.train_config import TrainConfig, load_config
+from casita.train.data.dataset import build_processor, load_split, load_table
+from casita.train.evaluation.encoders import load_encoders
+from casita.train.training.checkpoint import checkpoints, read_progress
+from casita.train.training.loop import make_accelerator
+from casita.train.training.model import TrainedModel, build_model, make_scheduler, parameter_groups
+from casita.train.training.objectives import AlignmentObjective
 
 
 @pytest.fixture(scope="module")

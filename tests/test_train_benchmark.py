@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from casita.cli import main
-from casita.train import benchmark
-from casita.train.benchmark import VARIANTS, Case, Step, peak_mib
+from casita.train.benchmarks import encoder_speed as benchmark
+from casita.train.benchmarks.encoder_speed import VARIANTS, Case, Step, peak_mib
 
 SMALL = {
     "hidden_size": 32,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from casita.train.calibration import BOUNDS, fit_temperature, negative_log_likelihood
-from casita.train.metrics import ece
+from casita.train.metrics.calibration import BOUNDS, fit_temperature, negative_log_likelihood
+from casita.train.metrics.classification import ece
 
 
 def make_windows(n=4000, k=5, seed=0):

@@ -11,10 +11,10 @@ from train_home import tiny, write_pictures
 
 from casita import cli
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
-from casita.train import comparison
-from casita.train.compare import _why
-from casita.train.config import CONFIGS, save_config
-from casita.train.grid import GRIDS, load_grid, make_jobs
+from casita.train.configs.train_config import CONFIGS, save_config
+from casita.train.experiments import comparison_table as comparison
+from casita.train.experiments.compare import _why
+from casita.train.experiments.grid import GRIDS, load_grid, make_jobs
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 
 from casita import cli
 from casita.datasets_scripts import build
-from casita.datasets_scripts.layouts import load_layout
+from casita.datasets_scripts.layouts.layout import load_layout
 from casita.train import align
-from casita.train.config import CONFIGS, TrainConfig, load_config, save_config
+from casita.train.configs.train_config import CONFIGS, TrainConfig, load_config, save_config
 
 
 def written(tmp_path: Path, text: str) -> Path:

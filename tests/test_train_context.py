@@ -12,11 +12,11 @@ from test_train_objective import make
 from train_home import make_home, tiny
 
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
-from casita.datasets_scripts.windows import WindowSettings, build_windows
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 from casita.train.align import train
-from casita.train.data import build_processor, load_split, load_table
-from casita.train.evaluation import read_metrics
-from casita.train.feed import make_feed, steps_apart
+from casita.train.data.dataset import build_processor, load_split, load_table
+from casita.train.data.loaders import make_feed, steps_apart
+from casita.train.evaluate_run import read_metrics
 
 WEIGHT = {"context_weight": 0.5}
 

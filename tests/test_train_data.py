@@ -9,8 +9,8 @@ import torch
 from train_home import COUNTS, KEYS, LAYOUT, caption_vector, make_home, tiny, write_captions, write_pictures
 
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table
-from casita.train.data import Batch, Split, build_processor, fingerprint, load_split, load_table
-from casita.train.order import Batches
+from casita.train.data.batch_sampler import Batches
+from casita.train.data.dataset import Batch, Split, build_processor, fingerprint, load_split, load_table
 
 
 @pytest.fixture

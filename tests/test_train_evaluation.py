@@ -16,7 +16,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from casita import cli
-from casita.datasets_scripts.label_prompts import label_prompts
+from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
+from casita.datasets_scripts.layouts.label_prompts import label_prompts
 from casita.datasets_scripts.schema import (
     CAPTIONS,
     EVENTS,
@@ -27,20 +28,27 @@ from casita.datasets_scripts.schema import (
     text_embeddings_schema,
     write_table,
 )
-from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
-from casita.datasets_scripts.windows import WindowSettings, cut_home
+from casita.datasets_scripts.windows.cut import WindowSettings, cut_home
 from casita.files import read_json
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.config import TrainConfig, save_config
-from casita.train.encoding import LAST_LAYERS, embed_windows, label_prototypes, scale_of, untrained
-from casita.train.evaluation import Homes, evaluate_run
-from casita.train.material import RUN_FILES, Material, load_material, load_run
-from casita.train.metrics import classification_metrics
-from casita.train.probes import C_GRID, bag_of_sensors, linear_probe, majority, make_task, tfidf_captions, zero_shot
-from casita.train.protocols import Home
+from casita.train.configs.train_config import TrainConfig, save_config
+from casita.train.evaluate_run import Homes, evaluate_run
+from casita.train.evaluation.inputs import RUN_FILES, Material, load_material, load_run
+from casita.train.evaluation.probes import (
+    C_GRID,
+    bag_of_sensors,
+    linear_probe,
+    majority,
+    make_task,
+    tfidf_captions,
+    zero_shot,
+)
+from casita.train.evaluation.protocols import Home
+from casita.train.inference.embedding import LAST_LAYERS, embed_windows, label_prototypes, scale_of, untrained
+from casita.train.metrics.classification import classification_metrics
 
 PLACES = {"Sleep": "M001", "Cook": "M002", "Watch_TV": "M003", "Wash_Dishes": "M004"}
 SENSORS = [f"M{i:03d}" for i in range(1, 8)]

@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 
 from casita.cli import main
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train import export as exporting
+from casita.train.inference import onnx_export as exporting
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 KEYS = [f"M{i:03d}_{state}" for i in range(9) for state in ("OFF", "ON")][:17]

@@ -23,8 +23,8 @@ from train_home import make_home, tiny
 from casita import cli
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table, text_embeddings_schema, write_table
 from casita.train.align import train
-from casita.train.checkpoint import checkpoints, read_progress
-from casita.train.config import save_config
+from casita.train.configs.train_config import save_config
+from casita.train.training.checkpoint import checkpoints, read_progress
 
 ENVIRONMENT = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
 

@@ -15,12 +15,12 @@ import pytest
 from train_home import COUNTS, make_home, tiny, write_captions
 
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, write_table
-from casita.train import tensor_cache
-from casita.train.data import Split, build_processor, load_split, load_table
-from casita.train.feed import make_feed
-from casita.train.home_arrays import HomeArrays, Source, distinct, hash_texts
-from casita.train.prefetch import prefetched
-from casita.train.tensor_cache import load_arrays
+from casita.train.data import tensor_cache
+from casita.train.data.dataset import Split, build_processor, load_split, load_table
+from casita.train.data.home_arrays import HomeArrays, Source, distinct, hash_texts
+from casita.train.data.loaders import make_feed
+from casita.train.data.prefetch import prefetched
+from casita.train.data.tensor_cache import load_arrays
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_home_that_cannot_be_written_is_cached_in_the_run():
 def test_processes_that_start_together_build_the_arrays_once(home):
     code = (
         "import sys; from pathlib import Path; from casita.datasets_scripts.schema import HomeFolder\n"
-        "from casita.train.home_arrays import Source; from casita.train.tensor_cache import load_arrays\n"
+        "from casita.train.data.home_arrays import Source; from casita.train.data.tensor_cache import load_arrays\n"
         "found = load_arrays(Source(HomeFolder(sys.argv[1]), 'train', 'narrative', 'minilm'), Path('.'))\n"
         "print(len(found), found.codes.sum())"
     )

@@ -6,10 +6,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, read_table, text_embeddings_schema
-from casita.train import feed_benchmark
-from casita.train.data import build_processor, load_split, load_table
-from casita.train.feed import make_feed
-from casita.train.feed_benchmark import SOURCES, config_of, lines_of, measure_feed, write_home
+from casita.train.benchmarks import loader_speed as feed_benchmark
+from casita.train.benchmarks.loader_speed import SOURCES, config_of, lines_of, measure_feed, write_home
+from casita.train.data.dataset import build_processor, load_split, load_table
+from casita.train.data.loaders import make_feed
 
 
 @pytest.fixture

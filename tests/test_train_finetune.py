@@ -24,8 +24,20 @@ from casita.modeling.modeling_casita import CasitaForSequenceClassification, Cas
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_vocabulary import NUM_RESERVED_ROWS
 from casita.train.align import train
-from casita.train.checkpoint import checkpoints, read_progress
-from casita.train.classification import (
+from casita.train.configs.finetune_config import FinetuneConfig
+from casita.train.data.batch_sampler import Batches
+from casita.train.data.labelled_windows import (
+    choose_few,
+    class_counts,
+    labelled_split,
+    load_labelled,
+    store_embeddings,
+)
+from casita.train.evaluation.inputs import load_run
+from casita.train.finetune import Classification, finetune
+from casita.train.metrics.classification import classification_metrics
+from casita.train.training.checkpoint import checkpoints, read_progress
+from casita.train.training.classifier import (
     ClassificationObjective,
     Classifier,
     add_head,
@@ -33,13 +45,7 @@ from casita.train.classification import (
     sensor_numbers,
     silence,
 )
-from casita.train.finetune import Classification, finetune
-from casita.train.finetune_config import FinetuneConfig
-from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
-from casita.train.loop import make_accelerator
-from casita.train.material import load_run
-from casita.train.metrics import classification_metrics
-from casita.train.order import Batches
+from casita.train.training.loop import make_accelerator
 
 ROOMS = ["in_Bedroom", "in_Hall", "in_Kitchen"]
 

@@ -10,11 +10,11 @@ from train_home import COUNTS, KEYS, LAYOUT, caption_vector, make_home, tiny, wr
 
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table
 from casita.train.align import train
-from casita.train.checkpoint import load_published
-from casita.train.data import Split, build_processor, fingerprint, load_split, load_table
-from casita.train.feed import make_feed
-from casita.train.order import Batches
-from casita.train.ranking import recall_by_home, retrieval_metrics
+from casita.train.data.batch_sampler import Batches
+from casita.train.data.dataset import Split, build_processor, fingerprint, load_split, load_table
+from casita.train.data.loaders import make_feed
+from casita.train.inference.model_directory import load_published
+from casita.train.metrics.ranking import recall_by_home, retrieval_metrics
 
 HOMES = ["casa", "haus"]
 

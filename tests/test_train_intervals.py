@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from casita.train.intervals import LEVEL, Units, classification_intervals, ranking_intervals
-from casita.train.metrics import CLASSIFICATION, classification_metrics, ece
-from casita.train.probes import Prediction, Task
-from casita.train.ranking import NAMES, Ranked
+from casita.train.evaluation.bootstrap import LEVEL, Units, classification_intervals, ranking_intervals
+from casita.train.evaluation.probes import Prediction, Task
+from casita.train.metrics.classification import CLASSIFICATION, classification_metrics, ece
+from casita.train.metrics.ranking import NAMES, Ranked
 
 CLASSES = ["a", "b", "c"]
 DAYS = Units(np.repeat(np.arange(7), [3, 9, 1, 12, 5, 8, 2]), "day")

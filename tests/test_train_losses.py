@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from casita.train import sigmoid_loss
-from casita.train.losses import ContrastiveLoss, InfoNCE, NegativeQueue
-from casita.train.sigmoid_loss import SigmoidLoss
+from casita.train.training import sigmoid_loss
+from casita.train.training.losses import ContrastiveLoss, InfoNCE, NegativeQueue
+from casita.train.training.sigmoid_loss import SigmoidLoss
 
 GROUPS = torch.tensor([0, 1, 0, 2, 3, 0, 3, 4])
 ZERO = torch.tensor(0.0)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
-from casita.train.metrics import classification_metrics, confusion, ece, over_seeds, per_class
-from casita.train.ranking import retrieval_chance, retrieval_metrics
+from casita.train.metrics.classification import classification_metrics, confusion, ece, over_seeds, per_class
+from casita.train.metrics.ranking import retrieval_chance, retrieval_metrics
 
 NAMES = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 

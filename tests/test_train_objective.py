@@ -16,11 +16,11 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.modeling.heads_casita import mask_spans
 from casita.modeling.modeling_casita import CasitaForMaskedEventModeling
 from casita.train.align import train
-from casita.train.data import Batch, build_processor, load_split, load_table
-from casita.train.loop import make_accelerator
-from casita.train.model import TrainedModel, build_model
-from casita.train.objective import AlignmentObjective, make_loss
-from casita.train.randomness import Randomness, rng_state, set_rng_state
+from casita.train.data.dataset import Batch, build_processor, load_split, load_table
+from casita.train.training.loop import make_accelerator
+from casita.train.training.model import TrainedModel, build_model
+from casita.train.training.objectives import AlignmentObjective, make_loss
+from casita.train.training.rng import Randomness, rng_state, set_rng_state
 
 INPUTS = {"use_time_deltas": True, "use_coordinates": True, "alibi_distance": "time"}
 

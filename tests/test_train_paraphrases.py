@@ -5,13 +5,20 @@ import re
 import numpy as np
 import pytest
 
-from casita.datasets_scripts import caption_styles, caption_words
-from casita.datasets_scripts.captions import caption_windows
-from casita.datasets_scripts.label_prompts import FALLBACK
-from casita.datasets_scripts.layouts import coarse_activities, load_layout
-from casita.train.intervals import Units
-from casita.train.paraphrases import PARAPHRASES, queries_for, query_intervals, rank_at_random, rank_windows
-from casita.train.ranking import NAMES
+from casita.datasets_scripts.captions import templates as caption_styles
+from casita.datasets_scripts.captions import wording as caption_words
+from casita.datasets_scripts.captions.caption import caption_windows
+from casita.datasets_scripts.layouts.label_prompts import FALLBACK
+from casita.datasets_scripts.layouts.layout import coarse_activities, load_layout
+from casita.train.evaluation.bootstrap import Units
+from casita.train.evaluation.written_queries import (
+    PARAPHRASES,
+    queries_for,
+    query_intervals,
+    rank_at_random,
+    rank_windows,
+)
+from casita.train.metrics.ranking import NAMES
 
 LAYOUTS = ("aruba", "cairo", "kasteren_a", "kasteren_b", "kyoto", "milan", "ordonez_a", "synthetic", "tulum")
 # Words that say nothing by themselves: runs of these alone give nothing away.

@@ -17,10 +17,10 @@ from train_home import COUNTS, make_home, tiny, write_captions
 
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table, write_table
 from casita.train.align import train
-from casita.train.checkpoint import checkpoints
-from casita.train.data import build_processor, load_split, load_table
-from casita.train.feed import load_windows, make_feed
-from casita.train.parquet_stream import Stream, deal, find_shards, read_shard
+from casita.train.data.dataset import build_processor, load_split, load_table
+from casita.train.data.loaders import load_windows, make_feed
+from casita.train.data.parquet_stream import Stream, deal, find_shards, read_shard
+from casita.train.training.checkpoint import checkpoints
 
 FILES = ("windows.parquet", "captions/narrative.parquet", "text_embeddings/narrative--minilm.parquet")
 

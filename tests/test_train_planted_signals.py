@@ -14,19 +14,19 @@ import pytest
 import torch
 from sklearn.preprocessing import normalize
 
-from casita.datasets_scripts.captions import caption_windows
+from casita.datasets_scripts.captions.caption import caption_windows
 from casita.datasets_scripts.schema import WINDOWS
-from casita.datasets_scripts.synthetic_home import _merge
-from casita.datasets_scripts.synthetic_life import Life, synthetic_dwelling
+from casita.datasets_scripts.synthetic.home import _merge
+from casita.datasets_scripts.synthetic.simulator import Life, synthetic_dwelling
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train import probes
-from casita.train.encoding import embed_windows
-from casita.train.few_shot import draw_few
-from casita.train.probes import Task, make_task
-from casita.train.score_rows import clusters
+from casita.train.evaluation import probes
+from casita.train.evaluation.few_shot import draw_few
+from casita.train.evaluation.probes import Task, make_task
+from casita.train.evaluation.score_rows import clusters
+from casita.train.inference.embedding import embed_windows
 
 HERE, THERE = "M011", "M015"  # the bed, the desk
 DWELLING = synthetic_dwelling()

@@ -10,18 +10,18 @@ import pyarrow as pa
 import pytest
 
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, write_table
-from casita.datasets_scripts.splits import (
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
+from casita.datasets_scripts.windows.splits import (
     DAY_STARTS_AT_H,
     leak_audit,
     share_time,
     split_randomly,
     window_units,
 )
-from casita.datasets_scripts.windows import WindowSettings, build_windows
-from casita.train.few_shot import draw_few
-from casita.train.material import Material
-from casita.train.probes import Task
-from casita.train.protocols import (
+from casita.train.evaluation.few_shot import draw_few
+from casita.train.evaluation.inputs import Material
+from casita.train.evaluation.probes import Task
+from casita.train.evaluation.protocols import (
     Home,
     check_protocols,
     make_case,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from casita.train.ranking import (
+from casita.train.metrics.ranking import (
     NAMES,
     chance_scores,
     rank_by_captions,
@@ -112,7 +112,7 @@ def test_captions_alone_beat_chance_where_they_repeat_and_equal_it_where_none_wa
 
 def test_the_modules_for_the_evaluate_library_give_the_same_numbers(tmp_path):
     evaluate = pytest.importorskip("evaluate")
-    from casita.train.metrics import classification_metrics
+    from casita.train.metrics.classification import classification_metrics
 
     folder = Path(__file__).parents[1] / "train" / "evaluate_modules"
     cache = {"cache_dir": str(tmp_path)}

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from casita.train.plots import BARS, flat_windows, plot_confusion, plot_loss, plot_map, plot_retrieval, save
-from casita.train.probes import UNLABELLED
-from casita.train.report import headline_text
-from casita.train.report_markdown import report_text
-from casita.train.report_words import DIRECTIONS, METRICS, readable, sampling_line, verdict
+from casita.train.data.labelled_windows import UNLABELLED
+from casita.train.report.markdown import report_text
+from casita.train.report.plots import BARS, flat_windows, plot_confusion, plot_loss, plot_map, plot_retrieval, save
+from casita.train.report.wording import DIRECTIONS, METRICS, readable, sampling_line, verdict
+from casita.train.report.write import headline_text
 
 METHODS = ("linear_probe", "zero_shot", "random_encoder", "bag_of_sensors", "tfidf_captions", "majority")
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from report_case import Case
 
-from casita.datasets_scripts.dot_colours import RANK
-from casita.train.evidence import Query
-from casita.train.report import write_results
-from casita.train.report_floor import MARGIN, SIDE
-from casita.train.report_markdown import report_text
-from casita.train.report_page import TITLES, report_page
-from casita.train.report_words import METHODS
+from casita.datasets_scripts.pictures.palettes import RANK
+from casita.train.evaluation.evidence import Query
+from casita.train.report.floor_plan import MARGIN, SIDE
+from casita.train.report.markdown import report_text
+from casita.train.report.page import TITLES, report_page
+from casita.train.report.wording import METHODS
+from casita.train.report.write import write_results
 
 VOID = {"meta", "link", "input", "br"}
 HOSTILE = "<script>alert('x')</script>&\"quoted\""

@@ -17,16 +17,16 @@ from test_train_evaluation import LAYOUT, SENSORS, make_home
 from train_home import tiny, write_pictures
 
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_table, write_table
-from casita.datasets_scripts.windows import WindowSettings, build_windows, cut_home
+from casita.datasets_scripts.windows.cut import WindowSettings, build_windows, cut_home
 from casita.files import read_json
-from casita.train import probes
-from casita.train.config import save_config
-from casita.train.encoding import LAST_LAYERS, embed_windows
-from casita.train.grid import load_grid
-from casita.train.material import load_run
-from casita.train.result_scores import Labelled, silent_rows
-from casita.train.result_tables import TABLES, fill_page
-from casita.train.results import PAGE, PLAN, make_results
+from casita.train.configs.train_config import save_config
+from casita.train.evaluation import probes
+from casita.train.evaluation.inputs import load_run
+from casita.train.experiments.grid import load_grid
+from casita.train.experiments.result_scores import Labelled, silent_rows
+from casita.train.experiments.result_tables import TABLES, fill_page
+from casita.train.experiments.results import PAGE, PLAN, make_results
+from casita.train.inference.embedding import LAST_LAYERS, embed_windows
 
 ROOT = Path(__file__).parents[1]
 PAGE_TEXT = (
@@ -213,7 +213,9 @@ def test_the_shipped_plan_is_whole_and_the_page_asks_for_nothing_else():
 
 def test_a_wrong_section_is_one_line_and_touches_nothing(tmp_path):
     words = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "kyoto_wde"]
-    told = subprocess.run([sys.executable, "-m", "casita.train.results", *words], capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "casita.train.experiments.results", *words], capture_output=True, text=True
+    )
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1].endswith(
         "error: sections ['kyoto_wde'] are unknown; there are: "

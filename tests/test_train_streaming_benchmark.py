@@ -3,7 +3,7 @@
 import json
 
 from casita.modeling.configuration_casita import PRESETS
-from casita.train.streaming_benchmark import benchmark_streaming, main
+from casita.train.benchmarks.stream_latency import benchmark_streaming, main
 
 
 def test_its_figures_fit_together(tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from casita.datasets_scripts.schema import HomeFolder
 from casita.demo import reload
 from casita.inference import score_sentences
-from casita.train.checkpoint import load_published
+from casita.train.inference.model_directory import load_published
 
 BUILD = ["build", "--synthetic", "days=6", "--out", "home", "--vision-model", "pixels", "--text-model", "minilm"]
 SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from test_hub_copy import TRAINING
 
-from casita.datasets_scripts.text_embeddings import minilm_directory
+from casita.datasets_scripts.captions.text_embeddings import minilm_directory
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train.checkpoint import publish
+from casita.train.inference.model_directory import publish
 
 VOCAB = ["D001_CLOSE", "D001_OPEN", "M001_OFF", "M001_ON", "M002_OFF", "M002_ON"]
 PROMPTS = {

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, text_embeddings_schema, write_table
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.config import TrainConfig
+from casita.train.configs.train_config import TrainConfig
 
 ROOMS = {"M1": "Kitchen", "M2": "Kitchen", "M3": "Bedroom", "M4": "Bedroom", "D1": "Hall", "M_5": "Hall"}
 KEYS = [f"{sensor}_{state}" for sensor in ROOMS for state in (("OPEN", "CLOSE") if sensor == "D1" else ("ON", "OFF"))]

@@ -15,14 +15,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from casita import cli
-from casita.datasets_scripts.hub_data import pinned
-from casita.train.config import TrainConfig, load_config
-from casita.train.data import build_processor, fingerprint, load_split, load_table
-from casita.train.feed import Feed, load_windows, make_feed
-from casita.train.loop import run_lesson
-from casita.train.model import TrainedModel, build_model, load_weights, parameter_groups
-from casita.train.objective import AlignmentObjective
-from casita.train.settings import add_setting_flags, given_settings
+from casita.datasets_scripts.hub.named_data import pinned
+from casita.train.configs.settings import add_setting_flags, given_settings
+from casita.train.configs.train_config import TrainConfig, load_config
+from casita.train.data.dataset import build_processor, fingerprint, load_split, load_table
+from casita.train.data.loaders import Feed, load_windows, make_feed
+from casita.train.training.loop import run_lesson
+from casita.train.training.model import TrainedModel, build_model, load_weights, parameter_groups
+from casita.train.training.objectives import AlignmentObjective
 
 
 def train(config: TrainConfig) -> Path:

@@ -17,33 +17,39 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from casita import cli
-from casita.datasets_scripts.hub_data import data_folder, named_homes, pinned
+from casita.datasets_scripts.hub.named_data import data_folder, named_homes, pinned
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import hash_file, hash_json, read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train import report
-from casita.train.checkpoint import load_published, published, write_card
-from casita.train.classification import (
+from casita.train.configs.finetune_config import FinetuneConfig, is_finetuned
+from casita.train.configs.settings import add_setting_flags, given_settings, read_settings
+from casita.train.data.batch_sampler import Batches
+from casita.train.data.dataset import sampling
+from casita.train.data.labelled_windows import (
+    choose_few,
+    class_counts,
+    labelled_split,
+    load_labelled,
+    store_embeddings,
+)
+from casita.train.data.loaders import CachedFeed
+from casita.train.data.tensor_cache import content_hash
+from casita.train.evaluation.finetuned import evaluate_classifier
+from casita.train.evaluation.inputs import checked_splits
+from casita.train.inference.embedding import untrained
+from casita.train.inference.model_directory import load_published, published, write_card
+from casita.train.inference.swap_home import move_home
+from casita.train.report import write as report
+from casita.train.training.classifier import (
     ClassificationObjective,
     Classifier,
     add_head,
     encode_split,
     learning_groups,
 )
-from casita.train.classifier_results import evaluate_classifier
-from casita.train.data import sampling
-from casita.train.encoding import untrained
-from casita.train.feed import CachedFeed
-from casita.train.finetune_config import FinetuneConfig, is_finetuned
-from casita.train.labelled import choose_few, class_counts, labelled_split, load_labelled, store_embeddings
-from casita.train.loop import run_lesson
-from casita.train.material import checked_splits
-from casita.train.moving import move_home
-from casita.train.order import Batches
-from casita.train.settings import add_setting_flags, given_settings, read_settings
-from casita.train.tensor_cache import content_hash
+from casita.train.training.loop import run_lesson
 
 
 def finetune(config: FinetuneConfig) -> Path:

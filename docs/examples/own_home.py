@@ -9,7 +9,7 @@ from pathlib import Path
 from casita.datasets_scripts.build import BuildSettings, build_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.checkpoint import load_published
+from casita.train.inference.model_directory import load_published
 
 model_id, log, layout = sys.argv[1:]
 model, processor = load_published(model_id)

@@ -8,7 +8,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is i
 
 import gradio as gr
 
-from casita.datasets_scripts.layouts import SHIPPED
+from casita.datasets_scripts.layouts.layout import SHIPPED
 from casita.model_cards.space.answers import ALL_DAYS, ONE_DAY, OWN_FILE, ForPrograms, ForVisitors, fullest_day
 from casita.model_cards.space.place import Place
 from casita.model_cards.space.playback import playback

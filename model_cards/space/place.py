@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
+from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
-from casita.datasets_scripts.text_embeddings import embed_texts, load_text_model
 from casita.modeling.modeling_casita import CasitaModel
 from casita.modeling.pipeline_casita import ZeroShotActivityPipeline
 from casita.processing.event_windows import fit_levels
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
-from casita.train.encoding import embed_windows
+from casita.train.inference.embedding import embed_windows
 
 DAY_S = 86_400
 
@@ -160,7 +160,7 @@ class Place:
     """A home's layout, its days that have events, and the model that reads it.
 
     Args:
-        layout: checked already (`casita.datasets_scripts.layouts`).
+        layout: checked already (`casita.datasets_scripts.layouts.layout`).
         events: with schema EVENTS.
         folder: where a relative `floor_plan` of the layout lies.
     """

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.path import Path
 
-from casita.datasets_scripts.dot_colours import PALETTE, RANK, colour_of
-from casita.datasets_scripts.floor_plans import Frame, draw_background, room_tints
+from casita.datasets_scripts.pictures.draw import Frame, draw_background, room_tints
+from casita.datasets_scripts.pictures.palettes import PALETTE, RANK, colour_of
 from casita.model_cards.space.place import Day, Place
 from casita.processing.event_windows import level_of
 

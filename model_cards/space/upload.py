@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from casita.datasets_scripts.floor_plans import draw_home
-from casita.datasets_scripts.image_embeddings import VISION_MODELS, VisionEncoder, embed_home, load_vision_model
-from casita.datasets_scripts.layouts import SHIPPED, compare, load_layout
-from casita.datasets_scripts.pyadlml_csv import ACTIVITY_COLUMNS
-from casita.datasets_scripts.read import read_home
+from casita.datasets_scripts.layouts.layout import SHIPPED, compare, load_layout
+from casita.datasets_scripts.pictures.draw import draw_home
+from casita.datasets_scripts.pictures.image_embeddings import (
+    VISION_MODELS,
+    VisionEncoder,
+    embed_home,
+    load_vision_model,
+)
+from casita.datasets_scripts.readers.pyadlml_csv import ACTIVITY_COLUMNS
+from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.files import read_json
 from casita.model_cards.space.place import Aligned, Place

@@ -1,0 +1,208 @@
+"""Captions by a language model: the style `llm`, asked window by window, kept as answers come, resumable.
+
+Answers go into an append-only file beside the captions (`captions/llm.cache.jsonl`), a line each, under the hash of
+prompt, model and settings. A command that was killed asks only for what is not there yet.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from casita.datasets_scripts.captions.facts import facts_of
+from casita.datasets_scripts.captions.llm_prompt import PROMPT, Messages, messages
+from casita.files import hash_file, hash_json, write_json
+
+BACKENDS = ("openai", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlmSettings:
+    """Who writes, and how.
+
+    Args:
+        model: the endpoint's name of the model; for `transformers` a Hub id or a directory.
+        backend: `openai`, an HTTP endpoint of that protocol, or `transformers`, a model in this process.
+        base_url: the endpoint, with its `/v1`.
+        temperature, max_tokens: passed on; None: the endpoint's own (`transformers`: 0.9 and 96 a caption).
+        concurrency: requests under way at a time.
+        timeout_s, retries: of one request; a busy or failing endpoint is asked again later and later.
+        attempts: how often a window is asked whose answer cannot be used.
+        batch_size, device: of `transformers`.
+        seed: another one makes other answers.
+        send_data: an endpoint on another machine may get what the sensors of this home saw.
+    """
+
+    model: str
+    backend: str = "openai"
+    base_url: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    concurrency: int = 8
+    timeout_s: float = 60.0
+    retries: int = 6
+    attempts: int = 3
+    batch_size: int = 8
+    device: str | None = None
+    seed: int = 0
+    send_data: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"llm backend {self.backend!r}: there are {', '.join(BACKENDS)}.")
+        for name in ("concurrency", "timeout_s", "attempts", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"llm {name}={getattr(self, name)}: give more than 0.")
+
+    def content(self) -> dict[str, Any]:
+        """What an answer depends on, besides the window."""
+        told = {name: getattr(self, name) for name in ("backend", "model", "temperature", "max_tokens", "seed")}
+        if self.backend == "transformers":  # the draws of a batch depend on each other
+            told |= {"batch_size": self.batch_size, "weights": _weights(self.model)}
+        return told | {"prompt": hash_json(PROMPT)}
+
+
+@cache
+def _weights(model: str) -> str | None:
+    return hash_file(Path(model)) if Path(model).is_dir() else None
+
+
+class AnswerCache:
+    """Answers by key, in memory and in an append-only JSONL file; safe to use from several threads.
+
+    A last line that a killed process left unfinished is cut off.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.answers: dict[str, list[str]] = {}
+        self.requests = self.prompt_tokens = self.answer_tokens = 0  # of this process
+        self._lock = Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        with path.open("rb") as file:
+            end = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                entry = json.loads(line)
+                self.answers[entry["key"]] = entry["captions"]
+                end += len(line)
+        os.truncate(path, end)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.answers
+
+    def add(self, key: str, captions: list[str]) -> None:
+        """Keep an answer: one write, whole before this returns."""
+        line = json.dumps({"key": key, "captions": captions}, ensure_ascii=False) + "\n"
+        with self._lock:
+            os.write(self._file, line.encode())
+            self.answers[key] = captions
+
+    def count(self, requests: int, prompt_tokens: int, answer_tokens: int) -> None:
+        """Add to what was spent."""
+        with self._lock:
+            self.requests += requests
+            self.prompt_tokens += prompt_tokens
+            self.answer_tokens += answer_tokens
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def ask_for_captions(
+    windows: pa.Table, layout: dict, llm: LlmSettings, cache_path: Path, captions: int = 1
+) -> tuple[list[list[str]], dict[str, Any]]:
+    """For each row of `windows` its `captions` captions, and what was spent: requests, tokens in and out, seconds.
+
+    Raises:
+        ValueError: the endpoint or model cannot be used, or some windows got no usable answer; these are listed in
+            `<cache_path>.failed.json`, and the answers of all others are kept.
+    """
+    from casita.datasets_scripts.captions.llm_backends import OpenAIWriter, TransformersWriter
+
+    begun = time.monotonic()
+    writer = (OpenAIWriter if llm.backend == "openai" else TransformersWriter)(llm, captions)
+    answers = AnswerCache(cache_path)
+    keys: list[str] = []  # of each window
+    try:
+        with tqdm(total=windows.num_rows, desc="captions by llm", unit="window") as bar:
+            failed = writer.write(_prompts(windows, layout, llm, captions, keys, bar), answers)
+    finally:
+        answers.close()
+    listing = cache_path.with_suffix(".failed.json")
+    listing.unlink(missing_ok=True)
+    if failed:
+        ids = windows["window_id"].to_pylist()
+        write_json(listing, {ids[i]: failed[key] for i, key in enumerate(keys) if key in failed})
+        raise ValueError(
+            f"{sum(key in failed for key in keys)} of {len(keys)} windows got no usable answer, listed in {listing}; "
+            f"the first: {next(iter(failed.values()))}. The others are kept: run the command again to ask for these."
+        )
+    spent = {name: getattr(answers, name) for name in ("requests", "prompt_tokens", "answer_tokens")}
+    return [answers.answers[key] for key in keys], {**spent, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def _prompts(
+    windows: pa.Table, layout: dict, llm: LlmSettings, captions: int, keys: list[str], bar: tqdm
+) -> Iterator[tuple[str, Messages]]:
+    """Each different prompt once, with its key; `keys` gets the key of every window on the way."""
+    content, seen = llm.content(), set[str]()
+    for chunk in facts_of(windows, layout):
+        for facts in chunk:
+            prompt = messages(facts, captions if llm.backend == "openai" else None)
+            key = hash_json([content, captions, prompt])
+            keys.append(key)
+            bar.update()
+            if key not in seen:
+                seen.add(key)
+                yield key, prompt
+
+
+def add_llm_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "--caption-style llm",
+        "A language model tells each window's facts. Model and endpoint may also come from CASITA_LLM_MODEL and "
+        "CASITA_LLM_BASE_URL; the key only from CASITA_LLM_API_KEY.",
+    )
+    add = group.add_argument
+    add("--llm-backend", choices=BACKENDS, help="an OpenAI-compatible endpoint (default), or a model in this process")
+    add("--llm-base-url", metavar="URL", help="the endpoint, such as http://127.0.0.1:8000/v1")
+    add("--llm-model", metavar="MODEL", help="its name there; for transformers a Hub id or a directory")
+    add("--llm-concurrency", type=int, metavar="N", help="requests at a time (default 8)")
+    add("--llm-temperature", type=float, metavar="T", help="default: the endpoint's own; transformers 0.9")
+    add("--llm-max-tokens", type=int, metavar="N", help="of an answer; default: the endpoint's own; transformers 96")
+    add("--llm-timeout-s", type=float, metavar="S", help="of a request (default 60)")
+    add("--llm-retries", type=int, metavar="N", help="of a request that failed (default 6)")
+    add("--llm-batch-size", type=int, metavar="N", help="windows at a time, for transformers (default 8)")
+    add("--llm-device", metavar="DEVICE", help="for transformers (default: the accelerator if there is one)")
+    add(
+        "--llm-send-data",
+        action="store_true",
+        default=None,
+        help="let an endpoint on another machine have what the sensors saw: the routine of those who live there",
+    )
+
+
+def llm_settings_from(args: argparse.Namespace | None = None) -> LlmSettings:
+    """The `--llm-*` options over the environment (`CASITA_LLM_MODEL`, `CASITA_LLM_BASE_URL`) over the defaults."""
+    told = {"seed": args.seed} if args is not None else {}
+    for field in fields(LlmSettings):
+        value = getattr(args, f"llm_{field.name}", None)
+        if value is not None:
+            told[field.name] = value
+        elif field.name in ("model", "base_url") and os.environ.get(f"CASITA_LLM_{field.name.upper()}"):
+            told[field.name] = os.environ[f"CASITA_LLM_{field.name.upper()}"]
+    if "model" not in told:
+        raise ValueError("captions by a language model need its name: --llm-model NAME, or CASITA_LLM_MODEL.")
+    return LlmSettings(**told)

@@ -1,0 +1,152 @@
+"""How good captions are: repeated ones, their length, and what they tell beside what the sensors saw."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from casita.datasets_scripts.captions import wording as words
+from casita.datasets_scripts.captions.facts import COLUMNS, Facts, facts_of
+from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table
+from casita.files import write_json
+
+SAMPLES = 10
+BLOCK = 1000  # words of which the type-token ratio is taken
+STOPWORDS = {"a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "other", "the", "to", "with"}
+
+
+class Names:
+    """Finds names in a text, whatever their case; where two overlap the longer one counts."""
+
+    def __init__(self, names: Iterable[str]):
+        self.name_of = {name.lower(): name for name in names}
+        longest_first = sorted(self.name_of, key=len, reverse=True)
+        self.pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b" if longest_first else r"(?!)")
+
+    def found(self, text: str) -> set[str]:
+        return {self.name_of[match] for match in self.pattern.findall(text.lower())}
+
+
+class Overlap:
+    """Precision and recall of told names, over all captions together (micro average)."""
+
+    def __init__(self) -> None:
+        self.told = self.true = self.both = 0
+
+    def add(self, told: set[str], true: set[str]) -> None:
+        self.told += len(told)
+        self.true += len(true)
+        self.both += len(told & true)
+
+    def shares(self) -> dict[str, float | None]:
+        """`recall`, of what there was to tell; `precision`, of what was told; None where there was nothing."""
+        return {"recall": _share(self.both, self.true), "precision": _share(self.both, self.told)}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def label_words(label: str | None) -> set[str]:
+    """`"Bed_to_Toilet"` -> `{"bed", "toilet"}`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label or "")
+    return {word for word in re.findall(r"[a-z]+", spaced.lower()) if word not in STOPWORDS}
+
+
+def report_captions(
+    windows: pa.Table, layout: dict, captions: Sequence[Sequence[str]], asked: int | None = None
+) -> dict[str, Any]:
+    """Measures of the `captions` of each row of `windows` (schema.WINDOWS).
+
+    Rooms and things are compared caption by caption: rooms visited are those in which somebody was present, things
+    touched those whose state says that something was done to them. A caption mentions its label when it holds a word
+    of it; that is no fault, since sensors and labels share words, and only for information.
+    """
+    texts = [text for told in captions for text in told]
+    rooms = Names(words.room_name(s["room"]) for s in layout["sensors"].values() if not words.is_nameless(s["room"]))
+    things = Names(
+        words.thing_name(sensor) for sensor in layout["sensors"].values() if not sensor["type"].startswith("motion")
+    )
+    of_rooms, of_things, labelled, mention = Overlap(), Overlap(), 0, 0
+    labels = windows["activity"].to_pylist()
+    all_facts = (facts for chunk in facts_of(windows, layout) for facts in chunk)
+    for facts, told, label in zip(all_facts, captions, labels, strict=True):
+        sought = label_words(label)
+        for text in told:
+            of_rooms.add(rooms.found(text), {words.room_name(room) for room in facts.rooms})
+            of_things.add(things.found(text), _touched(facts))
+            labelled += bool(label)
+            mention += bool(sought & set(re.findall(r"[a-z]+", text.lower())))
+    return {
+        "windows": len(captions),
+        "captions": len(texts),
+        "windows_with_fewer": sum(len(told) < asked for told in captions) if asked else 0,
+        "duplicate_share": _repeated(texts),
+        "duplicate_share_without_numbers": _repeated([re.sub(r"\d+", "#", text) for text in texts]),
+        "words": _lengths(texts),
+        **_diversity(texts),
+        "rooms": of_rooms.shares(),
+        "things": of_things.shares(),
+        "mention_a_word_of_their_label": _share(mention, labelled),
+        "samples": [texts[i] for i in np.linspace(0, len(texts) - 1, min(SAMPLES, len(texts))).astype(int)],
+    }
+
+
+def _touched(facts: Facts) -> set[str]:
+    return {thing.removesuffix(" reading") for thing, _, _ in facts.deeds}
+
+
+def _repeated(texts: Sequence[str]) -> float:
+    return round(1 - len(set(texts)) / max(1, len(texts)), 4)
+
+
+def _lengths(texts: Sequence[str]) -> dict[str, float]:
+    counts = [len(text.split()) for text in texts] or [0]
+    low, high = np.percentile(counts, [5, 95])
+    return {"mean": round(float(np.mean(counts)), 1), "p5": float(low), "p95": float(high)}
+
+
+def _diversity(texts: Sequence[str]) -> dict[str, Any]:
+    """Different words, and their share in a stretch of `BLOCK` words on average: over all texts it would tend to 0."""
+    said = [word for text in texts for word in re.findall(r"[\w']+", text.lower())]
+    blocks = [said[first : first + BLOCK] for first in range(0, len(said), BLOCK)]
+    whole = [block for block in blocks if len(block) == BLOCK] or blocks
+    ratios = [len(set(block)) / len(block) for block in whole]
+    return {
+        "different_words": len(set(said)),
+        "type_token_ratio": round(float(np.mean(ratios)), 4) if ratios else None,
+    }
+
+
+def report_home(folder: HomeFolder, style: str, asked: int | None = None) -> dict[str, Any]:
+    """Measure a home's captions of `style` and write `captions/<style>.report.json`; its content."""
+    windows = read_table(folder.require(folder.windows, "windows"), WINDOWS, [*COLUMNS, "activity"])
+    path = folder.require(folder.captions(style), f"caption --caption-style {style}")
+    table = read_table(path, CAPTIONS, ["window_id", "caption"])
+    told: dict[str, list[str]] = {window: [] for window in windows["window_id"].to_pylist()}
+    for window, caption in zip(table["window_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
+        if window not in told:
+            raise ValueError(f"{path}: window {window!r} is none of the home's. Run: casita caption {folder.root}")
+        told[window].append(caption)
+    report = {"home": folder.name, "style": style, **report_captions(windows, folder.layout, [*told.values()], asked)}
+    write_json(path.with_suffix(".report.json"), report)
+    return report
+
+
+def describe_report(report: dict[str, Any]) -> str:
+    """The report as a table of two columns, and its samples."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in report.items():
+        if isinstance(value, dict):
+            rows += [(f"{name} {part}", number) for part, number in value.items()]
+        elif name != "samples":
+            rows.append((name.replace("_", " "), value))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {_cell(value)}" for name, value in rows]
+    return "\n".join([*lines, *(f"  {i}. {text}" for i, text in enumerate(report["samples"], start=1))])
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

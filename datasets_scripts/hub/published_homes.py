@@ -1,0 +1,171 @@
+"""A data set from the Hub as home folders again, which training and every stage take.
+
+`model_cards.trees.write_dataset_tree` wrote the repository; here its shards are put together in the order in which
+they were cut apart. By the same version of pyarrow the files get the bytes that they had.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from casita.datasets_scripts.layouts.layout import check_layout
+from casita.datasets_scripts.pictures.draw import write_index
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    EVENTS,
+    WINDOWS,
+    HomeFolder,
+    read_metadata,
+    text_embeddings_schema,
+    write_table,
+)
+from casita.datasets_scripts.windows.splits import SPLITS
+from casita.files import hash_file, locked, read_json, write_beside, write_json
+
+SUMS = "SHA256SUMS"
+
+
+def home_from_dataset(snapshot: Path, out: Path) -> Path:
+    """Make `out` the home folder, or for several homes the folder of home folders, that a dataset repository holds.
+
+    Safe to run again: an `out` that was made from the same snapshot is left as it is.
+
+    Args:
+        snapshot: folder with the repository's files, as `huggingface_hub.snapshot_download` gives it.
+
+    Returns:
+        `out`.
+
+    Raises:
+        FileNotFoundError: no dataset repository of Casita's, or one without the recordings.
+        ValueError: a file is damaged or missing, or `out` holds something else.
+    """
+    snapshot, out = Path(snapshot), Path(out)
+    found = sorted(snapshot.glob("homes/*/home.json"))
+    if not (snapshot / SUMS).is_file() or not found:
+        raise FileNotFoundError(
+            f"{snapshot}: no {SUMS} and homes/*/home.json, so this is no data set of Casita's, or one without the "
+            "recordings: its build.md then tells how to make it from the raw log."
+        )
+    sums = hash_file(snapshot / SUMS)
+    with locked(out.parent, f"making {out.name} from a data set"):
+        if out.is_dir() and any(out.iterdir()):
+            if _made_from(out) != sums:
+                raise ValueError(f"{out}: holds something else than this data set. Remove it, or name another folder.")
+            return out
+        check_sums(snapshot)
+        with write_beside(out) as temporary:
+            for path in found:
+                home = temporary if len(found) == 1 else temporary / path.parent.name
+                _restore(snapshot, path, HomeFolder(home), sums)
+    return out
+
+
+def _made_from(out: Path) -> str | None:
+    """The hash of the checksums that the home folder or folders `out` were made from."""
+    first = next(iter([*out.glob("home.json"), *sorted(out.glob("*/home.json"))]), None)
+    return read_json(first).get("made_from") if first else None
+
+
+def check_sums(snapshot: Path) -> None:
+    """`ValueError` for the first file that is missing, or is not what `SHA256SUMS` says."""
+    for line in (snapshot / SUMS).read_text(encoding="utf-8").splitlines():
+        told, _, name = line.partition("  ")
+        path = snapshot / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # a cached file itself is a link out of the snapshot
+            raise ValueError(f"{snapshot / SUMS}: {name!r} leads out of the data set. Do not use it.")
+        if not path.is_file() or hash_file(path) != told:
+            what = "differs from its checksum" if path.is_file() else "is missing"
+            raise ValueError(f"{path}: {what}, so the data set is not whole. Download it again.")
+
+
+def _restore(snapshot: Path, description: Path, home: HomeFolder, sums: str) -> None:
+    """Write one home folder, and last its home.json, with the hashes of the files as they are now."""
+    name = description.parent.name
+    home.root.mkdir(parents=True, exist_ok=True)
+    content = read_json(description)
+    _check_description(content, description)
+    for path in description.parent.iterdir():
+        if path.name not in ("home.json", "layout.json"):  # the contact sheet, and the plan if it is a picture
+            (home.root / path.name).write_bytes(path.read_bytes())
+    _restore_pictures(snapshot / "pictures" / name, home)
+    for path in sorted((snapshot / "image_embeddings" / name).glob("*.safetensors")):
+        home.image_embeddings(path.stem).parent.mkdir(exist_ok=True)
+        home.image_embeddings(path.stem).write_bytes(path.read_bytes())
+    _restore_tables(snapshot, name, home)
+    for stage in content["stages"].values():
+        for told in (stage["inputs"], stage["outputs"]):
+            told |= {file: hash_file(home.root / file) for file in told if (home.root / file).exists()}
+    write_json(home.root / "home.json", {**content, "made_from": sums})
+
+
+def _check_description(content: Any, path: Path) -> None:
+    """`ValueError` for a home.json that somebody else wrote and that breaks the contract, or names files elsewhere."""
+    if not isinstance(content, dict) or not isinstance(content.get("home"), str) or "stages" not in content:
+        raise ValueError(f"{path}: no home.json of a home folder, which has home, layout and stages.")
+    if found := list(check_layout(content.get("layout"))):
+        raise ValueError(f"{path}: {len(found)} thing(s) to mend in its layout: {'; '.join(found)}.")
+    files = [file for stage in content["stages"].values() for file in (*stage["inputs"], *stage["outputs"])]
+    for name in [*files, content["layout"].get("floor_plan", "")]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{path}: it names {name!r}, which lies outside the home. Do not use this data set.")
+
+
+def _restore_pictures(folder: Path, home: HomeFolder) -> None:
+    table = _joined(folder, ["full"])
+    home.pictures.mkdir()
+    index = {}
+    for key, image in zip(table["key"].to_pylist(), table["image"].to_pylist(), strict=True):
+        index[key] = f"{quote(key, safe='')}.png"  # as `casita draw` names them, whatever the data set says
+        (home.pictures / index[key]).write_bytes(image["bytes"])
+    write_index(home.pictures, index)
+
+
+def _restore_tables(snapshot: Path, name: str, home: HomeFolder) -> None:
+    events = _joined(snapshot / "events" / name, ["full"])
+    write_table(home.events, events, EVENTS, _settings(snapshot / "events" / name))
+    windows = _joined(snapshot / "windows" / name, SPLITS)
+    order = pc.sort_indices(
+        windows.select(["session", "start"]).append_column("row", pa.array(np.arange(len(windows)))),
+        [("session", "ascending"), ("start", "ascending"), ("row", "ascending")],
+    )
+    windows = windows.take(order)
+    write_table(home.windows, windows, WINDOWS, _settings(snapshot / "windows" / name))
+    for folder in sorted(path for path in (snapshot / "captions" / name).glob("*") if path.is_dir()):
+        captions = _like(_joined(folder, SPLITS), windows)
+        write_table(home.captions(folder.name), captions, CAPTIONS, _settings(folder))
+    for folder in sorted(path for path in (snapshot / "text_embeddings" / name).glob("*") if path.is_dir()):
+        vectors = _like(_joined(folder, SPLITS), windows)
+        schema = text_embeddings_schema(vectors.schema.field("embedding").type.list_size)
+        style, _, model = folder.name.partition("--")
+        write_table(home.text_embeddings(style, model), vectors, schema, _settings(folder))
+
+
+def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
+    """The rows of all shards below a folder, splits one after the other."""
+    parts = [path for split in splits for path in sorted(folders.glob(f"{split}-*-of-*.parquet"))]
+    if not parts:
+        raise ValueError(f"{folders}: no shards, so the data set is not whole. Download it again.")
+    try:
+        tables = [pq.read_table(path, page_checksum_verification=True) for path in parts]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{folders}: damaged shards ({error}). Download the data set again.") from None
+    return pa.concat_tables(tables)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the stage's own file had in its header."""
+    return read_metadata(min(folder.glob("*.parquet")))
+
+
+def _like(table: pa.Table, windows: pa.Table) -> pa.Table:
+    """Captions or embeddings in the order of their windows; those of a window stay in theirs."""
+    place = pc.index_in(table["window_id"], value_set=windows["window_id"].combine_chunks())
+    keys = pa.table({"place": place, "row": np.arange(len(table))})
+    return table.take(pc.sort_indices(keys, [("place", "ascending"), ("row", "ascending")]))

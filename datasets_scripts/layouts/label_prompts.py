@@ -1,0 +1,96 @@
+"""Sentences that stand for an activity label, for answers without training on labels; and labels' coarse ones.
+
+Written by hand, for each label of the shipped layouts (`activities`) and for each coarse label
+(`layouts/coarse_activities.json`): `prompts`, several wordings; `short`, two to four words; `long`, a sentence or two.
+A label that nobody described is turned into sentences from its own words. They speak of activities and are made apart
+from the captions, which speak of rooms, sensors and times: a match between the two is one of meaning, not of template.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from casita.datasets_scripts.layouts.layout import coarse_activities
+
+FALLBACK = ("Somebody is doing this: {words}.", "The activity is {words}.", "A person is busy with {words}.")
+STYLES = ("prompts", "short", "long")
+LEVELS = ("fine", "coarse")
+
+
+def label_words(label: str) -> str:
+    """`"R1_Personal_Hygiene"` -> `"personal hygiene"`, `"prepBreakfast"` -> `"prep breakfast"`.
+
+    `R1`, `R2`, ... in front say which resident it was and not what was done.
+    """
+    words = re.sub(r"^R\d+ (?=\S)", "", _spaced(label), flags=re.IGNORECASE)
+    return " ".join(word if word.isupper() and len(word) < 4 else word.lower() for word in words.split())
+
+
+def _spaced(label: str) -> str:
+    return " ".join(re.split(r"[\s_/-]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label))).strip()
+
+
+def _find(activities: Mapping[str, Any], label: str) -> dict[str, Any] | None:
+    """What `activities` tells of a label, where case, blanks and underscores make no difference.
+
+    A home may tell its residents apart; else a leading R1, R2 makes no difference either.
+    """
+    if label in activities:
+        return activities[label]
+    for spelling in (lambda name: _spaced(name).casefold(), lambda name: label_words(name).casefold()):
+        for name, told in activities.items():
+            if spelling(name) == spelling(label):
+                return told
+    return None
+
+
+def coarse_of(layout: Mapping[str, Any], labels: Iterable[str]) -> dict[str, str]:
+    """Each label's coarse one, by `layout["activities"]`: `{"Morning_Meds": "Take_medicine", ...}`.
+
+    Raises:
+        ValueError: labels that the layout does not map; the message names them.
+    """
+    activities = layout.get("activities", {})
+    found = {label: _find(activities, label) for label in dict.fromkeys(labels)}
+    if lacking := [label for label, told in found.items() if told is None]:
+        raise ValueError(
+            f"{layout.get('home')}: the layout has no coarse label for {', '.join(map(repr, lacking[:5]))}"
+            f"{', ...' if len(lacking) > 5 else ''}; it has {', '.join(sorted(activities)) or 'none'}. Add "
+            f'activities: {{{lacking[0]!r}: {{"coarse": ...}}}} to the layout, or use the fine labels.'
+        )
+    return {label: told["coarse"] for label, told in found.items() if told is not None}
+
+
+def label_prompts(
+    layout: Mapping[str, Any], labels: Iterable[str], style: str = "prompts", level: str = "fine"
+) -> dict[str, list[str]]:
+    """Texts for each of `labels`, in their order: several sentences, or one text with `short` and `long`.
+
+    Args:
+        labels: as in the log, with `level="fine"`, described by `layout["activities"]`; or coarse ones (the values of
+            `coarse_of`), with `level="coarse"`, described for all homes alike.
+
+    Raises:
+        ValueError: a label without any letter or digit, or an unknown style or level.
+    """
+    if style not in STYLES or level not in LEVELS:
+        raise ValueError(
+            f"style={style!r}, level={level!r}: expected one of {', '.join(STYLES)}; {' or '.join(LEVELS)}."
+        )
+    described = coarse_activities() if level == "coarse" else layout.get("activities", {})
+    texts = {}
+    for label in dict.fromkeys(labels):
+        words = label_words(label)
+        if not re.search(r"\w", words):
+            raise ValueError(
+                f"activity label {label!r} holds no word. Give it one in the log, or leave its events unlabelled."
+            )
+        found = (_find(described, label) or {}).get(style) or _own_words(words, style)
+        texts[label] = [found] if isinstance(found, str) else list(found)
+    return texts
+
+
+def _own_words(words: str, style: str) -> list[str]:
+    """What a label says of itself, where nobody described it."""
+    sentences = [sentence.format(words=words) for sentence in FALLBACK]
+    return {"prompts": sentences, "short": [words], "long": sentences[:1]}[style]

@@ -1,0 +1,280 @@
+"""Layouts: where a home's sensors are. Shipped ones by short name, anybody's own as a JSON file, both checked whole.
+
+{"home": "my_flat", "size": [800, 600],                     width and height of the plan, origin top-left
+ "floor_plan": "plan.png",                                  optional picture, relative to the JSON file
+ "rooms": {"kitchen": [[0, 0], [300, 0], [300, 200]]},      optional polygons, in the unit of `size`
+ "source": "read off the plan by hand",                     optional: where the facts come from
+ "redistribution": "restricted", "terms": "ask the lab",    optional: may the recording be passed on, under which terms
+ "residents": "two adults", "citation": "...",              optional: who lives there, what to cite
+ "sensors": {"M001": {"x": 120, "y": 80, "room": "kitchen", "type": "motion",
+                      "description": "stove", "approximate": true}},       the last two optional
+ "activities": {"Cook_Lunch": {"coarse": "Cook", "prompts": ["Somebody makes lunch."], "short": "making lunch",
+                               "long": "Somebody cooks at noon, and sets the table."}}}   optional, but for `coarse`
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from casita.files import is_home_name, read_json
+
+SHIPPED: tuple[str, ...] = (
+    "aruba",
+    "cairo",
+    "kasteren_a",
+    "kasteren_b",
+    "kyoto",
+    "milan",
+    "ordonez_a",
+    "synthetic",
+    "tulum",
+)
+
+# type -> the states that a sensor of this type takes when no log tells otherwise
+NATURAL_STATES: dict[str, tuple[str, ...]] = {
+    "motion": ("OFF", "ON"),
+    "motion_area": ("OFF", "ON"),
+    "door": ("CLOSE", "OPEN"),
+    "item": ("ABSENT", "PRESENT"),
+    "pressure": ("OFF", "ON"),
+    "flush": ("OFF", "ON"),
+    "light": ("OFF", "ON"),
+    "switch": ("OFF", "ON"),
+    "temperature": ("HIGH", "LOW", "NORMAL"),
+    "power": ("HIGH", "LOW", "NORMAL"),
+    "water": ("HIGH", "LOW", "NORMAL"),
+}
+
+REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
+_WORDS = ("source", "terms", "residents", "citation")
+LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
+_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_WORDS}
+_ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
+_SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
+
+
+def load_layout(name_or_path: str | Path) -> dict[str, Any]:
+    """A layout by shipped name or path of a JSON file, checked; a relative `floor_plan` becomes an absolute path.
+
+    Raises:
+        FileNotFoundError: neither a shipped name nor a file, or the floor plan it names is missing.
+        ValueError: no JSON, or JSON that breaks the contract; the message lists every violation.
+    """
+    if str(name_or_path) in SHIPPED:
+        path = Path(str(resources.files("casita.datasets_scripts") / "layouts" / f"{name_or_path}.json"))
+    else:
+        path = Path(name_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such layout file. Give a file, or a shipped name: {', '.join(SHIPPED)}.")
+    layout = read_json(path, LARGEST_LAYOUT)
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_refuse_twins, path))
+    if found := list(check_layout(layout)):
+        raise ValueError(f"{path}: {len(found)} thing(s) to mend in this layout: {'; '.join(found)}.")
+    if "floor_plan" in layout:
+        plan = (path.parent / layout["floor_plan"]).resolve()
+        if not plan.is_relative_to(path.parent.resolve()):
+            raise ValueError(f"{plan}: the floor_plan of {path} leads out of its folder. Put it beside the layout.")
+        if not plan.is_file():
+            raise FileNotFoundError(f"{plan}: no such picture, the floor_plan of {path}. Mend or remove the entry.")
+        layout["floor_plan"] = str(plan)
+    return layout
+
+
+@cache
+def coarse_activities() -> dict[str, dict[str, Any]]:
+    """The coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
+    return read_json(Path(str(resources.files("casita.datasets_scripts") / "layouts" / "coarse_activities.json")))
+
+
+def _refuse_twins(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON keeps the last of two equal keys in silence; here a sensor written twice is an error."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twins = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"{path}: written twice in one object: {', '.join(twins)}. Keep one of each.")
+    return content
+
+
+def check_layout(layout: Any) -> Iterator[str]:
+    """Every way in which `layout` breaks the contract, one sentence each; nothing for a sound one."""
+    if not isinstance(layout, dict):
+        yield f"expected an object with home, size and sensors, found {type(layout).__name__}"
+        return
+    for key in sorted({"home", "size", "sensors"} - layout.keys()):
+        yield f"{key!r} is missing"
+    for key in sorted(layout.keys() - _TOP_KEYS):
+        yield f"{key!r} is not a known key; known: {', '.join(sorted(_TOP_KEYS))}"
+    if "home" in layout and not is_home_name(layout["home"]):
+        yield f"home should be a name that can be a folder's, found {layout['home']!r}"
+    if "floor_plan" in layout and not _is_below(layout["floor_plan"]):
+        yield f"floor_plan should be a picture's path below the layout's folder, found {layout['floor_plan']!r}"
+    yield from _check_terms(layout)
+    size: Any = layout.get("size")
+    if "size" in layout and not (_is_pair(size) and min(size) > 0):
+        yield f"size should be [width, height], both > 0, found {size!r}"
+        size = None
+    yield from _check_sensors(layout.get("sensors", {}), size)
+    yield from _check_rooms(layout.get("rooms", {}), size)
+    yield from _check_activities(layout.get("activities", {}))
+
+
+def _check_terms(layout: dict[str, Any]) -> Iterator[str]:
+    for key in _WORDS:
+        if key in layout and not _is_words(layout[key]):
+            yield f"{key} should be words, found {layout[key]!r}"
+    told = layout.get("redistribution", "restricted")
+    if told not in REDISTRIBUTION:
+        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {told!r}"
+    if "redistribution" in layout and "terms" not in layout:
+        yield f"redistribution is {told!r}, but terms is missing: say in words what may be done with the recording"
+
+
+def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
+    if not isinstance(sensors, dict):
+        yield f"sensors should be an object {{id: {{x, y, room, type}}}}, found {type(sensors).__name__}"
+        return
+    folded: dict[str, str] = {}
+    for name, sensor in sensors.items():
+        if not name or name != name.strip():
+            yield f"sensor {name!r}: an id may not be empty nor have blanks at its ends"
+        # two ids that differ by case alone are one file name on some disks, and always a slip of the pen
+        if (twin := folded.setdefault(name.casefold(), name)) != name:
+            yield f"sensor {name!r} differs from {twin!r} by upper and lower case alone"
+        if not isinstance(sensor, dict):
+            yield f"sensor {name!r} should be an object {{x, y, room, type}}, found {sensor!r}"
+            continue
+        for key in sorted({"x", "y", "room", "type"} - sensor.keys()):
+            yield f"sensor {name!r}: {key!r} is missing"
+        for key in sorted(sensor.keys() - _SENSOR_KEYS):
+            yield f"sensor {name!r}: {key!r} is not a known key; known: {', '.join(sorted(_SENSOR_KEYS))}"
+        if {"x", "y"} <= sensor.keys():
+            yield from _check_point(f"sensor {name!r}", [sensor["x"], sensor["y"]], size)
+        if "type" in sensor and sensor["type"] not in list(NATURAL_STATES):  # a list: it may be unhashable
+            yield f"sensor {name!r}: unknown type {sensor['type']!r}; known: {', '.join(NATURAL_STATES)}"
+        for key in ("room", "description"):
+            if key in sensor and (not isinstance(sensor[key], str) or not sensor[key].strip()):
+                yield f"sensor {name!r}: {key} should be words, found {sensor[key]!r}"
+
+
+def _check_rooms(rooms: Any, size: Any) -> Iterator[str]:
+    if not isinstance(rooms, dict):
+        yield f"rooms should be an object {{room: [[x, y], ...]}}, found {type(rooms).__name__}"
+        return
+    for room, polygon in rooms.items():
+        if not isinstance(polygon, list) or len(polygon) < 3:
+            yield f"room {room!r} should be a polygon of 3 points or more, found {polygon!r}"
+            continue
+        for point in polygon:
+            yield from _check_point(f"room {room!r}", point, size)
+
+
+def _check_point(owner: str, point: Any, size: Any) -> Iterator[str]:
+    if not _is_pair(point):
+        yield f"{owner}: a position should be two numbers, found {point!r}"
+    elif size is not None and not (0 <= point[0] <= size[0] and 0 <= point[1] <= size[1]):
+        yield f"{owner}: ({point[0]}, {point[1]}) lies outside the plan of {size[0]} x {size[1]}"
+
+
+def _check_activities(activities: Any) -> Iterator[str]:
+    if not isinstance(activities, dict):
+        yield f"activities should be an object {{label: {{coarse, prompts}}}}, found {type(activities).__name__}"
+        return
+    spellings = {_letters(name): name for name in coarse_activities()}
+    for label, told in activities.items():
+        if not isinstance(told, dict) or not _is_words(told.get("coarse")):
+            yield f'activity {label!r} should be {{"coarse": word, "prompts": [sentence, ...]}}, found {told!r}'
+            continue
+        for key in sorted(told.keys() - _ACTIVITY_KEYS):
+            yield f"activity {label!r}: {key!r} is not a known key; known: {', '.join(sorted(_ACTIVITY_KEYS))}"
+        coarse = told["coarse"]
+        if (known := spellings.get(_letters(coarse), coarse)) != coarse:
+            yield f"activity {label!r}: coarse {coarse!r} is written {known!r} elsewhere"
+        for key in ("short", "long"):
+            if key in told and not _is_words(told[key]):
+                yield f"activity {label!r}: {key} should be words, found {told[key]!r}"
+        prompts = told.get("prompts", ["-"])
+        if not isinstance(prompts, list) or not prompts or not all(map(_is_words, prompts)):
+            yield f"activity {label!r}: prompts should be a list of sentences, found {prompts!r}"
+
+
+def _letters(label: str) -> str:
+    """A label without what people spell differently: `Bed_to_Toilet` and `bed to toilet` are one."""
+    return "".join(filter(str.isalnum, label)).casefold()
+
+
+def _is_below(name: Any) -> bool:
+    """Whether a relative path leads down: a layout is often somebody else's."""
+    if not isinstance(name, str) or not name:
+        return False
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] != "" and ".." not in parts and ":" not in parts[0]
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_pair(value: Any) -> bool:
+    numbers = isinstance(value, list | tuple) and len(value) == 2
+    return numbers and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in value)
+
+
+def compare(layout: dict[str, Any], sensors: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The log's `sensors` that the layout does not place, and the layout's positions that no sensor uses; sorted."""
+    logged, placed = set(sensors), set(layout["sensors"])
+    return sorted(logged - placed), sorted(placed - logged)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `casita layout`."""
+    parser.description = "The layouts that ship with Casita, and how a layout fits a log."
+    parser.epilog = (
+        "example: casita layout check data/milan.txt milan\n"
+        "exit code of check: 0 when every event lies on a placed sensor, 1 when some do not, 2 on an error"
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the shipped layouts")
+    check = actions.add_parser("check", help="sensors without a position, positions that no sensor uses")
+    check.add_argument(
+        "log", nargs="+", type=Path, metavar="LOG", help="raw log file(s), or a folder of session files"
+    )
+    check.add_argument("layout", metavar="LAYOUT", help="a shipped name, or a JSON file")
+    check.add_argument("--columns", help="columns of the log in order, by commas, where they cannot be detected")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`casita layout list` or `casita layout check`."""
+    return _list() if args.action == "list" else _check(args)
+
+
+def _list() -> int:
+    for name in SHIPPED:
+        layout = load_layout(name)
+        width, height = layout["size"]
+        rooms = {sensor["room"] for sensor in layout["sensors"].values()}
+        print(f"{name:<12} {len(layout['sensors']):>4} sensors in {len(rooms):>2} rooms, plan {width} x {height}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from casita.datasets_scripts.readers.read import read_events  # reading needs pandas: not for `list`
+
+    layout = load_layout(args.layout)
+    columns = args.columns.split(",") if args.columns else None
+    events, _ = read_events(args.log, home=layout["home"], columns=columns)
+    counts = {row["values"]: row["counts"] for row in events["sensor"].value_counts().to_pylist()}
+    unplaced, unused = compare(layout, counts)
+    lost = sum(counts[sensor] for sensor in unplaced)
+    print(f"{len(counts)} sensors with {events.num_rows} events; the layout places {len(layout['sensors'])} sensors")
+    print(f"without a position: {len(unplaced)} sensors with {lost} events ({lost / max(events.num_rows, 1):.1%})")
+    for sensor in sorted(unplaced, key=lambda s: (-counts[s], s)):
+        print(f"  {sensor or '(empty id)':<24} {counts[sensor]:>9} events")
+    print(f"positions that no sensor uses: {len(unused)}")
+    for sensor in unused:
+        print(f"  {sensor:<24} {layout['sensors'][sensor]['type']} in {layout['sensors'][sensor]['room']}")
+    return 1 if lost else 0

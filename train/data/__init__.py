@@ -1,0 +1,1 @@
+"""What training reads: windows with captions as batches."""

@@ -1,0 +1,146 @@
+"""Windows with their activities: which of them there are, which few to learn from, and how a trainer reads them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from casita.datasets_scripts.hub.named_data import named_homes
+from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, check_columns
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.configs.finetune_config import FinetuneConfig
+from casita.train.data.dataset import Split
+from casita.train.data.home_arrays import HomeArrays, encode_events, flat_strings, starts_of
+from casita.train.data.tensor_cache import read_split
+
+COLUMNS = ["window_id", "split", "session", "sensor_keys", "seconds", "activity"]
+UNLABELLED = "unlabelled"  # the label of a window without one, where such windows are a class
+UNKNOWN = -100  # the class of a window whose label the train windows do not show; no loss counts it
+
+
+@dataclass(frozen=True)
+class LabelledWindows:
+    """`N` windows of one split, home after home.
+
+    `homes` `(N,)` are their homes' names, `labels` `(N,)` their activities, `runs` `(N,)` int64 the numbers of the
+    stretches of consecutive windows with one activity that they are from.
+    """
+
+    table: pa.Table
+    homes: np.ndarray
+    labels: np.ndarray
+    runs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "LabelledWindows":
+        """Only the windows `rows`, ascending."""
+        return LabelledWindows(self.table.take(rows), self.homes[rows], self.labels[rows], self.runs[rows])
+
+    @property
+    def keys(self) -> list[list[str]]:
+        """Each window's sensor states; with the home's name before them, where there are several homes."""
+        keys = self.table["sensor_keys"].to_pylist()
+        if len(set(self.homes)) < 2:
+            return keys
+        return [[f"{home}/{key}" for key in own] for home, own in zip(self.homes, keys, strict=True)]
+
+
+def load_labelled(config: FinetuneConfig, split: str) -> LabelledWindows:
+    """The windows of `split` in all homes that have a label by `level` and `unlabelled`.
+
+    Raises:
+        FileNotFoundError: a home has no windows yet. ValueError: an activity without a coarse label.
+    """
+    parts = [_of_home(folder, split, config) for folder in named_homes(config.data)]
+    bases = np.cumsum([0, *(part.runs.max(initial=-1) + 1 for part in parts)])
+    return LabelledWindows(
+        pa.concat_tables([part.table for part in parts]),
+        np.concatenate([part.homes for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.runs + base for part, base in zip(parts, bases, strict=False)]),
+    )
+
+
+def _of_home(folder: HomeFolder, split: str, config: FinetuneConfig) -> LabelledWindows:
+    path = check_columns(folder.require(folder.windows, "windows"), WINDOWS, COLUMNS)
+    empty = pa.schema([WINDOWS.field(name) for name in COLUMNS]).empty_table()
+    parts = [part.replace_schema_metadata(None) for part in read_split(path, split, COLUMNS)]
+    table = pa.concat_tables([empty, *parts])
+    activities = table["activity"].to_pylist()
+    sessions = table["session"].to_pylist()
+    before = list(zip(sessions, activities, strict=True))
+    changes = np.array([now != was for now, was in zip(before, [None, *before], strict=False)], dtype=np.int64)
+    coarse = {}
+    if config.level == "coarse":
+        coarse = coarse_of(folder.layout, {label for label in activities if label is not None})
+    labels = np.array([UNLABELLED if a is None else coarse.get(a, a) for a in activities], dtype=object)
+    kept = np.flatnonzero([config.unlabelled or a is not None for a in activities])
+    homes = np.full(len(labels), folder.name, dtype=object)
+    return LabelledWindows(table, homes, labels, np.cumsum(changes) - 1).take(kept)
+
+
+def choose_few(windows: LabelledWindows, config: FinetuneConfig) -> LabelledWindows:
+    """The train windows to learn from: of each class so many as `few_shot` says, at least one.
+
+    Drawn by `seed` from the windows alone, so that they are the same for every model. With `few_shot_unit` run, whole
+    runs are drawn, as somebody labels who watches a stretch of a recording; the last one is cut at the number wanted.
+    Single windows are drawn from nearly every run: with windows that overlap they tell more than their share.
+    """
+    rng = np.random.default_rng([config.seed, 2])
+    runs = windows.runs if config.few_shot_unit == "run" else np.arange(len(windows))
+    chosen = [np.zeros(0, np.int64)]
+    for label in sorted(set(windows.labels)):
+        own = np.flatnonzero(windows.labels == label)
+        share = isinstance(config.few_shot, float)
+        wanted = max(1, round(config.few_shot * len(own))) if share else int(config.few_shot)
+        _, run = np.unique(runs[own], return_inverse=True)
+        place = rng.permutation(run.max() + 1)  # of each run in the order drawn
+        chosen.append(own[np.argsort(place[run], kind="stable")][:wanted])
+    return windows.take(np.sort(np.concatenate(chosen)))
+
+
+def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> Split:
+    """What a trainer reads: a `Split` in which a window's caption is its label and `groups` are numbers of `classes`.
+
+    Its texts have width 0, until `store_embeddings` fills them.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    groups = np.array([number.get(label, UNKNOWN) for label in windows.labels], dtype=np.int64)
+    names = list(dict.fromkeys(windows.homes)) or [processor.home or processor.homes[0]]
+    return Split([_arrays(windows, groups, name) for name in names], processor)
+
+
+def _arrays(windows: LabelledWindows, groups: np.ndarray, home: str) -> HomeArrays:
+    rows = np.flatnonzero(windows.homes == home)
+    table, codes = windows.table.take(rows), dict[str, int]()
+    code, seconds, lengths = encode_events(table, codes)
+    each = np.arange(len(rows) + 1)
+    return HomeArrays(
+        home=home,
+        keys=list(codes),
+        codes=code,
+        seconds=seconds,
+        starts=starts_of(lengths),
+        ids=flat_strings(table["window_id"]),
+        texts=np.zeros((len(rows), 0), np.float32),
+        groups=groups[rows],
+        caption_rows=each[:-1].astype(np.int32),
+        caption_starts=each,
+    )
+
+
+def store_embeddings(split: Split, embeddings: np.ndarray) -> None:
+    """Make a vector of each window, `(N, C)` float32, the `texts` of the batches of a labelled split."""
+    pieces = np.split(embeddings, np.cumsum([len(part) for part in split.parts])[:-1])
+    split.parts[:] = [dataclasses.replace(p, texts=rows) for p, rows in zip(split.parts, pieces, strict=True)]
+
+
+def class_counts(split: Split, classes: list[str]) -> torch.Tensor:
+    """`(K,)` windows of each class."""
+    groups = torch.from_numpy(split.groups)
+    return torch.bincount(groups[groups >= 0], minlength=len(classes))

@@ -1,0 +1,273 @@
+"""Windows straight from Parquet, for data sets larger than memory: some row groups at a time, shuffled together.
+
+A shard is a row group of a home's windows with the rows of captions and embeddings that belong to it. Each rank is
+dealt shards of its own and reads no others. In each epoch it takes them in a new order, `held` at a time, and the
+windows of these in a random order: a function of (seed, epoch), so that any step can be resumed by reading only what
+comes after.
+
+(Not `datasets.IterableDataset`: its shuffle buffer is no part of its state, so a resumed run would read other windows;
+and unless the shards divide evenly, every rank reads all of them.)
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.data.dataset import Batch, Split
+from casita.train.data.home_arrays import (
+    EVENT_COLUMNS,
+    HomeArrays,
+    Source,
+    distinct,
+    encode_events,
+    flat_strings,
+    hash_texts,
+    match_captions,
+    matrix,
+    one_array,
+    starts_of,
+)
+from casita.train.data.prefetch import prefetched
+from casita.train.data.tensor_cache import read_batches
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Row group `row_group` of the windows: `windows` of the split, with the rows `captions` and `vectors` (first and
+    one past the last) of the files of captions and embeddings."""
+
+    source: Source
+    row_group: int
+    windows: int
+    captions: tuple[int, int]
+    vectors: tuple[int, int]
+
+
+class Shards:
+    """All shards of the homes, and how many windows they hold."""
+
+    def __init__(self, shards: Sequence[Shard], processor: CasitaProcessor):
+        self.shards, self.processor = list(shards), processor
+        self.home_names = list(dict.fromkeys(shard.source.folder.name for shard in shards))
+
+    def __len__(self) -> int:
+        return sum(shard.windows for shard in self.shards)
+
+    @property
+    def num_captions(self) -> int:
+        """Captions, equal ones counted as often as they come, of other splits in the same row groups too."""
+        return sum(shard.captions[1] - shard.captions[0] for shard in self.shards)
+
+    @property
+    def text_width(self) -> int:
+        """T, the width of the captions' embeddings."""
+        return self.shards[0].source.text_width
+
+
+def find_shards(source: Source) -> list[Shard]:
+    """The shards of one home that hold windows of the split. Reads window ids and splits, nothing else.
+
+    Raises:
+        FileNotFoundError: a stage has not run. ValueError: captions or embeddings that are not in the windows' order.
+    """
+    shards, captions, vectors = [], _Runs(source.captions), _Runs(source.vectors)
+    with pq.ParquetFile(source.windows) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["window_id", "split"])
+            ids = one_array(table["window_id"])
+            rows, vector_rows = captions.take(ids), vectors.take(ids)
+            if (count := pc.sum(pc.equal(table["split"], source.split)).as_py() or 0) > 0:
+                shards.append(Shard(source, group, count, rows, vector_rows))
+    for runs in (captions, vectors):
+        if len(runs.left):
+            raise ValueError(
+                f"{runs.path}: its rows are not in the order of {source.windows.name}, which `stream` needs; the "
+                f"first out of place is of window {runs.left[0].as_py()!r}. Run the stage again, or give "
+                "--stream false."
+            )
+    return shards
+
+
+class _Runs:
+    """Reads the window ids of a file from first to last, as many at a time as belong to given windows."""
+
+    def __init__(self, path: Path):
+        self.path, self.row, self.left = path, 0, pa.array([], pa.string())
+        self.batches = (batch.column(0) for batch in read_batches(path, ["window_id"]))
+        self._refill()
+
+    def _refill(self) -> None:
+        while not len(self.left) and (batch := next(self.batches, None)) is not None:
+            self.left = batch
+
+    def take(self, ids: pa.Array) -> tuple[int, int]:
+        """The rows, first and one past the last, that come next and are of windows `ids`."""
+        first = self.row
+        while len(self.left):
+            inside = pc.is_in(self.left, value_set=ids)
+            count = pc.index(inside, False).as_py()
+            count = len(inside) if count < 0 else count
+            self.row, self.left = self.row + count, self.left.slice(count)
+            if len(self.left):
+                break
+            self._refill()
+        return first, self.row
+
+
+def read_shard(shard: Shard) -> HomeArrays:
+    """The windows of a shard that are of its split, with their captions' embeddings, in memory."""
+    source, keys = shard.source, dict[str, int]()
+    with pq.ParquetFile(source.windows) as file:
+        windows = file.read_row_group(shard.row_group, columns=EVENT_COLUMNS).filter(pc.field("split") == source.split)
+    codes, seconds, lengths = encode_events(windows, keys)
+    captions = _read_rows(source.captions, shard.captions, ["window_id", "caption"])
+    vectors = _read_rows(source.vectors, shard.vectors, ["window_id", "embedding"])
+    order, vector_order, counts = match_captions(
+        source, one_array(windows["window_id"]), captions["window_id"], vectors["window_id"]
+    )
+    hashes = hash_texts(one_array(captions["caption"]))[order]
+    first, rows = distinct(hashes)
+    texts = matrix(one_array(vectors["embedding"]), source.text_width)
+    return HomeArrays(
+        home=source.folder.name,
+        keys=list(keys),
+        codes=codes,
+        seconds=seconds,
+        starts=starts_of(lengths),
+        ids=flat_strings(windows["window_id"]),
+        texts=texts[vector_order[first]],
+        groups=hashes[first],
+        caption_rows=rows,
+        caption_starts=starts_of(counts),
+    )
+
+
+def _read_rows(path: Path, rows: tuple[int, int], columns: list[str]) -> pa.Table:
+    """Some rows, first and one past the last, of a Parquet file: only the row groups that hold them are read."""
+    with pq.ParquetFile(path) as file:
+        ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+        groups = range(np.searchsorted(ends, rows[0], "right"), np.searchsorted(ends, rows[1], "left") + 1)
+        table = file.read_row_groups(list(groups), columns=columns)
+        return table.slice(rows[0] - (int(ends[groups[0] - 1]) if groups[0] else 0), rows[1] - rows[0])
+
+
+def deal(sizes: Sequence[int], ranks: int, seed: int) -> list[list[int]]:
+    """Numbers of the shards of each rank: the largest first, each to the rank that has least; ties by `seed`."""
+    hands: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    shuffled = np.random.default_rng(seed).permutation(len(sizes))
+    for shard in shuffled[np.argsort(-np.asarray(sizes)[shuffled], kind="stable")].tolist():
+        rank = loads.index(min(loads))
+        hands[rank].append(shard)
+        loads[rank] += sizes[shard]
+    return [sorted(hand) for hand in hands]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Batches of `size` windows over all ranks, this rank's share from its own shards.
+
+    All ranks have as many batches: those that the smallest hand gives. What is left at an epoch's end is left out;
+    other windows come last in the next epoch. Unlike with cached windows, the batches depend on the number of ranks.
+
+    Attributes:
+        held: shards in memory at a time, whose windows are shuffled together; as many more are read meanwhile.
+        ahead: batches made in advance.
+
+    Raises:
+        ValueError: fewer shards than ranks, or fewer windows than a batch.
+    """
+
+    windows: Shards
+    size: int
+    seed: int
+    rank: int
+    ranks: int
+    held: int
+    device: torch.device | str
+    ahead: int
+
+    def __post_init__(self) -> None:
+        shards = self.windows.shards
+        if self.size % self.ranks:
+            raise ValueError(f"batch_size={self.size} must be a multiple of the {self.ranks} processes.")
+        if len(shards) < self.ranks:
+            raise ValueError(
+                f"stream: {len(shards)} row groups of windows for {self.ranks} processes; each needs its own. Build "
+                "the data again, start fewer processes, or give --stream false."
+            )
+        if not len(self):
+            told = [sum(shards[i].windows for i in hand) for hand in self._hands]
+            raise ValueError(
+                f"stream: a batch takes {self.share} windows of each process, but one has only {min(told)}. Give a "
+                "smaller batch_size."
+            )
+
+    @cached_property
+    def _hands(self) -> list[list[int]]:
+        return deal([shard.windows for shard in self.windows.shards], self.ranks, self.seed)
+
+    @property
+    def share(self) -> int:
+        """Windows a batch of this rank."""
+        return self.size // self.ranks
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        shards = self.windows.shards
+        return min(sum(shards[i].windows for i in hand) for hand in self._hands) // self.share
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's share of batch `start`, `start + 1`, ... of the epoch."""
+        return prefetched(self._batches(epoch, start), self.ahead)
+
+    def window_ids(self, epoch: int, batch: int) -> list[str]:
+        """The windows of one batch, all ranks' shares."""
+        ids: list[str] = []
+        for rank in range(self.ranks):
+            split, rows, _ = next(replace(self, rank=rank)._places(epoch, batch))
+            ids += split.window_ids[rows].tolist()
+        return ids
+
+    def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
+        for split, rows, captions in self._places(epoch, start):
+            yield split.batch(rows, captions, self.device)
+
+    def _places(self, epoch: int, start: int) -> Iterator[tuple[Split, np.ndarray, np.ndarray]]:
+        """For each batch the windows in memory, and which of them with which captions."""
+        carried: list[HomeArrays] = []
+        left = len(self) - start
+        for number, skipped, parts in prefetched(self._held(epoch, start * self.share), min(self.ahead, 1)):
+            # Carried windows stand last, so that numbers drawn for the others are the same with and without them.
+            split, own = Split([*parts, *carried], self.windows.processor), sum(map(len, parts))
+            captions = split.choose_captions(self.seed, epoch, self.rank, number)
+            order = np.random.default_rng([self.seed, epoch, 0, self.rank, number]).permutation(own)[skipped:]
+            order = np.concatenate([np.arange(own, len(split)), order])
+            for _ in range(min(left, len(order) // self.share)):
+                rows, order = order[: self.share], order[self.share :]
+                left -= 1
+                yield split, rows, captions[rows]
+            if not left:
+                return
+            carried = split.take(order, captions[order])
+
+    def _held(self, epoch: int, first: int) -> Generator[tuple[int, int, list[HomeArrays]], None, None]:
+        """Group after group of shards from the one with the rank's window number `first`: the group's number, how many
+        of its windows come before that one, and its shards."""
+        mine = [self.windows.shards[i] for i in self._hands[self.rank]]
+        order = np.random.default_rng([self.seed, epoch, 2, self.rank]).permutation(len(mine))
+        before = 0
+        for number, begin in enumerate(range(0, len(mine), self.held)):
+            group = [mine[i] for i in order[begin : begin + self.held]]
+            size = sum(shard.windows for shard in group)
+            if before + size > first:
+                yield number, max(0, first - before), [read_shard(shard) for shard in group]
+            before += size

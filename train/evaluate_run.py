@@ -1,0 +1,361 @@
+"""What a run is worth on windows that it was not fitted to, beside the baselines; report and plots.
+
+`casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
+writes `results.json`, `report.html`, `report.md` and `plots/`. Several runs that differ in their seed alone are one
+method with a mean and a deviation. How windows are divided is a protocol's matter (`protocols.py`); measuring is
+`scoring.py`'s.
+"""
+
+import argparse
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from casita import __version__
+from casita.datasets_scripts.hub.named_data import data_folder, named_homes
+from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.files import read_json, write_json
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.processing.table_files import FILE_NAME
+from casita.train.configs.train_config import TrainConfig
+from casita.train.evaluation import probes
+from casita.train.evaluation.bootstrap import LEVEL, RESAMPLES
+from casita.train.evaluation.encoders import TRAINED, Encoder, Encodings, load_encoders
+from casita.train.evaluation.evidence import Evidence, read_metrics
+from casita.train.evaluation.few_shot import FEW_SHOT
+from casita.train.evaluation.inputs import Material, describe_data, load_material, other_styles
+from casita.train.evaluation.probes import Prediction, Task
+from casita.train.evaluation.protocols import (
+    PROTOCOLS,
+    Case,
+    Home,
+    check_protocols,
+    make_case,
+    make_case_of_another_home,
+)
+from casita.train.evaluation.scoring import Scoring, Texts
+from casita.train.inference.model_directory import write_card
+from casita.train.inference.swap_home import table_by
+from casita.train.report.write import headline_text, write_results
+
+
+def evaluate_run(
+    run: Path | Sequence[Path],
+    data: Path | None = None,
+    out: Path | None = None,
+    *,
+    protocol: str | Sequence[str] = "chronological",
+    learned: Sequence[Path] = (),
+    target: Path | None = None,
+    caption_styles: Sequence[str] | None = None,
+    seeds: int = 3,
+    max_windows: int = 20_000,
+    batch_size: int = 256,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run and write `results.json`, the report and `plots/` into `out` (the run itself), all or nothing.
+
+    Args:
+        run: folder with `model/` and `config.yaml`, as `casita train` leaves it; or several that differ in their seed
+            alone, the first of which gets the report.
+        data: home folder instead of the one in `config.yaml`; a home that the run does not know is read by its own
+            pictures' table.
+        protocol: one or several of `PROTOCOLS`; the first is the headline.
+        learned: runs of the same settings whose table is learned, as a row of their own.
+        target: the home of `leave_home_out`; without it `data`.
+        caption_styles: styles that the run was not aligned with, for retrieval; None: all that the home has.
+        seeds: random initialisations of the untrained encoder, and draws of a few labels.
+        max_windows: train (and validation) windows that a probe is fitted on at most, evenly spaced.
+        batch_size: windows encoded at once.
+        device: torch device; the first GPU where there is one, else the CPU.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        FileNotFoundError: the run or the home folder lacks a file; the message names it.
+        ValueError: no labelled windows to evaluate, splits that share events, windows split by another protocol,
+            captions or embeddings that belong to other windows or to another text model, runs that differ in more
+            than their seed.
+    """
+    if seeds < 1 or max_windows < 1:
+        raise ValueError(f"seeds={seeds} and max_windows={max_windows} must be at least 1.")
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(each) for each in run]
+    names = [protocol] if isinstance(protocol, str) else list(protocol)
+    check_protocols(names)
+    out = Path(out or runs[0])
+    config, encoders = load_encoders(runs, [Path(each) for each in learned], seeds, device)
+    homes = Homes(config, encoders, data, target, names)
+    cases = [homes.case(name, max_windows) for name in names]
+    styles = other_styles(cases[0].home.folder, config, caption_styles)
+    encodings = Encodings(encoders, cases, homes.read, batch_size=batch_size, progress=progress)
+
+    by_name, texts = {encoder.name: encoder for encoder in encoders}, Texts(config.text_model)
+    protocols, first = dict[str, Any](), None
+    took = {f"encode, {name}": seconds for name, seconds in encodings.seconds.items()}
+    for case in cases:
+        scoring = Scoring(
+            case, config, by_name, encodings.of_case(case), *joined(case), texts, max(seeds, len(runs)), progress
+        )
+        protocols[case.name] = scoring.run(styles if case is cases[0] else None)
+        took |= scoring.seconds
+        first = first or scoring
+    assert first is not None
+    home = cases[0].home
+    results = {
+        "casita_version": __version__,
+        "run": runs[0].resolve().name,
+        "home": home.name,
+        "model": describe_model(encoders[0].model, config),
+        "settings": {
+            "protocol": names[0],
+            "protocols": names,
+            "runs": [str(each) for each in runs],
+            "learned": [str(each) for each in learned],
+            "seeds": seeds,
+            "max_windows": max_windows,
+            "c_grid": list(probes.C_GRID),
+            "few_shot": list(FEW_SHOT),
+            "intervals": {"level": LEVEL, "resamples": RESAMPLES, "over": "whole days or sessions"},
+            "command": command(runs, data, names, learned, target, caption_styles, seeds, max_windows),
+        },
+        "data": describe_data(home.folder, home.material.windows, cases[0].about["leak_audit"])
+        | {"splits": cases[0].about["splits"]},
+        "timing_s": {name: round(seconds, 1) for name, seconds in took.items()},
+        "headline": headline(protocols[names[0]]["classification"]["labelled"]),
+        "protocols": protocols,
+    }
+    write_results(out, results, evidence_of(first, runs[0]), progress)
+    keep_with_the_models(runs, out, data, results, first)
+    return results
+
+
+class Homes:
+    """The homes of an evaluation, each read once.
+
+    Args:
+        data, target: as in `evaluate_run`; names: the protocols that are asked for.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        encoders: Sequence[Encoder],
+        data: Path | None,
+        target: Path | None,
+        names: Sequence[str],
+    ):
+        self.config, self.encoder = config, encoders[0]
+        self.read: list[Home] = []
+        self.data = data
+        self.target = target
+        if target and "leave_home_out" not in names:
+            raise ValueError(f"--target {target}: only read with --protocol leave_home_out.")
+
+    def home(self, folder: HomeFolder) -> Home:
+        """The home of a folder."""
+        for home in self.read:
+            if home.folder.root == folder.root:
+                return home
+        self.read.append(Home(folder, load_material(folder, self.config, self.encoder.model)))
+        return self.read[-1]
+
+    def case(self, name: str, max_windows: int) -> Case:
+        """One protocol's windows."""
+        if name == "leave_home_out":
+            return self._another_home(max_windows)
+        home = self.home(HomeFolder(data_folder(self.data or self.config.data)))
+        trained_in = self.encoder.knows(home.name)
+        if not trained_in and not self.encoder.can_move():
+            raise ValueError(
+                f"{home.folder.root}: holds home {home.name}, which the run does not know, and its learned table "
+                "cannot be swapped. Give a run that reads pictures, or the home it was trained on."
+            )
+        return make_case(name, home, trained_in, max_windows, self._lesson(home) if trained_in else None)
+
+    def _lesson(self, home: Home) -> pa.Table | None:
+        """The home's windows as the training had them, where `--data` names another folder; None where those are gone,
+        which is how a run and a home look that came from another machine."""
+        if self.data is None or not Path(self.config.data).exists():
+            return None
+        for folder in named_homes(self.config.data):
+            if folder.name == home.name and folder.root.resolve() != home.folder.root.resolve():
+                return read_table(folder.require(folder.windows, "windows"), WINDOWS, ["start", "end", "split"])
+        return None
+
+    def _another_home(self, max_windows: int) -> Case:
+        folder = self.target or self.data
+        if folder is None:
+            raise ValueError("--protocol leave_home_out: say which home with --target DIR.")
+        if not self.encoder.can_move():
+            raise ValueError("--protocol leave_home_out: a learned table knows the sensors of its own homes only.")
+        sources = [self.home(source) for source in named_homes(self.config.data)]
+        return make_case_of_another_home(self.home(HomeFolder(data_folder(folder))), sources, max_windows)
+
+
+def joined(case: Case) -> tuple[list[str], np.ndarray]:
+    """Captions `(N,)` and their embeddings `(N, T)` of a case's windows."""
+    parts: list[Material] = [
+        home.material.take(rows) for home, rows in zip(case.homes, case.where.values(), strict=True)
+    ]
+    return [told for part in parts for told in part.captions], np.concatenate([part.text for part in parts])
+
+
+def evidence_of(scoring: Scoring, run: Path) -> Evidence:
+    """What the report draws of the headline protocol: its test windows, as the first run sees them."""
+    case, test = scoring.case, scoring.case.test
+    encoded = next(iter(scoring.encoded.values())).take(test)
+    nothing = np.zeros(0, dtype=np.int64)
+    home, model = case.home, next(iter(scoring.encoders.values()))
+    return Evidence(
+        windows=case.windows.take(test),
+        captions=[scoring.captions[i] for i in test],
+        base=encoded.base,
+        sensor=encoded.sensor,
+        text=encoded.text,
+        layout=home.folder.description.get("layout") or {},
+        table=table_of(model, home),
+        answers=scoring.answers,
+        tasks={
+            name: Task(task.y[test], nothing, nothing, np.searchsorted(test, task.test))
+            for name, task in case.tasks.items()
+        },
+        metrics=read_metrics(run / "metrics.jsonl"),
+        queries=scoring.queries,
+    )
+
+
+def table_of(encoder: Encoder, home: Home) -> SensorEmbeddingTable | None:
+    """The picture embeddings by which the encoder reads the home; None where it learned its own."""
+    if not encoder.can_move():
+        return None
+    stored = (encoder.run or home.folder.root) / "model" / FILE_NAME
+    if encoder.processor.home == home.name and stored.is_file():
+        return SensorEmbeddingTable.load(stored)
+    try:
+        return table_by(home.folder, encoder.processor.vision_model)
+    except FileNotFoundError:  # the folder was moved without its pictures
+        return None
+
+
+def keep_with_the_models(
+    runs: Sequence[Path], out: Path, data: Path | None, results: Mapping[str, Any], scoring: Scoring
+) -> None:
+    """Store each run's zero-shot temperature with its model, and the numbers on the first one's card.
+
+    What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
+    """
+    about = scoring.case.about
+    own_split = not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
+    own = data is None and own_split and out.resolve() == runs[0].resolve()
+    if not own or not (runs[0] / "model" / "training.json").is_file():
+        return
+    zero_shot = scoring.answers["labelled"]["zero_shot"]
+    trained = [encoder for encoder in scoring.encoders.values() if encoder.kind == TRAINED]
+    for encoder in trained:
+        store_temperature((encoder.run or runs[0]) / "model", zero_shot[encoder.seed])
+    write_card(runs[0] / "model", dict(results))
+
+
+def store_temperature(model_directory: Path, answer: Prediction) -> None:
+    """Keep the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
+    config = read_json(model_directory / "config.json")
+    write_json(model_directory / "config.json", {**config, "zero_shot_temperature": answer.settings["temperature"]})
+
+
+# -------------------------------------------------------------------------------------------------------- telling
+def headline(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The labelled variant as a list of rows, in the order of the report."""
+    return [{"method": name, **{k: v for k, v in row.items() if k != "seeds"}} for name, row in rows.items()]
+
+
+def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
+    """What was evaluated: the settings that name the run, and its size."""
+    names = ("preset", "embedding_source", "vision_model", "text_model", "caption_style", "pooling", "seed")
+    return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
+
+
+def command(
+    runs: Sequence[Path],
+    data: Path | None,
+    names: Sequence[str],
+    learned: Sequence[Path],
+    target: Path | None,
+    styles: Sequence[str] | None,
+    seeds: int,
+    max_windows: int,
+) -> str:
+    """What a person types to get the same numbers again."""
+    words = ["casita", "evaluate", *map(str, runs)]
+    words += ["--data", str(data)] if data else []
+    words += ["--target", str(target)] if target else []
+    words += ["--learned", *map(str, learned)] if learned else []
+    words += ["--caption-style", *styles] if styles else []
+    words += ["--protocol", *names, "--seeds", str(seeds), "--max-windows", str(max_windows)]
+    return shlex.join(words)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `casita evaluate`."""
+    lines = (
+        textwrap.fill(f"  {name:<18} {text}", 112, subsequent_indent=21 * " ") for name, text in PROTOCOLS.items()
+    )
+    told = "\n".join(lines)
+    parser.description = (
+        "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html.\n"
+        "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
+    )
+    parser.epilog = (
+        f"protocols:\n{told}\n\n"
+        "The encoder is as the training left it: it saw the train windows of the home's own split, without activity\n"
+        "labels. A protocol that divides the windows otherwise fits all classifiers anew, and results.json says of\n"
+        "which share of its test windows the encoder has seen events (seen_share).\n\n"
+        "examples:\n  casita evaluate runs/demo\n"
+        "  casita evaluate runs/s0 runs/s1 runs/s2 --learned runs/l0 runs/l1 runs/l2\n"
+        "  casita evaluate runs/a --protocol chronological random_days shuffled_segments\n"
+        "  casita evaluate runs/a --protocol leave_home_out --target homes/ordonez_a"
+    )
+    add = parser.add_argument
+    add("run", type=Path, nargs="+", metavar="RUN", help="run folder, as casita train leaves it; or one for each seed")
+    add("--data", type=Path, metavar="DIR", help="home folder or ORG/NAME@REVISION (default: RUN's)")
+    add("--out", type=Path, metavar="DIR", help="where to write (default: the first RUN)")
+    add("--protocol", nargs="+", default=["chronological"], metavar="NAME", help="see below (chronological)")
+    add("--learned", type=Path, nargs="+", default=[], metavar="RUN", help="the same settings with a learned table")
+    add("--target", type=Path, metavar="DIR", help="home of leave_home_out (default: --data)")
+    add(
+        "--caption-style",
+        nargs="+",
+        metavar="STYLE",
+        help="captions of the home in other styles than the run's, to retrieve by (default: all that are embedded)",
+    )
+    add("--seeds", type=int, default=3, help="random initialisations of the untrained encoder; draws of few labels")
+    add("--max-windows", type=int, default=20_000, help="train windows that a probe is fitted on at most")
+    add("--batch-size", type=int, default=256, help="windows encoded at once")
+    add("--device", help="torch device (default: the first GPU, else the CPU)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, then print the headline and where the report is."""
+    results = evaluate_run(
+        args.run,
+        args.data,
+        args.out,
+        protocol=args.protocol,
+        learned=args.learned,
+        target=args.target,
+        caption_styles=args.caption_style,
+        seeds=args.seeds,
+        max_windows=args.max_windows,
+        batch_size=args.batch_size,
+        device=args.device,
+    )
+    out = args.out or args.run[0]
+    print(headline_text(results))
+    print(f"page: {out / 'report.html'}   as Markdown: {out / 'report.md'}   numbers: {out / 'results.json'}")

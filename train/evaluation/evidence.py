@@ -1,0 +1,71 @@
+"""What a report draws from beside the numbers of `results.json`: the test windows themselves, and every answer."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.train.evaluation.probes import Prediction, Task
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sentence written by hand for the activity `label`, and `scores` `(N,)`: how well each test window fits it."""
+
+    text: str
+    label: str
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The N test windows of the headline protocol, all arrays in the order of `windows`.
+
+    Attributes:
+        windows: WINDOWS, test split only.
+        captions: one a window.
+        base: `(N, C)` the frozen embedding that probes read.
+        sensor, text: `(N, P)` unit rows of windows and captions in the shared space.
+        layout: the home's; `{}` when it has none.
+        table: the frozen rows of this home's sensor states; None where the model learned its own.
+        answers: variant -> method -> seed -> what was predicted.
+        tasks: variant -> the task that was answered.
+        metrics: the lines of the run's `metrics.jsonl`.
+        queries: written sentences against the windows.
+    """
+
+    windows: pa.Table
+    captions: list[str]
+    base: np.ndarray
+    sensor: np.ndarray
+    text: np.ndarray
+    layout: Mapping[str, Any]
+    table: SensorEmbeddingTable | None
+    answers: Mapping[str, Mapping[str, Mapping[str, Prediction]]]
+    tasks: Mapping[str, Task]
+    metrics: Sequence[Mapping[str, Any]] = ()
+    queries: Sequence[Query] = field(default_factory=list)
+
+    @property
+    def activities(self) -> list[str | None]:
+        """Each window's label, None where it has none."""
+        return self.windows["activity"].to_pylist()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`, none where there is no such file; a line that is no JSON is named."""
+    lines = []
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}:{number}: expected a JSON object ({error}). Remove the line or the file."
+            ) from None
+    return lines

@@ -1,0 +1,169 @@
+"""What an evaluation reads: a run, a home folder's windows with their captions, and the tasks they pose."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    EVENTS,
+    WINDOWS,
+    HomeFolder,
+    read_metadata,
+    read_table,
+    text_embeddings_schema,
+)
+from casita.datasets_scripts.windows.splits import SPLITS, leak_audit, refuse_leaks
+from casita.modeling.modeling_casita import CasitaModel
+from casita.processing.processing_casita import CasitaProcessor
+from casita.train.configs.finetune_config import is_finetuned
+from casita.train.configs.train_config import TrainConfig, load_config
+
+RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "model/processor_config.json")
+
+
+@dataclass(frozen=True)
+class Material:
+    """`N` windows as the evaluation reads them: `windows` the table, `captions` one text each, `text` `(N, T)`."""
+
+    windows: pa.Table
+    captions: list[str]
+    text: np.ndarray
+
+    @property
+    def splits(self) -> list[str]:
+        return self.windows["split"].to_pylist()
+
+    @property
+    def activities(self) -> list[str | None]:
+        return self.windows["activity"].to_pylist()
+
+    def take(self, rows: np.ndarray) -> "Material":
+        """Only these windows, in this order."""
+        return Material(self.windows.take(rows), [self.captions[i] for i in rows], self.text[rows])
+
+
+def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
+    """The configuration, model (in eval mode, on the CPU) and processor of a run; what is missing is named."""
+    for name in RUN_FILES:
+        if not (run / name).is_file():
+            raise FileNotFoundError(
+                f"{run / name}: no such file, so {run} is no complete run. Train it (casita train --out {run}), or "
+                "resume the training that was interrupted."
+            )
+    if is_finetuned(run):
+        raise ValueError(
+            f"{run}: a fine-tuned classifier; its own results.json holds its metrics and baselines. Evaluate the run "
+            "that it came from."
+        )
+    config = load_config(run / "config.yaml")
+    model = CasitaModel.from_pretrained(run / "model")
+    return config, model.eval(), CasitaProcessor.from_pretrained(run / "model")
+
+
+def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> Material:
+    """All windows of the home with the first caption of each and its embedding, by the run's style and text model."""
+    windows = read_table(home.require(home.windows, "windows"), WINDOWS)
+    width = model.config.text_embedding_dim
+    return Material(windows, *captions_of(home, windows, config.caption_style, config.text_model, width))
+
+
+def captions_of(
+    home: HomeFolder, windows: pa.Table, style: str, text_model: str, width: int
+) -> tuple[list[str], np.ndarray]:
+    """The first caption of each window `(N,)` in a style, and its embedding `(N, width)`."""
+    captions_file = home.require(home.captions(style), f"caption --caption-style {style}")
+    captions = read_table(captions_file, CAPTIONS)
+    embed = f"embed-text --text-model {text_model} --caption-style {style}"
+    vectors_file = home.require(home.text_embeddings(style, text_model), embed)
+    found = pq.read_schema(vectors_file).field("embedding").type.list_size
+    if width != found:
+        raise ValueError(
+            f"{vectors_file}: embeddings of width {found}, the model was aligned with width {width}. Embed the "
+            f"captions with the run's text model, {text_model}."
+        )
+    vectors = read_table(vectors_file, text_embeddings_schema(width))
+    again = f"Run casita caption and casita embed-text on {home.root} again."
+    if not captions["window_id"].equals(vectors["window_id"]):
+        raise ValueError(f"{vectors_file}: its rows are not those of {captions_file.name}. {again}")
+    rows = _first_rows(captions["window_id"], windows["window_id"])
+    if (rows < 0).any():
+        raise ValueError(f"{captions_file}: {int((rows < 0).sum())} of {len(rows)} windows have no caption. {again}")
+    matrix = vectors["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    return captions["caption"].take(rows).to_pylist(), matrix[rows]
+
+
+def other_styles(home: HomeFolder, config: TrainConfig, asked: Sequence[str] | None) -> list[str]:
+    """The caption styles of the home that the run was not aligned with: those asked for, else all that are embedded.
+
+    Raises:
+        ValueError: the run's own style was asked for. FileNotFoundError: one that is not there yet.
+    """
+    if asked is None:
+        there = sorted(path.stem for path in home.captions("any").parent.glob("*.parquet"))
+        embedded = [style for style in there if home.text_embeddings(style, config.text_model).is_file()]
+        return [style for style in embedded if style != config.caption_style]
+    if config.caption_style in asked:
+        raise ValueError(
+            f"--caption-style {config.caption_style}: the run was aligned with that style, and is measured by it "
+            "anyway. Name styles that it does not know."
+        )
+    for style in asked:
+        home.require(home.captions(style), f"caption --caption-style {style}")
+        embed = f"embed-text --text-model {config.text_model} --caption-style {style}"
+        home.require(home.text_embeddings(style, config.text_model), embed)
+    return list(dict.fromkeys(asked))
+
+
+def checked_splits(home: HomeFolder, windows: pa.Table, protocol: str) -> dict[str, int]:
+    """Events shared between splits, by pair ("train/test"): all 0, or the evaluation is refused."""
+    found = read_metadata(home.windows).get("sampling", {}).get("split")
+    if found != protocol:
+        raise ValueError(
+            f"{home.windows}: its windows were split by {found!r}, the evaluation asks for {protocol!r}. Cut them "
+            f"again (casita windows {home.root} --split {protocol}), or name their own with --protocol."
+        )
+    audit = leak_audit(windows, read_table(home.require(home.events, "read"), EVENTS))
+    refuse_leaks(audit)
+    return audit
+
+
+def describe_splits(windows: pa.Table) -> dict[str, Any]:
+    """Windows, labelled windows, sessions, days and labels of each split."""
+    splits = {}
+    frame = windows.select(["split", "session", "start", "activity"]).to_pandas()
+    for name in SPLITS:
+        mine = frame[frame["split"] == name]
+        labels = Counter(mine["activity"].dropna())
+        splits[name] = {
+            "windows": len(mine),
+            "labelled": sum(labels.values()),
+            "sessions": int(mine["session"].nunique()),
+            "days": int(mine["start"].dt.date.nunique()),
+            "labels": dict(labels.most_common()),
+        }
+    return splits
+
+
+def describe_data(home: HomeFolder, windows: pa.Table, audit: Mapping[str, int]) -> dict[str, Any]:
+    """How the windows were cut; what each split holds; the leak audit."""
+    return {
+        "sampling": read_metadata(home.windows)["sampling"],
+        "splits": describe_splits(windows),
+        "labels": sorted(set(windows["activity"].drop_null().to_pylist())),
+        "leak_audit": dict(audit),
+    }
+
+
+def _first_rows(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> np.ndarray:
+    """Where each of `wanted` stands in `ids` for the first time, -1 where it does not."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids.to_pylist()):
+        first.setdefault(name, row)
+    return np.array([first.get(name, -1) for name in wanted.to_pylist()])

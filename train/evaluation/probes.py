@@ -1,0 +1,244 @@
+"""Classifiers that say what an embedding knows: the linear probe, the baselines beside it, and zero-shot from prompts.
+
+All are fitted on the train split, choose their strength of regularisation on the validation split and predict the test
+split, so that they differ in what they read and in nothing else.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler, normalize
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from casita.train.data.labelled_windows import UNLABELLED
+from casita.train.metrics.calibration import fit_temperature
+from casita.train.metrics.classification import CLASSIFICATION, classification_metrics, ece, table_metrics
+
+# Weights from strongly to weakly held down, a step a decade. Hundreds of standardised dimensions want 0.001 to 0.1,
+# counts of a few sensors in [0, 1] 1 or more. The weak ones cost the most iterations: see `PATIENCE`.
+C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+PATIENCE = 2  # so many values in a row without a better validation score end the search
+MAX_ITER = 300  # of each value
+MORE_ITER = 1000  # of the chosen one, where it has not converged by then
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labels `y` `(N,)` of all windows, and the row numbers of the windows to fit, to choose with and to predict."""
+
+    y: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def rows(self) -> np.ndarray:
+        """Every row that the task touches, sorted."""
+        return np.unique(np.concatenate([self.train, self.validation, self.test]))
+
+    def among(self, rows: np.ndarray) -> "Task":
+        """The same task where only `rows` (sorted, holding all of the task's) were kept."""
+        parts = {name: np.searchsorted(rows, getattr(self, name)) for name in ("train", "validation", "test")}
+        return replace(self, y=self.y[rows], **parts)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`probabilities` `(N, K)` over `classes` for a task's test windows, and what was chosen on the way."""
+
+    probabilities: np.ndarray
+    classes: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each window."""
+        return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
+
+    def metrics(self, task: Task) -> dict[str, float]:
+        """Accuracy, balanced accuracy, macro and weighted F1, and ECE on the task's test windows."""
+        y_true = task.y[task.test].tolist()
+        return {
+            **classification_metrics(y_true, self.labels),
+            "ece": ece(self.probabilities, y_true, self.classes),
+        }
+
+
+def make_task(
+    activities: Sequence[str | None],
+    splits: Sequence[str],
+    *,
+    unlabelled: bool,
+    max_windows: int | None = None,
+    without: Collection[str] = (),
+) -> Task:
+    """The task of naming each window's activity; with `unlabelled` those without one form a class of that name.
+
+    Windows labelled as one of `without` take no part. Train and validation are thinned to at most `max_windows` evenly
+    spaced windows each; test never is.
+    """
+    y = np.array([UNLABELLED if label is None else label for label in activities], dtype=object)
+    usable = np.array([(unlabelled or a is not None) and a not in without for a in activities], dtype=bool)
+    split = np.asarray(splits, dtype=object)
+    rows = {name: np.flatnonzero(usable & (split == name)) for name in ("train", "validation", "test")}
+    for name in ("train", "test"):
+        if not len(rows[name]):
+            raise ValueError(
+                f"no labelled windows to evaluate in the {name} split ({int((split == name).sum())} windows). "
+                "Probes need activities in the log: build the home from a log with begin/end marks or an activity "
+                "column, or split it otherwise."
+            )
+    if max_windows is not None:
+        rows |= {name: _thinned(rows[name], max_windows) for name in ("train", "validation")}
+    return Task(y, **rows)
+
+
+def majority(task: Task) -> Prediction:
+    """Always the most frequent label of the train split, with the label's share there as confidence."""
+    classes, counts = np.unique(task.y[task.train].astype(str), return_counts=True)
+    return Prediction(np.tile(counts / counts.sum(), (len(task.test), 1)), classes.tolist())
+
+
+def bag_of_sensors(
+    sensor_keys: Sequence[Sequence[str]], task: Task, *, progress: bool = True, name: str = "bag_of_sensors"
+) -> Prediction:
+    """Logistic regression on how often each sensor state occurs in a window, as a share of the most in train; states
+    unseen there count nothing."""
+    counts = make_pipeline(CountVectorizer(analyzer=list, dtype=np.float32), MaxAbsScaler())  # unscaled: slow to fit
+    counts.fit([sensor_keys[i] for i in task.train])
+    rows = task.rows()
+    features = counts.transform([sensor_keys[i] for i in rows])
+    return logistic_probe(features, task.among(rows), name, progress=progress)
+
+
+def bag_of_rooms(rooms: Sequence[Sequence[str]], task: Task, *, progress: bool = True) -> Prediction:
+    """Logistic regression on how many of a window's events are in each room, by the room's name: what a home that
+    nobody labelled has in common with others."""
+    return bag_of_sensors(rooms, task, progress=progress, name="bag_of_rooms")
+
+
+def tfidf_captions(captions: Sequence[str], task: Task, *, progress: bool = True) -> Prediction:
+    """Logistic regression on tf-idf of the captions' words and pairs of words: what the caption alone gives away."""
+    words = TfidfVectorizer(ngram_range=(1, 2), max_features=5000, sublinear_tf=True, dtype=np.float32)
+    words.fit(captions[i] for i in task.train)
+    rows = task.rows()
+    features = words.transform(captions[i] for i in rows)
+    return logistic_probe(features, task.among(rows), "tfidf_captions", progress=progress)
+
+
+def nearest_prompt_tfidf(captions: Sequence[str], prompts: Mapping[str, Sequence[str]], task: Task) -> Prediction:
+    """Zero-shot without any encoder: the label whose prompts share most with the window's caption, by tf-idf of words.
+
+    The words' weights are the train captions'; temperature and unlabelled windows are as in `zero_shot`.
+    """
+    words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+    texts = [text for label in prompts for text in prompts[label]]
+    words.fit([*(captions[i] for i in task.train), *texts])
+    label_of = np.repeat(np.arange(len(prompts)), [len(told) for told in prompts.values()])
+    sums = csr_matrix((np.ones(len(texts), np.float32), (label_of, np.arange(len(texts))))) @ words.transform(texts)
+    prototypes = normalize(sums)
+    return nearest(lambda rows: (words.transform(captions[i] for i in rows) @ prototypes.T).toarray(), prompts, task)
+
+
+def linear_probe(
+    embeddings: np.ndarray, task: Task, name: str = "linear_probe", *, progress: bool = True
+) -> Prediction:
+    """Logistic regression on frozen embeddings `(N, C)`, each dimension standardised by the train windows."""
+    scaler = StandardScaler().fit(embeddings[task.train])
+    return logistic_probe(scaler.transform(embeddings), task, name, progress=progress)
+
+
+def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = True) -> Prediction:
+    """Multinomial logistic regression on `features` `(N, F)`, dense or sparse; C has the best validation macro F1.
+
+    Without a usable validation window C is 1, and `settings` says so, as it says whether the solver converged. A train
+    split with one label gives that label.
+    """
+    y_train, y_validation = task.y[task.train].astype(str), task.y[task.validation].astype(str)
+    if len(set(y_train)) == 1:
+        return Prediction(np.ones((len(task.test), 1)), [y_train[0]], {"C": None, "chosen_on": "one label in train"})
+    grid = C_GRID if len(y_validation) else (1.0,)
+    x_train, x_validation = features[task.train], features[task.validation]
+    best: tuple[float, dict[str, Any], LogisticRegression] | None = None
+    model, worse = LogisticRegression(max_iter=MAX_ITER, warm_start=True), 0  # each from the weights before
+    for strength in tqdm(grid, desc=f"probe {name}", unit="fit", leave=False, disable=not progress):
+        model.set_params(C=strength)
+        converged = _fit(model, x_train, y_train)
+        score = 0.0
+        if len(y_validation):
+            score = classification_metrics(y_validation, model.predict(x_validation).tolist())["macro_f1"]
+        if best is None or score > best[0]:
+            best, worse = (score, {"C": strength, "converged": converged}, copy.deepcopy(model)), 0
+        else:
+            worse += 1
+        if worse == PATIENCE:
+            break
+    assert best is not None
+    _, chosen, model = best
+    if not chosen["converged"]:
+        chosen["converged"] = _fit(model.set_params(max_iter=MORE_ITER), x_train, y_train)
+    chosen["chosen_on"] = "validation macro F1" if len(y_validation) else "default: no usable validation window"
+    return Prediction(model.predict_proba(features[task.test]), model.classes_.tolist(), chosen)
+
+
+def _fit(model: LogisticRegression, features: Any, labels: np.ndarray) -> bool:
+    """Whether the solver reached its tolerance within `MAX_ITER` steps.
+
+    One BLAS thread: products with a few classes are too narrow to share (two threads took three to four times as long
+    on windows of the demo), and the same weights come out whatever machine it is.
+    """
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(features, labels)
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in told)
+
+
+def zero_shot(
+    sensor: np.ndarray, prototypes: np.ndarray, classes: Sequence[str], scale: float, task: Task
+) -> Prediction:
+    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both."""
+    return nearest(lambda rows: scale * sensor[rows] @ prototypes.T, classes, task)
+
+
+def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], task: Task) -> Prediction:
+    """Softmax over `logits` of row numbers `(n,)`, `(n, K)`, at the temperature that suits the validation windows.
+
+    One temperature, fitted on the labelled validation windows, divides the logits: it moves no window to another
+    label, only how sure the answers are. Without such windows it is 1. No prompt says "unlabelled": where that is a
+    label, such windows count as misses.
+    """
+    classes = list(classes)
+    number = {label: i for i, label in enumerate(classes)}
+    known = np.array([row for row in task.validation if task.y[row] in number], dtype=np.int64)
+    settings: dict[str, Any] = {"temperature": 1.0, "fitted_on": "default: no usable validation window"}
+    if len(known) and len(classes) > 1:
+        target = np.array([number[label] for label in task.y[known]])
+        settings = {"temperature": fit_temperature(logits(known), target), "fitted_on": "validation"}
+    return Prediction(softmax(logits(task.test) / settings["temperature"], axis=1), classes, settings)
+
+
+def chance(task: Task) -> dict[str, float]:
+    """The metrics of a guess among the train labels, all equally likely: of the confusion table expected of it."""
+    classes = sorted(set(task.y[task.train]))
+    y_true = task.y[task.test].tolist()
+    labels = sorted({*classes, *y_true})
+    table = np.zeros((len(labels), len(labels)))
+    guessed = np.isin(labels, classes) / len(classes)
+    for i, label in enumerate(labels):
+        table[i] = y_true.count(label) * guessed
+    scores = dict(zip(CLASSIFICATION, table_metrics(table).tolist(), strict=True))
+    return {**scores, "ece": abs(scores["accuracy"] - 1 / len(classes))}  # a guess is as sure as one of so many is
+
+
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
