@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
 
-.PHONY: install demo test results release-check fault-tests peer-tests lint format types lock bench clean
+.PHONY: install demo test results release-check fault-tests peer-tests house lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -24,22 +24,23 @@ results: install           ## the tables of docs/RESULTS.md, but that of speed, 
 	$(RUN) -m casita.train.experiments.results --data $${CASITA_DATA:?the folder of raw logs} --work $${CASITA_RESULTS:-results}
 
 fault-tests: install       ## the tests with faults at many more moments: stages and runs killed, disks full; minutes
-	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/test_datasets_scripts_faults.py tests/test_datasets_scripts_synthetic_data_set.py
+	CASITA_FAULT_ROUNDS=$${CASITA_FAULT_ROUNDS:-30} $(RUN) -m pytest tests/datasets_scripts/test_stage_faults.py tests/datasets_scripts/synthetic/test_dataset.py
 
 release-check: install     ## the walk of docs/RELEASING.md: train, push to a Hub of our own, use in a fresh environment; ten minutes
-	$(RUN) tests/release_check.py
+	PYTHONPATH=tests/helpers $(RUN) tests/system/release_check.py
 
 peer-tests: install        ## transformers' own common tests on our classes; needs the network once, takes minutes
 	$(RUN) tests/peer/run.py
+
+house:                     ## the packages, their sizes, and the arrows between them
+	$(PYTHON) -m tests.packages
 
 lint: install types        ## ruff (lint and format) and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
 types: install
-	mkdir -p build/types/casita
-	ln -sfn $(addprefix $(CURDIR)/,modeling processing datasets_scripts train model_cards $(wildcard casita/*.py)) build/types/casita/
-	MYPYPATH=build/types $(RUN) -m mypy --explicit-package-bases -p casita
+	$(RUN) -m mypy -p casita
 
 format: install            ## let ruff rewrite the layout of the code
 	$(RUN) -m ruff check --fix .

@@ -10,7 +10,7 @@ from casita import __version__
 
 # command -> (module with `add_arguments(parser)` and `run(args)`, what the command does)
 COMMANDS = {
-    "demo": ("casita.demo", "the whole way on the built-in synthetic home, offline"),
+    "demo": ("casita.commands.demo", "the whole way on the built-in synthetic home, offline"),
     "build": ("casita.datasets_scripts.build", "all data stages in one: raw log -> home folder"),
     "read": ("casita.datasets_scripts.readers.read", "raw log -> events"),
     "windows": ("casita.datasets_scripts.windows.cut", "events -> windows with splits, and the leak audit"),
@@ -24,7 +24,7 @@ COMMANDS = {
     ),
     "caption": ("casita.datasets_scripts.captions.caption", "windows -> captions"),
     "embed-text": ("casita.datasets_scripts.captions.text_embeddings", "captions -> text embeddings"),
-    "layout": ("casita.datasets_scripts.layouts.layout", "list the shipped layouts; check a layout against a log"),
+    "layout": ("casita.datasets_scripts.check_layout", "list the shipped layouts; check a layout against a log"),
     "train": ("casita.train.align", "align windows of events with their captions"),
     "finetune": ("casita.train.finetune", "classify activities with an aligned checkpoint: its head, or all of it"),
     "evaluate": ("casita.train.evaluate_run", "results.json, report and plots of a run"),
@@ -38,9 +38,12 @@ COMMANDS = {
     ),
     "export": ("casita.train.inference.onnx_export", "the sensor tower as ONNX, for where there is no torch"),
     "push": ("casita.model_cards.publish", "model, data set, embeddings and demo page as repositories on the Hub"),
-    "embed": ("casita.inference", "a vector for each window of a raw log"),
-    "ask": ("casita.inference", "how well each of your sentences fits each window of a raw log"),
-    "space": ("casita.space", "a page in the browser: a home's days on its plan, and sentences that find moments"),
+    "embed": ("casita.commands.ask", "a vector for each window of a raw log"),
+    "ask": ("casita.commands.ask", "how well each of your sentences fits each window of a raw log"),
+    "space": (
+        "casita.commands.space",
+        "a page in the browser: a home's days on its plan, sentences that find moments",
+    ),
 }
 
 GROUPS = {

@@ -119,7 +119,8 @@ class CasitaPipeline(Pipeline):
         if self.model._auto_class is None or self.processor._auto_class is None:
             raise ValueError(
                 f"the code of {type(self.model).__name__} and its processor is not marked to travel with them. Use "
-                "casita.train.inference.model_directory.publish, or register_for_auto_class() on config, model and processor."
+                "casita.train.inference.model_directory.publish, or register_for_auto_class() on config, model and "
+                "processor."
             )
         add_pipelines(self.model.config, save_directory)
         self.model.save_pretrained(save_directory, **kwargs)

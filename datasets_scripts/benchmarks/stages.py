@@ -1,4 +1,4 @@
-"""How fast the data stages are, on one core: `python -m casita.datasets_scripts.benchmarks.stages read` (or another one)."""
+"""Time the data stages on one core: `python -m casita.datasets_scripts.benchmarks.stages read` (or another one)."""
 
 import argparse
 import json

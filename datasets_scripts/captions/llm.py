@@ -5,119 +5,21 @@ prompt, model and settings. A command that was killed asks only for what is not 
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import fields
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
 
 from casita.datasets_scripts.captions.facts import facts_of
-from casita.datasets_scripts.captions.llm_prompt import PROMPT, Messages, messages
-from casita.files import hash_file, hash_json, write_json
-
-BACKENDS = ("openai", "transformers")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LlmSettings:
-    """Who writes, and how.
-
-    Args:
-        model: the endpoint's name of the model; for `transformers` a Hub id or a directory.
-        backend: `openai`, an HTTP endpoint of that protocol, or `transformers`, a model in this process.
-        base_url: the endpoint, with its `/v1`.
-        temperature, max_tokens: passed on; None: the endpoint's own (`transformers`: 0.9 and 96 a caption).
-        concurrency: requests under way at a time.
-        timeout_s, retries: of one request; a busy or failing endpoint is asked again later and later.
-        attempts: how often a window is asked whose answer cannot be used.
-        batch_size, device: of `transformers`.
-        seed: another one makes other answers.
-        send_data: an endpoint on another machine may get what the sensors of this home saw.
-    """
-
-    model: str
-    backend: str = "openai"
-    base_url: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    concurrency: int = 8
-    timeout_s: float = 60.0
-    retries: int = 6
-    attempts: int = 3
-    batch_size: int = 8
-    device: str | None = None
-    seed: int = 0
-    send_data: bool = False
-
-    def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"llm backend {self.backend!r}: there are {', '.join(BACKENDS)}.")
-        for name in ("concurrency", "timeout_s", "attempts", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"llm {name}={getattr(self, name)}: give more than 0.")
-
-    def content(self) -> dict[str, Any]:
-        """What an answer depends on, besides the window."""
-        told = {name: getattr(self, name) for name in ("backend", "model", "temperature", "max_tokens", "seed")}
-        if self.backend == "transformers":  # the draws of a batch depend on each other
-            told |= {"batch_size": self.batch_size, "weights": _weights(self.model)}
-        return told | {"prompt": hash_json(PROMPT)}
-
-
-@cache
-def _weights(model: str) -> str | None:
-    return hash_file(Path(model)) if Path(model).is_dir() else None
-
-
-class AnswerCache:
-    """Answers by key, in memory and in an append-only JSONL file; safe to use from several threads.
-
-    A last line that a killed process left unfinished is cut off.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.answers: dict[str, list[str]] = {}
-        self.requests = self.prompt_tokens = self.answer_tokens = 0  # of this process
-        self._lock = Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        with path.open("rb") as file:
-            end = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                entry = json.loads(line)
-                self.answers[entry["key"]] = entry["captions"]
-                end += len(line)
-        os.truncate(path, end)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.answers
-
-    def add(self, key: str, captions: list[str]) -> None:
-        """Keep an answer: one write, whole before this returns."""
-        line = json.dumps({"key": key, "captions": captions}, ensure_ascii=False) + "\n"
-        with self._lock:
-            os.write(self._file, line.encode())
-            self.answers[key] = captions
-
-    def count(self, requests: int, prompt_tokens: int, answer_tokens: int) -> None:
-        """Add to what was spent."""
-        with self._lock:
-            self.requests += requests
-            self.prompt_tokens += prompt_tokens
-            self.answer_tokens += answer_tokens
-
-    def close(self) -> None:
-        os.close(self._file)
+from casita.datasets_scripts.captions.llm_answers import BACKENDS, AnswerCache, LlmSettings
+from casita.datasets_scripts.captions.llm_backends import OpenAIWriter, TransformersWriter
+from casita.datasets_scripts.captions.llm_prompt import Messages, messages
+from casita.files import hash_json, write_json
 
 
 def ask_for_captions(
@@ -129,8 +31,6 @@ def ask_for_captions(
         ValueError: the endpoint or model cannot be used, or some windows got no usable answer; these are listed in
             `<cache_path>.failed.json`, and the answers of all others are kept.
     """
-    from casita.datasets_scripts.captions.llm_backends import OpenAIWriter, TransformersWriter
-
     begun = time.monotonic()
     writer = (OpenAIWriter if llm.backend == "openai" else TransformersWriter)(llm, captions)
     answers = AnswerCache(cache_path)

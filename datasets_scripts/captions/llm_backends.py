@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
-from casita.datasets_scripts.captions.llm import AnswerCache, LlmSettings
+from casita.datasets_scripts.captions.llm_answers import AnswerCache, LlmSettings
 from casita.datasets_scripts.captions.llm_prompt import Messages, read_answer, read_line
 from casita.files import hash_json
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.readers.casas import looks_like_a_log, read_casas
 from casita.datasets_scripts.readers.casas_columns import COLUMNS
 from casita.datasets_scripts.readers.events_table import UNENDED, ReadSummary
@@ -117,8 +118,6 @@ def read_home(
             raise FileNotFoundError(f"{log}: no such log. Give a file or a folder of session files.")
     described = None
     if layout is not None:
-        from casita.datasets_scripts.layouts.layout import load_layout  # only now: reading alone needs no layouts
-
         described = load_layout(layout)
     name = home_name(logs, described, home)
     settings = {"home": name, "columns": list(columns) if columns else None, "unended": unended}

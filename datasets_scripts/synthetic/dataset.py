@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from casita.datasets_scripts.build import BuildSettings, build_home
 from casita.datasets_scripts.schema import HomeFolder
+from casita.datasets_scripts.stages import BuildSettings, build_home
 from casita.datasets_scripts.synthetic.home import write_made_up_home
 from casita.files import locked
 

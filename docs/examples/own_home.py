@@ -6,8 +6,8 @@ MODEL is a model directory or a Hub id, LOG a raw log, LAYOUT a JSON file with a
 import sys
 from pathlib import Path
 
-from casita.datasets_scripts.build import BuildSettings, build_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
+from casita.datasets_scripts.stages import BuildSettings, build_home
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.inference.model_directory import load_published
 

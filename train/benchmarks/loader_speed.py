@@ -225,7 +225,8 @@ def lines_of(row: dict[str, Any]) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="How fast batches come, and what a start costs. One thread; seconds are processor seconds.",
-        epilog="example: python -m casita.train.benchmarks.loader_speed --windows 100000 --lengths 20 50 --json feed.json",
+        epilog="example: python -m casita.train.benchmarks.loader_speed --windows 100000 --lengths 20 50 "
+        "--json feed.json",
     )
     parser.add_argument("--windows", type=int, default=100_000, help="of the home (default %(default)s)")
     parser.add_argument("--lengths", type=int, nargs="+", default=[20, 50], help="events a window (default 20 50)")

@@ -32,7 +32,7 @@ _FILES = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "prog
 
 @dataclass
 class Progress:
-    """Where a run stands. The place in the data order follows from `step` alone (see `casita.train.data.dataset.Batches`)."""
+    """Where a run stands. The place in the data order follows from `step` alone (`data/batch_sampler.py`)."""
 
     config: dict[str, Any]
     data: dict[str, str]  # hash of each file that the run reads

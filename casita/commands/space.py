@@ -1,0 +1,77 @@
+"""`casita space`: the demo page over a run, or over the synthetic home of `casita demo`."""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from casita.datasets_scripts.hub.named_data import data_folder
+from casita.datasets_scripts.schema import HomeFolder
+
+
+def find_home(run: str, home: Path | None) -> HomeFolder:
+    """The home folder to show: the given one, or the one that the run was trained on.
+
+    Raises:
+        ValueError: neither is told, or the data set holds several. FileNotFoundError: no such home folder.
+    """
+    config = Path(run) / "config.yaml"
+    if home is None:
+        if not config.is_file():
+            raise ValueError(f"{run}: no run folder with a config.yaml, so the home has to be named: --home DIR.")
+        home = data_folder(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
+    inner = sorted(path.parent.name for path in home.glob("*/home.json"))
+    if inner and not (home / "home.json").is_file():
+        raise ValueError(f"{home} holds home folders ({', '.join(inner[:5])}): name one, --home {home / inner[0]}.")
+    folder = HomeFolder(home)
+    _ = folder.layout  # told now, not after the model was loaded
+    return folder
+
+
+def make_demo(out: Path) -> tuple[str, HomeFolder]:
+    """The synthetic home and a run on it, as `casita demo` makes them; what is there already is kept."""
+    from casita.commands.demo import build_and_train
+
+    home, run = build_and_train(out)
+    return str(run), home
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A page in the browser: play a home's days on its floor plan, find moments by a sentence, score activities of "
+        "your own, bring your own home. Nothing leaves this machine unless you say --share yes."
+    )
+    parser.epilog = "example: casita space runs/milan --home homes/milan --port 7860"
+    parser.add_argument(
+        "run_dir",
+        nargs="?",
+        metavar="RUN",
+        help="a run folder, a model directory or a Hub id (default: the demo's run, trained first if it is not there)",
+    )
+    parser.add_argument("--home", type=Path, metavar="DIR", help="the home folder (default: the run's training data)")
+    parser.add_argument("--demo", type=Path, default=Path("demo"), metavar="DIR", help="without RUN (default: demo)")
+    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--share", default="no", choices=["no", "yes"], help="yes: a public link through gradio's servers (default no)"
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected a number from 1 to 65535")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> None:
+    try:
+        from casita.model_cards.space.serve import serve  # torch and gradio take seconds to import
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError("the page needs gradio, which is not installed: pip install 'casita[space]'") from None
+    from casita.train.inference.model_directory import published
+
+    if args.run_dir is None and args.home is not None:
+        raise ValueError("--home needs the RUN that knows this home: casita space RUN --home DIR.")
+    source, home = make_demo(args.demo) if args.run_dir is None else (args.run_dir, find_home(args.run_dir, args.home))
+    serve(published(source), home, port=args.port, share=args.share == "yes")
