@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_from(args: argparse.Namespace) -> BuildSettings:
     """`BuildSettings` from parsed arguments."""
-    names = ("layout", "home", "columns", "unended", "picture_size", "vision_model", "normalization", "text_model")
+    names = ("layout", "home", "columns", "unclosed", "picture_size", "vision_model", "normalization", "text_model")
     return BuildSettings(
         stages=tuple(args.stages),
         windows=windows.settings_from(args),

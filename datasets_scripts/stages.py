@@ -24,7 +24,7 @@ class BuildSettings:
     layout: str | Path | None = None
     home: str | None = None
     columns: Sequence[str] | None = None
-    unended: str = "next"
+    unclosed: str = "next"
     windows: WindowSettings = field(default_factory=WindowSettings)
     picture_size: int = 224
     vision_model: str = "clip"
@@ -66,7 +66,7 @@ def build_home(
 
 
 def _read(folder: HomeFolder, logs: Sequence[Path], settings: BuildSettings) -> None:
-    summary = read.read_home(folder, logs, settings.layout, settings.home, settings.columns, settings.unended)
+    summary = read.read_home(folder, logs, settings.layout, settings.home, settings.columns, settings.unclosed)
     _tell("events", folder.events, str(summary or read.run_summary(folder)), summary is None)
 
 

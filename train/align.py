@@ -15,12 +15,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from casita import cli
-from casita.datasets_scripts.hub.named_data import pinned
+from casita.datasets_scripts.hub.named_data import resolve_revision
 from casita.train.configs.settings import add_setting_flags, given_settings
 from casita.train.configs.train_config import TrainConfig, load_config
 from casita.train.data.dataset import build_processor, fingerprint, load_split, load_table
-from casita.train.data.loaders import Feed, load_windows, make_feed
-from casita.train.training.loop import run_lesson
+from casita.train.data.loaders import BatchLoader, load_windows, make_loader
+from casita.train.training.loop import run_training
 from casita.train.training.model import TrainedModel, build_model, load_weights, parameter_groups
 from casita.train.training.objectives import AlignmentObjective
 
@@ -32,15 +32,15 @@ def train(config: TrainConfig) -> Path:
         FileNotFoundError: a stage of the home folder has not run. ValueError: settings that do not fit the data, or
         a checkpoint that does not fit the settings.
     """
-    config = dataclasses.replace(config, data=pinned(config.data))
-    return run_lesson(config, Alignment(config))
+    config = dataclasses.replace(config, data=resolve_revision(config.data))
+    return run_training(config, Alignment(config))
 
 
 class Alignment:
-    """Windows of events with their captions, for a `TrainedModel`: the `Lesson` of `casita train`."""
+    """Windows of events with their captions, for a `TrainedModel`: the `TrainingTask` of `casita train`."""
 
     command = "casita train"
-    best_by = "loss"
+    primary_metric = "loss"
 
     def __init__(self, config: TrainConfig):
         self.config = config
@@ -53,9 +53,9 @@ class Alignment:
         """A hash of each thing that the run reads, by name."""
         return fingerprint(self.config, self.table)
 
-    def feed(self, device: torch.device, rank: int, ranks: int) -> Feed:
+    def feed(self, device: torch.device, rank: int, ranks: int) -> BatchLoader:
         """The batches of the train windows."""
-        return make_feed(self.config, self.splits["train"], device, rank, ranks)
+        return make_loader(self.config, self.splits["train"], device, rank, ranks)
 
     def model(self, fresh: bool) -> TrainedModel:
         """Fresh weights from torch's seed, or those of `init_from`."""

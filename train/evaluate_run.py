@@ -26,19 +26,19 @@ from casita.processing.table_files import FILE_NAME
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes
 from casita.train.evaluation.bootstrap import LEVEL, RESAMPLES
-from casita.train.evaluation.encoders import TRAINED, Encoder, Encodings, load_encoders
-from casita.train.evaluation.evidence import Evidence, read_metrics
+from casita.train.evaluation.encoders import TRAINED, EmbeddingCache, Encoder, load_encoders
 from casita.train.evaluation.few_shot import FEW_SHOT
-from casita.train.evaluation.inputs import Material, describe_data, load_material, other_styles
+from casita.train.evaluation.inputs import EvaluationInputs, describe_data, load_inputs, other_styles
 from casita.train.evaluation.probes import Prediction, Task
 from casita.train.evaluation.protocols import (
     PROTOCOLS,
-    Case,
-    Home,
+    EvaluationHome,
+    ProtocolSplit,
     check_protocols,
-    make_case,
-    make_case_of_another_home,
+    make_split,
+    make_unseen_home_split,
 )
+from casita.train.evaluation.report_inputs import ReportInputs, read_metrics
 from casita.train.evaluation.scoring import Scoring, Texts
 from casita.train.inference.model_directory import write_card
 from casita.train.inference.swap_home import table_by
@@ -92,10 +92,10 @@ def evaluate_run(
     check_protocols(names)
     out = Path(out or runs[0])
     config, encoders = load_encoders(runs, [Path(each) for each in learned], seeds, device)
-    homes = Homes(config, encoders, data, target, names)
+    homes = HomeLoader(config, encoders, data, target, names)
     cases = [homes.case(name, max_windows) for name in names]
     styles = other_styles(cases[0].home.folder, config, caption_styles)
-    encodings = Encodings(encoders, cases, homes.read, batch_size=batch_size, progress=progress)
+    encodings = EmbeddingCache(encoders, cases, homes.read, batch_size=batch_size, progress=progress)
 
     by_name, texts = {encoder.name: encoder for encoder in encoders}, Texts(config.text_model)
     protocols, first = dict[str, Any](), None
@@ -137,7 +137,7 @@ def evaluate_run(
     return results
 
 
-class Homes:
+class HomeLoader:
     """The homes of an evaluation, each read once.
 
     Args:
@@ -153,21 +153,21 @@ class Homes:
         names: Sequence[str],
     ):
         self.config, self.encoder = config, encoders[0]
-        self.read: list[Home] = []
+        self.read: list[EvaluationHome] = []
         self.data = data
         self.target = target
         if target and "leave_home_out" not in names:
             raise ValueError(f"--target {target}: only read with --protocol leave_home_out.")
 
-    def home(self, folder: HomeFolder) -> Home:
+    def home(self, folder: HomeFolder) -> EvaluationHome:
         """The home of a folder."""
         for home in self.read:
             if home.folder.root == folder.root:
                 return home
-        self.read.append(Home(folder, load_material(folder, self.config, self.encoder.model)))
+        self.read.append(EvaluationHome(folder, load_inputs(folder, self.config, self.encoder.model)))
         return self.read[-1]
 
-    def case(self, name: str, max_windows: int) -> Case:
+    def case(self, name: str, max_windows: int) -> ProtocolSplit:
         """One protocol's windows."""
         if name == "leave_home_out":
             return self._another_home(max_windows)
@@ -178,9 +178,9 @@ class Homes:
                 f"{home.folder.root}: holds home {home.name}, which the run does not know, and its learned table "
                 "cannot be swapped. Give a run that reads pictures, or the home it was trained on."
             )
-        return make_case(name, home, trained_in, max_windows, self._lesson(home) if trained_in else None)
+        return make_split(name, home, trained_in, max_windows, self._lesson(home) if trained_in else None)
 
-    def _lesson(self, home: Home) -> pa.Table | None:
+    def _lesson(self, home: EvaluationHome) -> pa.Table | None:
         """The home's windows as the training had them, where `--data` names another folder; None where those are gone,
         which is how a run and a home look that came from another machine."""
         if self.data is None or not Path(self.config.data).exists():
@@ -190,31 +190,31 @@ class Homes:
                 return read_table(folder.require(folder.windows, "windows"), WINDOWS, ["start", "end", "split"])
         return None
 
-    def _another_home(self, max_windows: int) -> Case:
+    def _another_home(self, max_windows: int) -> ProtocolSplit:
         folder = self.target or self.data
         if folder is None:
             raise ValueError("--protocol leave_home_out: say which home with --target DIR.")
         if not self.encoder.can_move():
             raise ValueError("--protocol leave_home_out: a learned table knows the sensors of its own homes only.")
         sources = [self.home(source) for source in named_homes(self.config.data)]
-        return make_case_of_another_home(self.home(HomeFolder(data_folder(folder))), sources, max_windows)
+        return make_unseen_home_split(self.home(HomeFolder(data_folder(folder))), sources, max_windows)
 
 
-def joined(case: Case) -> tuple[list[str], np.ndarray]:
+def joined(case: ProtocolSplit) -> tuple[list[str], np.ndarray]:
     """Captions `(N,)` and their embeddings `(N, T)` of a case's windows."""
-    parts: list[Material] = [
+    parts: list[EvaluationInputs] = [
         home.material.take(rows) for home, rows in zip(case.homes, case.where.values(), strict=True)
     ]
     return [told for part in parts for told in part.captions], np.concatenate([part.text for part in parts])
 
 
-def evidence_of(scoring: Scoring, run: Path) -> Evidence:
+def evidence_of(scoring: Scoring, run: Path) -> ReportInputs:
     """What the report draws of the headline protocol: its test windows, as the first run sees them."""
     case, test = scoring.case, scoring.case.test
     encoded = next(iter(scoring.encoded.values())).take(test)
     nothing = np.zeros(0, dtype=np.int64)
     home, model = case.home, next(iter(scoring.encoders.values()))
-    return Evidence(
+    return ReportInputs(
         windows=case.windows.take(test),
         captions=[scoring.captions[i] for i in test],
         base=encoded.base,
@@ -232,7 +232,7 @@ def evidence_of(scoring: Scoring, run: Path) -> Evidence:
     )
 
 
-def table_of(encoder: Encoder, home: Home) -> SensorEmbeddingTable | None:
+def table_of(encoder: Encoder, home: EvaluationHome) -> SensorEmbeddingTable | None:
     """The picture embeddings by which the encoder reads the home; None where it learned its own."""
     if not encoder.can_move():
         return None

@@ -17,7 +17,7 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from casita import cli
-from casita.datasets_scripts.hub.named_data import data_folder, named_homes, pinned
+from casita.datasets_scripts.hub.named_data import data_folder, named_homes, resolve_revision
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import hash_file, hash_json, read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
@@ -25,7 +25,7 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.finetune_config import FinetuneConfig, is_finetuned
 from casita.train.configs.settings import add_setting_flags, given_settings, read_settings
-from casita.train.data.batch_sampler import Batches
+from casita.train.data.batch_sampler import BatchSampler
 from casita.train.data.dataset import sampling
 from casita.train.data.labelled_windows import (
     choose_few,
@@ -34,12 +34,12 @@ from casita.train.data.labelled_windows import (
     load_labelled,
     store_embeddings,
 )
-from casita.train.data.loaders import CachedFeed
+from casita.train.data.loaders import CachedLoader
 from casita.train.data.tensor_cache import content_hash
 from casita.train.evaluation.finetuned import evaluate_classifier
 from casita.train.evaluation.inputs import checked_splits
 from casita.train.inference.embedding import untrained
-from casita.train.inference.model_directory import load_published, published, write_card
+from casita.train.inference.model_directory import load_published, model_directory_of, write_card
 from casita.train.inference.swap_home import move_home
 from casita.train.report import write as report
 from casita.train.training.classifier import (
@@ -49,7 +49,7 @@ from casita.train.training.classifier import (
     encode_split,
     learning_groups,
 )
-from casita.train.training.loop import run_lesson
+from casita.train.training.loop import run_training
 
 
 def finetune(config: FinetuneConfig) -> Path:
@@ -61,10 +61,10 @@ def finetune(config: FinetuneConfig) -> Path:
         ValueError: splits that share events or follow another protocol, no labelled train windows, a checkpoint that
             cannot read this home, or settings that do not fit.
     """
-    config, run = dataclasses.replace(config, data=pinned(config.data)), Path(config.out)
+    config, run = dataclasses.replace(config, data=resolve_revision(config.data)), Path(config.out)
     _refuse_other(run)
     audit = {home.name: checked_splits(home, _bounds(home), config.protocol) for home in named_homes(config.data)}
-    run_lesson(config, Classification(config))
+    run_training(config, Classification(config))
     if PartialState().is_main_process and not (run / "results.json").is_file():
         results = evaluate_classifier(config, audit)
         write_card(run / "model", results)
@@ -73,10 +73,10 @@ def finetune(config: FinetuneConfig) -> Path:
 
 
 class Classification:
-    """Windows with their activities, for a `Classifier`: the `Lesson` of `casita finetune`."""
+    """Windows with their activities, for a `Classifier`: the `TrainingTask` of `casita finetune`."""
 
     command = "casita finetune"
-    best_by = "macro_f1"
+    primary_metric = "macro_f1"
 
     def __init__(self, config: FinetuneConfig):
         self.config = config
@@ -95,19 +95,22 @@ class Classification:
     def fingerprint(self) -> dict[str, str]:
         """A hash of each thing that the run reads, by name; the few train windows by their ids."""
         files = [folder.windows for folder in named_homes(self.config.data)]
-        weights = Path(published(self.config.model)) / "model.safetensors"
+        weights = Path(model_directory_of(self.config.model)) / "model.safetensors"
         return {
             **{str(file.relative_to(data_folder(self.config.data))): content_hash(file) for file in files},
             "the chosen train windows": hash_json(list(self.splits["train"].window_ids)),
             "the checkpoint's weights": hash_file(weights) if weights.is_file() else self.config.model,
         }
 
-    def feed(self, device: torch.device, rank: int, ranks: int) -> CachedFeed:
+    def feed(self, device: torch.device, rank: int, ranks: int) -> CachedLoader:
         """The batches of the train windows: all of them, where there are fewer than `batch_size`."""
         self.device, count = device, len(self.splits["train"])
         size = min(self.config.batch_size, count // ranks * ranks)
-        return CachedFeed(
-            self.splits["train"], Batches(count, size, self.config.seed, rank, ranks), device, self.config.prefetch
+        return CachedLoader(
+            self.splits["train"],
+            BatchSampler(count, size, self.config.seed, rank, ranks),
+            device,
+            self.config.prefetch,
         )
 
     def model(self, fresh: bool) -> Classifier:
@@ -161,7 +164,7 @@ def starting_point(config: FinetuneConfig) -> tuple[CasitaModel, CasitaProcessor
             )
         table = move_home(model, processor, folders)
     elif model.config.embedding_source == "image":
-        table = SensorEmbeddingTable.load(published(config.model))
+        table = SensorEmbeddingTable.load(model_directory_of(config.model))
     for name, value in sampling(folders).items():  # the published processor is to cut streams as these windows were
         setattr(processor, name, value)
     return (untrained(model, config.seed) if config.from_scratch else model), processor, table

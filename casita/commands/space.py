@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> None:
         if error.name != "gradio":
             raise
         raise ValueError("the page needs gradio, which is not installed: pip install 'casita[space]'") from None
-    from casita.train.inference.model_directory import published
+    from casita.train.inference.model_directory import model_directory_of
 
     if args.run_dir is None and args.home is not None:
         raise ValueError("--home needs the RUN that knows this home: casita space RUN --home DIR.")
     source, home = make_demo(args.demo) if args.run_dir is None else (args.run_dir, find_home(args.run_dir, args.home))
-    serve(published(source), home, port=args.port, share=args.share == "yes")
+    serve(model_directory_of(source), home, port=args.port, share=args.share == "yes")

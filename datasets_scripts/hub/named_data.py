@@ -17,7 +17,7 @@ from casita.datasets_scripts.schema import HomeFolder, home_folders
 NAME = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
 
 
-def pinned(data: str) -> str:
+def resolve_revision(data: str) -> str:
     """`data` as it is if it is a folder; of a data set on the Hub with the commit that its revision names now.
 
     Raises:
@@ -43,7 +43,7 @@ def data_folder(data: Path | str) -> Path:
     named = _named(data)
     if named is None:
         return Path(data)
-    repo, commit = pinned(str(data)).split("@")
+    repo, commit = resolve_revision(str(data)).split("@")
     homes = Path(constants.HF_HOME, "casita", "homes", repo.replace("/", "--"), commit)
     if not homes.is_dir():
         try:

@@ -44,7 +44,7 @@ def _find(activities: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     return None
 
 
-def coarse_of(layout: Mapping[str, Any], labels: Iterable[str]) -> dict[str, str]:
+def coarse_labels(layout: Mapping[str, Any], labels: Iterable[str]) -> dict[str, str]:
     """Each label's coarse one, by `layout["activities"]`: `{"Morning_Meds": "Take_medicine", ...}`.
 
     Raises:
@@ -68,7 +68,7 @@ def label_prompts(
 
     Args:
         labels: as in the log, with `level="fine"`, described by `layout["activities"]`; or coarse ones (the values of
-            `coarse_of`), with `level="coarse"`, described for all homes alike.
+            `coarse_labels`), with `level="coarse"`, described for all homes alike.
 
     Raises:
         ValueError: a label without any letter or digit, or an unknown style or level.

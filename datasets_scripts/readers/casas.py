@@ -48,15 +48,15 @@ def looks_like_a_log(path: Path) -> bool:
 
 
 def read_casas(
-    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None = None, unended: str = "next"
+    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None = None, unclosed: str = "next"
 ) -> tuple[pa.Table, ReadSummary]:
     """Read (session, file) pairs as one home: a table with schema EVENTS, sorted by session and time, and its summary.
 
-    `columns` names the columns in the file's order (see COLUMNS); without it they are detected. `unended` is one of
+    `columns` names the columns in the file's order (see COLUMNS); without it they are detected. `unclosed` is one of
     UNENDED. `ValueError` for a file that is empty, binary or of another format; single malformed lines are skipped,
     counted and shown.
     """
-    summary = ReadSummary(home=home, files=len(logs), unended=unended)
+    summary = ReadSummary(home=home, files=len(logs), unclosed=unclosed)
     reader = _Reader(logs, summary, columns)
     raw, label = reader.events()
     if not len(raw.time_us):

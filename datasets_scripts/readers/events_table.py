@@ -13,7 +13,7 @@ from casita.processing.sensor_states import normalize_state_by_rule, state_value
 
 MALFORMED_SHOWN = 5
 # How long an activity lasts that begins and never ends, and how the summary tells it.
-UNENDED = {
+UNCLOSED = {
     "next": "closed where the next activity begins; without one, left out",
     "session": "closed at the session's end",
 }
@@ -31,7 +31,7 @@ class ReadSummary:
     malformed_shown: list[str] = field(default_factory=list)  # the first few, "file:line: text"
     skipped_files: list[str] = field(default_factory=list)  # of a directory: those that are no event log
     columns: str = ""  # as they were detected or named
-    unended: str = "next"  # one of UNENDED
+    unclosed: str = "next"  # one of UNENDED
     events: int = 0
     sessions: int = 0
     sensors: int = 0
@@ -45,7 +45,7 @@ class ReadSummary:
     intervals: int = 0  # stretches of an activity, from its begin to its end
     doubled_begins: int = 0  # the activity was open already; ignored
     ends_without_begin: int = 0  # ignored
-    begins_without_end: int = 0  # closed as `unended` says
+    begins_without_end: int = 0  # closed as `unclosed` says
     empty_intervals: int = 0  # of the CSV pair: no event between start and end
     notes: int = 0  # text behind the state that is no mark, in a log with marks; ignored
     labelled_share: float = 0.0
@@ -73,7 +73,7 @@ class ReadSummary:
             "events out of order, sorted": self.out_of_order,
             "begins of an activity already open, ignored": self.doubled_begins,
             "ends without a begin, ignored": self.ends_without_begin,
-            f"begins without an end, {UNENDED[self.unended]}": self.begins_without_end,
+            f"begins without an end, {UNCLOSED[self.unclosed]}": self.begins_without_end,
             "intervals of an activity without any event": self.empty_intervals,
             "notes behind the state that are no begin or end, ignored": self.notes,
             "blank lines": self.blank,
@@ -146,7 +146,7 @@ def intervals_from_marks(
     """Pair begins with ends, in order of opening; unmatched marks are counted in `summary`.
 
     `marks` are (position, label, whether it begins), sorted by position; `session` (N,) codes of the sorted events.
-    Whether a begin without an end makes an interval, and how long, says `summary.unended`.
+    Whether a begin without an end makes an interval, and how long, says `summary.unclosed`.
     """
     intervals: dict[int, Interval] = {}  # by the serial number of their opening
     opened: dict[str, tuple[int, int]] = {}  # label -> (serial number, position)
@@ -161,7 +161,7 @@ def intervals_from_marks(
     def close_session() -> None:
         summary.begins_without_end += len(opened)
         end = int(np.searchsorted(session, current, side="right"))
-        ends = dict.fromkeys(opened, end) if summary.unended == "session" else dict(followed)
+        ends = dict.fromkeys(opened, end) if summary.unclosed == "session" else dict(followed)
         for label in list(opened):
             if label in ends:
                 close(label, ends[label] - 1)

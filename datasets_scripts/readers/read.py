@@ -12,7 +12,7 @@ import pyarrow as pa
 from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.readers.casas import looks_like_a_log, read_casas
 from casita.datasets_scripts.readers.casas_columns import COLUMNS
-from casita.datasets_scripts.readers.events_table import UNENDED, ReadSummary
+from casita.datasets_scripts.readers.events_table import UNCLOSED, ReadSummary
 from casita.datasets_scripts.readers.pyadlml_csv import find_pair, read_pyadlml
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, write_table, writes
 from casita.files import is_home_name
@@ -22,18 +22,18 @@ _FORMAT_ENDING = re.compile(r"(\.(txt|csv|log|dat|tsv))?(\.gz)?$", re.IGNORECASE
 
 
 def read_events(
-    logs: Sequence[Path], home: str, columns: Sequence[str] | None = None, unended: str = "next"
+    logs: Sequence[Path], home: str, columns: Sequence[str] | None = None, unclosed: str = "next"
 ) -> tuple[pa.Table, ReadSummary]:
     """Read the raw logs of one home: a table with schema EVENTS, sorted by session and timestamp, and the summary.
 
     `logs` are CASAS text files (`.gz` too) or folders of them, a session each, or one pyadlml CSV pair (the folder or
-    its devices.csv). `columns` names a CASAS log's columns; without it they are detected. `unended`: what becomes of a
-    CASAS log's activity that begins and never ends: it lasts until the next one begins, and where none does it is left
-    out ("next"), or until the session's end ("session"). `ValueError` or `FileNotFoundError` for a log that is
+    its devices.csv). `columns` names a CASAS log's columns; without it they are detected. `unclosed`: what becomes of
+    a CASAS log's activity that begins and never ends: it lasts until the next one begins, and where none does it is
+    left out ("next"), or until the session's end ("session"). `ValueError` or `FileNotFoundError` for a log that is
     missing, empty, binary or of another format.
     """
-    if unended not in UNENDED:
-        raise ValueError(f"unended={unended!r} is unknown; known: {', '.join(UNENDED)}.")
+    if unclosed not in UNCLOSED:
+        raise ValueError(f"unclosed={unclosed!r} is unknown; known: {', '.join(UNCLOSED)}.")
     logs = [Path(log) for log in logs]
     for log in logs:
         if not log.exists():
@@ -41,7 +41,7 @@ def read_events(
     pairs = [pair for pair in map(find_pair, logs) if pair]
     if not pairs:
         sessions, skipped = _sessions(logs)
-        table, summary = read_casas(sessions, home, columns, unended)
+        table, summary = read_casas(sessions, home, columns, unclosed)
         summary.skipped_files = skipped
         return table, summary
     if len(logs) > 1:
@@ -107,7 +107,7 @@ def read_home(
     layout: str | Path | None = None,
     home: str | None = None,
     columns: Sequence[str] | None = None,
-    unended: str = "next",
+    unclosed: str = "next",
 ) -> ReadSummary | None:
     """The stage `read` over a home folder: write events.parquet and home.json; None if they are up to date already.
 
@@ -120,13 +120,13 @@ def read_home(
     if layout is not None:
         described = load_layout(layout)
     name = home_name(logs, described, home)
-    settings = {"home": name, "columns": list(columns) if columns else None, "unended": unended}
+    settings = {"home": name, "columns": list(columns) if columns else None, "unclosed": unclosed}
     # Without --layout the home keeps the one that it has.
     description = {"home": name} if described is None else {"home": name, "layout": described}
     if folder.is_current("read", settings, log_files(logs)):
         folder.describe(**description)
         return None
-    events, summary = read_events(logs, name, columns, unended)
+    events, summary = read_events(logs, name, columns, unclosed)
     write_table(folder.events, events, EVENTS, settings)
     folder.record("read", settings, log_files(logs), [folder.events], asdict(summary), description)
     return summary
@@ -155,8 +155,9 @@ def add_log_arguments(parser: argparse.ArgumentParser, source: Any = None) -> No
     parser.add_argument("--layout", metavar="NAME|FILE", help="a shipped layout (casita layout list) or a layout JSON")
     parser.add_argument("--home", metavar="NAME", help="name of the home (default: the layout's, else the log's)")
     parser.add_argument(
-        "--unended",
-        choices=tuple(UNENDED),
+        "--unclosed",
+        "--unended",  # its name in 0.1
+        choices=tuple(UNCLOSED),
         default="next",
         help="how long an activity lasts that a CASAS log begins and never ends: until the next one begins (default), "
         "or, as it is often read, until the session's end",
@@ -183,5 +184,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     folder = HomeFolder(args.dir)
-    summary = read_home(folder, args.log, args.layout, args.home, args.columns, args.unended)
+    summary = read_home(folder, args.log, args.layout, args.home, args.columns, args.unclosed)
     print(summary if summary is not None else f"up to date: {run_summary(folder)}")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.layouts.label_prompts import coarse_labels
 from casita.processing.event_windows import LEVELS, fit_levels, level_of
 
 RESIDENT = re.compile(r"(R\d+)[\s_/-]+(?=\S)", re.IGNORECASE)  # whose activity a label tells: R1_Sleep, "R2 wake"
@@ -204,7 +204,7 @@ def segments(label: Codes, level: str, layout: Mapping[str, Any]) -> np.ndarray:
         return label.code
     used = _used(label)
     named = [label.names[i] for i in used if i]
-    coarse = coarse_of(layout, named)
+    coarse = coarse_labels(layout, named)
     codes = {name: i + 1 for i, name in enumerate(dict.fromkeys(coarse.values()))}
     table = np.zeros(len(label.names), dtype=np.int32)
     table[[i for i in used if i]] = [codes[coarse[name]] for name in named]

@@ -111,7 +111,7 @@ def _bounds(num_units: int) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------- windows, split again
-def window_units(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarray, str]:
+def bootstrap_clusters(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarray, str]:
     """`(N,)` number of each window's day or session, in the order of time, as `assign_splits` counts them; and which.
 
     Args:
@@ -136,7 +136,7 @@ def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: fewer than three days or sessions.
     """
-    code, unit = window_units(windows, unit)
+    code, unit = bootstrap_clusters(windows, unit)
     units = int(code.max(initial=-1)) + 1
     if units < 3:
         raise ValueError(f"the windows are of {units} {unit}(s); train, validation and test need at least 3.")

@@ -19,13 +19,13 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.train.align import train
 from casita.train.configs.train_config import TrainConfig
 from casita.train.data.dataset import build_processor, load_split, load_table
-from casita.train.data.loaders import make_feed
+from casita.train.data.loaders import make_loader
 from casita.train.training.checkpoint import Progress
 from casita.train.training.loop import make_accelerator
 from casita.train.training.model import TrainedModel, build_model
 from casita.train.training.objectives import AlignmentObjective
-from casita.train.training.signals import Interruption
-from casita.train.training.step import Trainer
+from casita.train.training.signals import SignalHandler
+from casita.train.training.step import TrainingStep
 
 # By name: what one process is to do, and what the three do beyond it that must not change the gradients.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -58,8 +58,8 @@ def gradients(config: TrainConfig, home: HomeFolder) -> tuple[int, dict[str, tor
     before = {name: p.detach().clone() for name, p in trained.items()}
     wrapped, optimizer = accelerator.prepare(TrainedModel(config, model), torch.optim.SGD(trained.values(), lr=1.0))
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer.optimizer, factor=1.0)
-    trainer = Trainer(config, AlignmentObjective(config, accelerator, wrapped), optimizer, schedule)
-    feed = make_feed(config, split, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    trainer = TrainingStep(config, AlignmentObjective(config, accelerator, wrapped), optimizer, schedule)
+    feed = make_loader(config, split, accelerator.device, accelerator.process_index, accelerator.num_processes)
     progress = Progress({}, {}, accelerator.num_processes, total_steps=1)
     trainer.train_step(next(trainer.steps(feed, progress)))
     after = dict(trainer.bare.named_parameters())
@@ -75,7 +75,7 @@ if __name__ == "__main__":
         save_file({"world": torch.tensor(world), **found}, out / f"{name}_{rank}.safetensors")
     _, found = gradients(config_of(home, out / "run", masked_weight=0.5, micro_batch_size=3), home)
     save_file(found, out / f"masked_{rank}.safetensors")
-    with Interruption(make_accelerator(config_of(home, out / "run"))) as signals:
+    with SignalHandler(make_accelerator(config_of(home, out / "run"))) as signals:
         before = signals.came(step=1)
         if rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -15,8 +15,8 @@ from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.schema import WINDOWS
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.evaluation import probes
-from casita.train.evaluation.evidence import Evidence, Query
 from casita.train.evaluation.probes import Prediction, Task, make_task
+from casita.train.evaluation.report_inputs import Query, ReportInputs
 from casita.train.metrics.classification import ece, over_seeds, per_class
 from casita.train.metrics.ranking import retrieval_chance, retrieval_metrics
 
@@ -290,14 +290,14 @@ class Case:
             bins.append({"low": float(low), "high": float(low + 0.1), **mean, "windows": int(inside.sum())})
         return {"bins": bins, "ece": ece(prediction.probabilities, y.tolist(), prediction.classes)}
 
-    def make_evidence(self) -> Evidence:
+    def make_evidence(self) -> ReportInputs:
         test = np.flatnonzero(np.array(self.splits) == "test")
         lines = [
             {"step": step, "split": "train" if step % 4 else "validation", "loss": 1 + 3 / step**0.5}
             | ({} if step % 4 else {f"recall_at_1_{way}": step / 90 for way in ("sensor_to_text", "text_to_sensor")})
             for step in range(1, 41)
         ]
-        return Evidence(
+        return ReportInputs(
             windows=self.windows.take(test),
             captions=[self.captions[i] for i in test],
             base=self.base[test],

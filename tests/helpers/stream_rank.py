@@ -11,7 +11,7 @@ from train_home import tiny
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.train.data.dataset import build_processor, load_table
-from casita.train.data.loaders import load_windows, make_feed
+from casita.train.data.loaders import load_windows, make_loader
 from casita.train.training.loop import make_accelerator
 
 if __name__ == "__main__":
@@ -20,7 +20,7 @@ if __name__ == "__main__":
     rank, ranks = accelerator.process_index, accelerator.num_processes
     config = tiny(HomeFolder(out / f"home_{rank}"), out / "run", stream=True, shuffle_shards=2)
     windows = load_windows(config, build_processor(config, load_table(config)))
-    feed = make_feed(config, windows, accelerator.device, rank, ranks)
+    feed = make_loader(config, windows, accelerator.device, rank, ranks)
     rows = [batch.inputs["input_ids"].tolist() for batch in feed.epoch(1)]
     told = {"ranks": ranks, "len": len(feed), "rows": rows}
     (out / f"rank_{rank}.json").write_text(json.dumps(told))

@@ -34,8 +34,8 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import TrainConfig, save_config
-from casita.train.evaluate_run import Homes, evaluate_run
-from casita.train.evaluation.inputs import RUN_FILES, Material, load_material, load_run
+from casita.train.evaluate_run import HomeLoader, evaluate_run
+from casita.train.evaluation.inputs import RUN_FILES, EvaluationInputs, load_inputs, load_run
 from casita.train.evaluation.probes import (
     C_GRID,
     bag_of_sensors,
@@ -45,8 +45,8 @@ from casita.train.evaluation.probes import (
     tfidf_captions,
     zero_shot,
 )
-from casita.train.evaluation.protocols import Home
-from casita.train.inference.embedding import LAST_LAYERS, embed_windows, label_prototypes, scale_of, untrained
+from casita.train.evaluation.protocols import EvaluationHome
+from casita.train.inference.embedding import LAST_LAYERS, embed_windows, label_prototypes, logit_scale, untrained
 from casita.train.metrics.classification import classification_metrics
 
 
@@ -99,7 +99,7 @@ def results(run):
 def loaded(run, home):
     """Model, the processor's arrays of all windows, and the material they come from."""
     config, model, processor = load_run(run)
-    material = load_material(home, config, model)
+    material = load_inputs(home, config, model)
     inputs = processor.encode_windows(material.windows["sensor_keys"], material.windows["seconds"])
     return SimpleNamespace(model=model, inputs=inputs, material=material, config=config)
 
@@ -275,7 +275,7 @@ def test_zero_shot_is_the_models_own_softmax_over_prompts(loaded):
     prompts = label_prompts(one_prompt_each, labels)
     prototypes = label_prototypes(model, prompts, text.numpy())
     task = make_task(labels[:1] * 30, ["train"] * 5 + ["test"] * 25, unlabelled=False)
-    found = zero_shot(out.sensor_embeds.numpy(), prototypes, labels, scale_of(model), task)
+    found = zero_shot(out.sensor_embeds.numpy(), prototypes, labels, logit_scale(model), task)
     np.testing.assert_allclose(found.probabilities, out.logits_per_sensor.softmax(dim=1)[5:].numpy(), atol=1e-5)
 
 
@@ -634,8 +634,10 @@ def test_the_home_cut_anew_in_another_folder_does_not_hide_what_the_encoder_has_
     shutil.copytree(home.root, again.root)
     cut_home(again, WindowSettings(length=12, overlap=0.5, split="random", split_by="day"))
     encoder = SimpleNamespace(model=loaded.model, knows=lambda name: name == "small")
-    homes = Homes(loaded.config, [encoder], again.root, None, ["random_days"])
-    homes.read.append(Home(again, Material(read_table(again.windows, WINDOWS), [], np.zeros((0, 2)))))
+    homes = HomeLoader(loaded.config, [encoder], again.root, None, ["random_days"])
+    homes.read.append(
+        EvaluationHome(again, EvaluationInputs(read_table(again.windows, WINDOWS), [], np.zeros((0, 2))))
+    )
     stored = read_table(home.windows, WINDOWS).to_pylist()
     trained = [(w["start"], w["end"]) for w in stored if w["split"] == "train"]
     test = [w for w in read_table(again.windows, WINDOWS).to_pylist() if w["split"] == "test"]

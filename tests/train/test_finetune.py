@@ -26,7 +26,7 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_vocabulary import NUM_RESERVED_ROWS
 from casita.train.align import train
 from casita.train.configs.finetune_config import FinetuneConfig
-from casita.train.data.batch_sampler import Batches
+from casita.train.data.batch_sampler import BatchSampler
 from casita.train.data.labelled_windows import (
     choose_few,
     class_counts,
@@ -148,7 +148,7 @@ def test_frozen_is_a_head_fitted_on_stored_embeddings_and_the_encoder_stays(home
     optimizer = torch.optim.AdamW(groups, config.learning_rate, (config.adam_beta1, config.adam_beta2))
     scheduler = get_cosine_schedule_with_warmup(optimizer, round(12 * config.warmup_ratio), 12)
     for epoch in range(3):
-        for rows in Batches(40, 10, config.seed).epoch(epoch):
+        for rows in BatchSampler(40, 10, config.seed).epoch(epoch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(head(embeddings[rows]), classes[rows]).backward()
             nn.utils.clip_grad_norm_(head.parameters(), config.max_grad_norm)

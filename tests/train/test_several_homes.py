@@ -10,9 +10,9 @@ from train_home import COUNTS, KEYS, LAYOUT, caption_vector, make_home, tiny, wr
 
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table
 from casita.train.align import train
-from casita.train.data.batch_sampler import Batches
-from casita.train.data.dataset import Split, build_processor, fingerprint, load_split, load_table
-from casita.train.data.loaders import make_feed
+from casita.train.data.batch_sampler import BatchSampler
+from casita.train.data.dataset import WindowDataset, build_processor, fingerprint, load_split, load_table
+from casita.train.data.loaders import make_loader
 from casita.train.inference.model_directory import load_published
 from casita.train.metrics.ranking import recall_by_home, retrieval_metrics
 
@@ -27,7 +27,7 @@ def homes(tmp_path) -> HomeFolder:
     return HomeFolder(tmp_path / "homes")
 
 
-def load(homes: HomeFolder, **settings) -> Split:
+def load(homes: HomeFolder, **settings) -> WindowDataset:
     config = tiny(homes, homes.root / "run", **settings)
     return load_split(config, "train", build_processor(config, load_table(config)))
 
@@ -123,9 +123,9 @@ def test_a_homes_recall_is_that_of_its_windows_among_its_own_captions():
 
 
 # ----------------------------------------------------------------------------------------------- home_batches
-def few_homes(sizes: list[int], **options) -> tuple[np.ndarray, Batches]:
+def few_homes(sizes: list[int], **options) -> tuple[np.ndarray, BatchSampler]:
     homes = np.random.default_rng(1).permutation(np.repeat(np.arange(len(sizes)), sizes))
-    return homes, Batches(len(homes), homes=homes, **{"size": 12, "seed": 3, **options})
+    return homes, BatchSampler(len(homes), homes=homes, **{"size": 12, "seed": 3, **options})
 
 
 @pytest.mark.parametrize("few", [1, 2, 3])
@@ -159,7 +159,7 @@ def test_ranks_share_a_batch_of_few_homes_and_a_later_start_is_the_same_tail():
 
 def test_as_many_homes_as_there_are_bound_nothing():
     _, bound = few_homes([50, 40], home_batches=2)
-    assert np.array_equal(bound.order(0), Batches(90, 12, 3).order(0))
+    assert np.array_equal(bound.order(0), BatchSampler(90, 12, 3).order(0))
 
 
 def test_a_home_too_small_for_its_share_of_a_batch_is_refused():
@@ -170,7 +170,7 @@ def test_a_home_too_small_for_its_share_of_a_batch_is_refused():
 def test_the_setting_reaches_the_batches(homes):
     config = tiny(homes, homes.root / "run", home_batches=1)
     split = load_split(config, "train", build_processor(config, load_table(config)))
-    feed = make_feed(config, split, "cpu")
+    feed = make_loader(config, split, "cpu")
     for number in range(len(feed)):
         assert len({name.split("/")[0] for name in feed.window_ids(0, number)}) == 1
 

@@ -28,7 +28,7 @@ from casita.files import write_json
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import TrainConfig
 from casita.train.data.dataset import Batch, build_processor, load_split, load_table
-from casita.train.data.loaders import Feed, load_windows, make_feed
+from casita.train.data.loaders import BatchLoader, load_windows, make_loader
 from casita.train.training.losses import info_nce
 from casita.train.training.model import build_model
 
@@ -110,7 +110,7 @@ def measure_feed(home: Path, source: str, batch_size: int, seconds: float) -> di
     torch.set_num_threads(1)
     config = config_of(home, batch_size=batch_size, stream=source == "streamed")
     windows = load_windows(config, build_processor(config, load_table(config)))
-    feed: Any = make_feed(config, windows, "cpu")
+    feed: Any = make_loader(config, windows, "cpu")
     if source == "DataLoader":
         loader = DataLoader(_Rows(feed), batch_size, shuffle=True, drop_last=True)
     made, cpu, until = 0, time.process_time(), time.perf_counter() + seconds
@@ -124,7 +124,7 @@ def measure_feed(home: Path, source: str, batch_size: int, seconds: float) -> di
 class _Rows(Dataset):
     """Windows in memory, one at a time, as a DataLoader wants them."""
 
-    def __init__(self, feed: Feed):
+    def __init__(self, feed: BatchLoader):
         whole: list[Batch] = list(feed.epoch(0))
         names = whole[0].inputs
         self.columns = {name: torch.cat([batch.inputs[name] for batch in whole]) for name in names}
@@ -145,7 +145,7 @@ def measure_model(home: Path, batch_size: int, steps: int) -> dict[str, float]:
     processor = build_processor(config, table)
     split = load_split(config, "train", processor)
     model = build_model(config, processor, table, split.text_width)
-    for step, batch in enumerate(make_feed(config, split, "cpu").epoch(0)):
+    for step, batch in enumerate(make_loader(config, split, "cpu").epoch(0)):
         if step == 1:
             began = time.process_time()
         out = model(**batch.inputs, text_embeds=batch.texts)

@@ -14,7 +14,7 @@ import yaml
 C = TypeVar("C")
 
 
-class Contradiction(ValueError):
+class ContradictingSettings(ValueError):
     """Settings that are right one by one and make no sense together."""
 
 

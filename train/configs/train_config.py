@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from casita.files import write_beside
-from casita.train.configs.settings import Contradiction, read_settings, setting
+from casita.train.configs.settings import ContradictingSettings, read_settings, setting
 
 CONFIGS = Path(__file__).parent
 
@@ -70,7 +70,7 @@ class RunConfig:
 
     def _only_with(self, partner: str, holds: bool, name: str) -> None:
         if not holds:
-            raise Contradiction(f"setting {name}={getattr(self, name)}: expected only with {partner}.")
+            raise ContradictingSettings(f"setting {name}={getattr(self, name)}: expected only with {partner}.")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name, as YAML and JSON hold them."""
@@ -177,7 +177,7 @@ class TrainConfig(RunConfig):
             fits = 1 <= micro < self.batch_size and self.batch_size % micro == 0
             self._require(fits, "micro_batch_size", f"a divisor of batch_size={self.batch_size}, smaller than it")
         if not self.contrast_weight and not self.masked_weight:
-            raise Contradiction("contrast_weight=0 and masked_weight=0: nothing to learn. Give one of them.")
+            raise ContradictingSettings("contrast_weight=0 and masked_weight=0: nothing to learn. Give one of them.")
         for name, partner, holds in (
             ("focal_gamma", "loss=focal_sigmoid", self.loss == "focal_sigmoid"),
             ("focal_alpha", "loss=focal_sigmoid", self.loss == "focal_sigmoid"),

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Batches:
+class BatchSampler:
     """Which windows each step reads: `size` of `num_windows` a batch over all ranks, this rank's slice of each.
 
     The incomplete batch at an epoch's end is left out: other windows come last in the next epoch. The global batch is

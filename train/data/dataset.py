@@ -30,7 +30,7 @@ from casita.train.data.home_arrays import HomeArrays, Source, Strings, join_stri
 from casita.train.data.tensor_cache import content_hash, load_arrays, read_keys
 
 
-class Split:
+class WindowDataset:
     """`N` windows of one split, of one home or several, with their captions' embeddings.
 
     `homes` `(N,)` says of which of `home_names` a window is. A window's captions are rows of all texts put together
@@ -267,14 +267,14 @@ def sampling(folders: Sequence[HomeFolder]) -> dict[str, Any]:
     return first
 
 
-def load_split(config: TrainConfig, split: str, processor: CasitaProcessor) -> Split:
+def load_split(config: TrainConfig, split: str, processor: CasitaProcessor) -> WindowDataset:
     """The windows of `split` (train | validation | test) of all homes with their captions' embeddings.
 
     Raises:
         FileNotFoundError: a stage has not run; the message names the command.
         ValueError: captions or embeddings are of other windows than the home has now.
     """
-    return Split([load_arrays(source, Path(config.out)) for source in sources(config, split)], processor)
+    return WindowDataset([load_arrays(source, Path(config.out)) for source in sources(config, split)], processor)
 
 
 def sources(config: TrainConfig, split: str) -> list[Source]:

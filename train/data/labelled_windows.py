@@ -8,11 +8,11 @@ import pyarrow as pa
 import torch
 
 from casita.datasets_scripts.hub.named_data import named_homes
-from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.layouts.label_prompts import coarse_labels
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, check_columns
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.configs.finetune_config import FinetuneConfig
-from casita.train.data.dataset import Split
+from casita.train.data.dataset import WindowDataset
 from casita.train.data.home_arrays import HomeArrays, encode_events, flat_strings, starts_of
 from casita.train.data.tensor_cache import read_split
 
@@ -77,7 +77,7 @@ def _of_home(folder: HomeFolder, split: str, config: FinetuneConfig) -> Labelled
     changes = np.array([now != was for now, was in zip(before, [None, *before], strict=False)], dtype=np.int64)
     coarse = {}
     if config.level == "coarse":
-        coarse = coarse_of(folder.layout, {label for label in activities if label is not None})
+        coarse = coarse_labels(folder.layout, {label for label in activities if label is not None})
     labels = np.array([UNLABELLED if a is None else coarse.get(a, a) for a in activities], dtype=object)
     kept = np.flatnonzero([config.unlabelled or a is not None for a in activities])
     homes = np.full(len(labels), folder.name, dtype=object)
@@ -104,15 +104,15 @@ def choose_few(windows: LabelledWindows, config: FinetuneConfig) -> LabelledWind
     return windows.take(np.sort(np.concatenate(chosen)))
 
 
-def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> Split:
-    """What a trainer reads: a `Split` in which a window's caption is its label and `groups` are numbers of `classes`.
+def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> WindowDataset:
+    """Make a `WindowDataset` in which a window's caption is its label and `groups` are numbers of `classes`.
 
     Its texts have width 0, until `store_embeddings` fills them.
     """
     number = {label: i for i, label in enumerate(classes)}
     groups = np.array([number.get(label, UNKNOWN) for label in windows.labels], dtype=np.int64)
     names = list(dict.fromkeys(windows.homes)) or [processor.home or processor.homes[0]]
-    return Split([_arrays(windows, groups, name) for name in names], processor)
+    return WindowDataset([_arrays(windows, groups, name) for name in names], processor)
 
 
 def _arrays(windows: LabelledWindows, groups: np.ndarray, home: str) -> HomeArrays:
@@ -134,13 +134,13 @@ def _arrays(windows: LabelledWindows, groups: np.ndarray, home: str) -> HomeArra
     )
 
 
-def store_embeddings(split: Split, embeddings: np.ndarray) -> None:
+def store_embeddings(split: WindowDataset, embeddings: np.ndarray) -> None:
     """Make a vector of each window, `(N, C)` float32, the `texts` of the batches of a labelled split."""
     pieces = np.split(embeddings, np.cumsum([len(part) for part in split.parts])[:-1])
     split.parts[:] = [dataclasses.replace(p, texts=rows) for p, rows in zip(split.parts, pieces, strict=True)]
 
 
-def class_counts(split: Split, classes: list[str]) -> torch.Tensor:
+def class_counts(split: WindowDataset, classes: list[str]) -> torch.Tensor:
     """`(K,)` windows of each class."""
     groups = torch.from_numpy(split.groups)
     return torch.bincount(groups[groups >= 0], minlength=len(classes))

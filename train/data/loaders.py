@@ -11,13 +11,13 @@ import torch
 from casita.datasets_scripts.schema import home_folders
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.configs.train_config import TrainConfig
-from casita.train.data.batch_sampler import Batches
-from casita.train.data.dataset import Batch, Split, load_split, sources
-from casita.train.data.parquet_stream import Shards, Stream, find_shards
+from casita.train.data.batch_sampler import BatchSampler
+from casita.train.data.dataset import Batch, WindowDataset, load_split, sources
+from casita.train.data.parquet_stream import Shards, StreamingLoader, find_shards
 from casita.train.data.prefetch import prefetched
 
 
-class Feed(Protocol):
+class BatchLoader(Protocol):
     """Batches of `size` windows over all ranks, by epoch and number, the same ones whenever they are asked for."""
 
     @property
@@ -34,14 +34,14 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True)
-class CachedFeed:
+class CachedLoader:
     """The windows of `split` in the order of `batches`, on `device`, `ahead` batches made in advance.
 
     `around` `(N, 2)`: the windows before and after each, whose captions come along.
     """
 
-    split: Split
-    batches: Batches
+    split: WindowDataset
+    batches: BatchSampler
     device: torch.device | str
     ahead: int
     around: np.ndarray | None = None
@@ -67,30 +67,30 @@ class CachedFeed:
         return self.split.window_ids[next(everyone.epoch(epoch, batch))].tolist()
 
 
-def load_windows(config: TrainConfig, processor: CasitaProcessor) -> Split | Shards:
+def load_windows(config: TrainConfig, processor: CasitaProcessor) -> WindowDataset | Shards:
     """The train windows: mapped into memory, or, with `stream`, where they are in the Parquet files."""
     if not config.stream:
         return load_split(config, "train", processor)
     return Shards([shard for source in sources(config, "train") for shard in find_shards(source)], processor)
 
 
-def make_feed(
-    config: TrainConfig, windows: Split | Shards, device: torch.device | str, rank: int = 0, ranks: int = 1
-) -> CachedFeed | Stream:
+def make_loader(
+    config: TrainConfig, windows: WindowDataset | Shards, device: torch.device | str, rank: int = 0, ranks: int = 1
+) -> CachedLoader | StreamingLoader:
     """The feed of `windows` for one of `ranks` processes.
 
     Raises:
         ValueError: a batch size that the windows, the homes or the processes cannot serve.
     """
     if isinstance(windows, Shards):
-        return Stream(
+        return StreamingLoader(
             windows, config.batch_size, config.seed, rank, ranks, config.shuffle_shards, device, config.prefetch
         )
-    batches = Batches(
+    batches = BatchSampler(
         len(windows), config.batch_size, config.seed, rank, ranks, config.home_batches, np.asarray(windows.homes)
     )
     around = windows.around(steps_apart(config)) if config.context_weight else None
-    return CachedFeed(windows, batches, device, config.prefetch, around)
+    return CachedLoader(windows, batches, device, config.prefetch, around)
 
 
 def steps_apart(config: TrainConfig) -> int:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from casita.processing.processing_casita import CasitaProcessor
-from casita.train.data.dataset import Batch, Split
+from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.home_arrays import (
     EVENT_COLUMNS,
     HomeArrays,
@@ -172,7 +172,7 @@ def deal(sizes: Sequence[int], ranks: int, seed: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamingLoader:
     """Batches of `size` windows over all ranks, this rank's share from its own shards.
 
     All ranks have as many batches: those that the smallest hand gives. What is left at an epoch's end is left out;
@@ -241,13 +241,13 @@ class Stream:
         for split, rows, captions in self._places(epoch, start):
             yield split.batch(rows, captions, self.device)
 
-    def _places(self, epoch: int, start: int) -> Iterator[tuple[Split, np.ndarray, np.ndarray]]:
+    def _places(self, epoch: int, start: int) -> Iterator[tuple[WindowDataset, np.ndarray, np.ndarray]]:
         """For each batch the windows in memory, and which of them with which captions."""
         carried: list[HomeArrays] = []
         left = len(self) - start
         for number, skipped, parts in prefetched(self._held(epoch, start * self.share), min(self.ahead, 1)):
             # Carried windows stand last, so that numbers drawn for the others are the same with and without them.
-            split, own = Split([*parts, *carried], self.windows.processor), sum(map(len, parts))
+            split, own = WindowDataset([*parts, *carried], self.windows.processor), sum(map(len, parts))
             captions = split.choose_captions(self.seed, epoch, self.rank, number)
             order = np.random.default_rng([self.seed, epoch, 0, self.rank, number]).permutation(own)[skipped:]
             order = np.concatenate([np.arange(own, len(split)), order])

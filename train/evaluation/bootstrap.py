@@ -22,7 +22,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Units:
+class BootstrapClusters:
     """Which day or session each of `N` windows is of: `code` `(N,)` 0..U-1, of the kind `unit`."""
 
     code: np.ndarray
@@ -32,10 +32,10 @@ class Units:
     def count(self) -> int:
         return int(self.code.max(initial=-1)) + 1
 
-    def take(self, rows: np.ndarray) -> "Units":
+    def take(self, rows: np.ndarray) -> "BootstrapClusters":
         """Those of some windows, numbered anew."""
         _, code = np.unique(self.code[rows], return_inverse=True)
-        return Units(code.reshape(-1), self.unit)
+        return BootstrapClusters(code.reshape(-1), self.unit)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """`(U, ...)` sums of `values` `(N, ...)` over each unit's windows."""
@@ -48,13 +48,15 @@ class Units:
         return np.random.default_rng(seed).multinomial(self.count, np.full(self.count, 1 / self.count), size=resamples)
 
 
-def interval(statistic: Callable[[np.ndarray], np.ndarray], units: Units) -> np.ndarray:
+def interval(statistic: Callable[[np.ndarray], np.ndarray], units: BootstrapClusters) -> np.ndarray:
     """`(M, 2)` bounds of `M` numbers that `statistic` makes of draws: `(R, U)` to `(R, M)`."""
     tail = (1 - LEVEL) / 2
     return np.quantile(statistic(units.draws()), [tail, 1 - tail], axis=0).T
 
 
-def classification_intervals(answers: Iterable[Prediction], task: Task, units: Units) -> dict[str, list[float]]:
+def classification_intervals(
+    answers: Iterable[Prediction], task: Task, units: BootstrapClusters
+) -> dict[str, list[float]]:
     """`<metric>_ci` of the mean over seeds of each of the classification metrics and ECE; `{}` with a single unit.
 
     Args:
@@ -71,7 +73,7 @@ def classification_intervals(answers: Iterable[Prediction], task: Task, units: U
     return _named([*CLASSIFICATION, "ece"], interval(mean_over_seeds, units))
 
 
-def _counted(answer: Prediction, y_true: list[str], units: Units) -> tuple[np.ndarray, np.ndarray]:
+def _counted(answer: Prediction, y_true: list[str], units: BootstrapClusters) -> tuple[np.ndarray, np.ndarray]:
     """Of each unit its confusion table `(U, K, K)` and its sums of confidence gaps by bin `(U, BINS)`."""
     called = answer.labels
     number = {label: i for i, label in enumerate(sorted({*y_true, *called}))}
@@ -92,7 +94,7 @@ def _of_draws(draws: np.ndarray, tables: np.ndarray, gaps: np.ndarray) -> np.nda
     return np.column_stack([table_metrics(drawn), error])
 
 
-def ranking_intervals(ranked: Sequence[Ranked], units: Units) -> dict[str, list[float]]:
+def ranking_intervals(ranked: Sequence[Ranked], units: BootstrapClusters) -> dict[str, list[float]]:
     """`<metric>_ci` of the mean over seeds: queries are drawn by their windows' units, the candidates stay.
 
     Args:

@@ -19,8 +19,8 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.train.configs.train_config import MAY_CHANGE, TrainConfig
 from casita.train.data.tensor_cache import content_hash
 from casita.train.evaluation.inputs import load_run
-from casita.train.evaluation.protocols import Case, Home
-from casita.train.inference.embedding import Encoded, encode, untrained
+from casita.train.evaluation.protocols import EvaluationHome, ProtocolSplit
+from casita.train.inference.embedding import AlignedEmbeddings, encode, untrained
 from casita.train.inference.swap_home import move_home
 from casita.train.training.checkpoint import checkpoints, read_progress
 
@@ -51,13 +51,13 @@ class Encoder:
         """Whether it could read another home's pictures."""
         return self.model.config.embedding_source == "image"
 
-    def moved(self, home: Home) -> "Encoder":
+    def moved(self, home: EvaluationHome) -> "Encoder":
         """A copy of it in another home: that home's table instead of its own."""
         model, processor = copy.deepcopy(self.model), copy.deepcopy(self.processor)
         move_home(model, processor, [home.folder])
         return Encoder(self.kind, self.seed, model.eval(), processor, self.run)
 
-    def encode(self, home: Home, rows: np.ndarray, **how: Any) -> Encoded:
+    def encode(self, home: EvaluationHome, rows: np.ndarray, **how: Any) -> AlignedEmbeddings:
         """The windows `rows` of a home that it knows."""
         part = home.material.take(rows)
         named = home.name if self.processor.homes else None
@@ -127,7 +127,7 @@ def _same(name: str, one: Any, other: Any) -> bool:
     return Path(one).resolve() == Path(other).resolve() if name == "data" else one == other
 
 
-class Encodings:
+class EmbeddingCache:
     """All windows that the cases touch, through every encoder once; `of_case` gives a case's own.
 
     Args:
@@ -135,10 +135,12 @@ class Encodings:
         how: `batch_size` and `progress`.
     """
 
-    def __init__(self, encoders: Sequence[Encoder], cases: Sequence[Case], homes: Sequence[Home], **how: Any):
+    def __init__(
+        self, encoders: Sequence[Encoder], cases: Sequence[ProtocolSplit], homes: Sequence[EvaluationHome], **how: Any
+    ):
         self.encoders, self.seconds = list(encoders), dict[str, float]()
         self.rows: dict[str, np.ndarray] = {}
-        self._found: dict[tuple[str, str], Encoded] = {}
+        self._found: dict[tuple[str, str], AlignedEmbeddings] = {}
         for home in homes:
             root = str(home.folder.root)
             parts = [case.where[root] for case in cases if root in case.where]
@@ -154,18 +156,18 @@ class Encodings:
                 self._found[encoder.name, root] = encoder.encode(home, self.rows[root], **how)
                 self.seconds[encoder.name] = self.seconds.get(encoder.name, 0.0) + time.monotonic() - began
 
-    def of_case(self, case: Case) -> dict[str, Encoded]:
+    def of_case(self, case: ProtocolSplit) -> dict[str, AlignedEmbeddings]:
         """The case's windows by the name of the encoder; those that cannot read one of its homes are left out."""
         return {e.name: self._joined(case, e.name) for e in self.encoders if self._has_all(case, e.name)}
 
-    def _has_all(self, case: Case, name: str) -> bool:
+    def _has_all(self, case: ProtocolSplit, name: str) -> bool:
         return all((name, root) in self._found for root in case.where)
 
-    def _joined(self, case: Case, name: str) -> Encoded:
+    def _joined(self, case: ProtocolSplit, name: str) -> AlignedEmbeddings:
         parts = [
             self._found[name, root].take(np.searchsorted(self.rows[root], rows)) for root, rows in case.where.items()
         ]
-        return Encoded.joined(parts)
+        return AlignedEmbeddings.joined(parts)
 
 
 def of_kind(kind: str, by_encoder: Mapping[str, Any]) -> dict[str, Any]:

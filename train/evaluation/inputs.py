@@ -29,7 +29,7 @@ RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "mod
 
 
 @dataclass(frozen=True)
-class Material:
+class EvaluationInputs:
     """`N` windows as the evaluation reads them: `windows` the table, `captions` one text each, `text` `(N, T)`."""
 
     windows: pa.Table
@@ -44,9 +44,9 @@ class Material:
     def activities(self) -> list[str | None]:
         return self.windows["activity"].to_pylist()
 
-    def take(self, rows: np.ndarray) -> "Material":
+    def take(self, rows: np.ndarray) -> "EvaluationInputs":
         """Only these windows, in this order."""
-        return Material(self.windows.take(rows), [self.captions[i] for i in rows], self.text[rows])
+        return EvaluationInputs(self.windows.take(rows), [self.captions[i] for i in rows], self.text[rows])
 
 
 def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
@@ -67,11 +67,11 @@ def load_run(run: Path) -> tuple[TrainConfig, CasitaModel, CasitaProcessor]:
     return config, model.eval(), CasitaProcessor.from_pretrained(run / "model")
 
 
-def load_material(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> Material:
+def load_inputs(home: HomeFolder, config: TrainConfig, model: CasitaModel) -> EvaluationInputs:
     """All windows of the home with the first caption of each and its embedding, by the run's style and text model."""
     windows = read_table(home.require(home.windows, "windows"), WINDOWS)
     width = model.config.text_embedding_dim
-    return Material(windows, *captions_of(home, windows, config.caption_style, config.text_model, width))
+    return EvaluationInputs(windows, *captions_of(home, windows, config.caption_style, config.text_model, width))
 
 
 def captions_of(

@@ -14,19 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.layouts.label_prompts import coarse_labels
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_metadata, read_table
 from casita.datasets_scripts.windows.splits import (
     SPLITS,
+    bootstrap_clusters,
     leak_audit,
     refuse_leaks,
     share_time,
     split_randomly,
-    window_units,
 )
 from casita.datasets_scripts.windows.table import evenly_cut
-from casita.train.evaluation.bootstrap import Units
-from casita.train.evaluation.inputs import Material, checked_splits, describe_splits
+from casita.train.evaluation.bootstrap import BootstrapClusters
+from casita.train.evaluation.inputs import EvaluationInputs, checked_splits, describe_splits
 from casita.train.evaluation.probes import Task, make_task
 
 PROTOCOLS = {
@@ -46,11 +46,11 @@ SEED = 0  # of every random division: all runs are tested on the same windows
 
 
 @dataclass(frozen=True)
-class Home:
+class EvaluationHome:
     """A home as an evaluation reads it: its folder, and all its windows as they were cut and split."""
 
     folder: HomeFolder
-    material: Material
+    material: EvaluationInputs
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ class Home:
     def coarse(self) -> dict[str, str]:
         """Each label's coarse one; `ValueError` where the layout does not tell."""
         labels = set(self.material.windows["activity"].drop_null().to_pylist())
-        return coarse_of(self.folder.description.get("layout") or {"home": self.name}, sorted(labels))
+        return coarse_labels(self.folder.description.get("layout") or {"home": self.name}, sorted(labels))
 
     def others(self) -> set[str]:
         """The labels that only say that it was something else."""
@@ -86,7 +86,7 @@ class Home:
 
 
 @dataclass(frozen=True)
-class Case:
+class ProtocolSplit:
     """The windows of one protocol, `N` of them: `split` and `activity` of `windows` are the protocol's own.
 
     Attributes:
@@ -99,18 +99,18 @@ class Case:
     """
 
     name: str
-    homes: tuple[Home, ...]
+    homes: tuple[EvaluationHome, ...]
     windows: pa.Table
     where: Mapping[str, np.ndarray]
     tasks: Mapping[str, Task]
     runs: np.ndarray
-    units: Units
+    units: BootstrapClusters
     coarse: Mapping[str, str]
     about: Mapping[str, Any]
     left_out: Mapping[str, str]
 
     @property
-    def home(self) -> Home:
+    def home(self) -> EvaluationHome:
         """The home that is tested."""
         return self.homes[-1]
 
@@ -137,10 +137,11 @@ def check_protocols(names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Division:
-    """What a protocol says, before tasks are made of it; the names are `Case`'s. `others`: labels of anything else."""
+    """A protocol's division of windows, by the names of `ProtocolSplit`, before tasks are made of it; `others`:
+    labels of anything else."""
 
     name: str
-    homes: tuple[Home, ...]
+    homes: tuple[EvaluationHome, ...]
     windows: pa.Table
     where: Mapping[str, np.ndarray]
     runs: np.ndarray
@@ -150,7 +151,9 @@ class _Division:
     left_out: Mapping[str, str]
 
 
-def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson: pa.Table | None = None) -> Case:
+def make_split(
+    name: str, home: EvaluationHome, trained_in: bool, max_windows: int, lesson: pa.Table | None = None
+) -> ProtocolSplit:
     """A protocol within one home.
 
     Args:
@@ -195,7 +198,9 @@ def make_case(name: str, home: Home, trained_in: bool, max_windows: int, lesson:
     return _case(_Division(name, (home,), windows, where, runs, coarse, home.others(), about, left_out), max_windows)
 
 
-def make_case_of_another_home(target: Home, sources: Sequence[Home], max_windows: int) -> Case:
+def make_unseen_home_split(
+    target: EvaluationHome, sources: Sequence[EvaluationHome], max_windows: int
+) -> ProtocolSplit:
     """`leave_home_out`: train and validation windows of the `sources`, every window of `target` as test.
 
     Raises:
@@ -238,7 +243,7 @@ def make_case_of_another_home(target: Home, sources: Sequence[Home], max_windows
     return _case(division, max_windows)
 
 
-def _case(division: _Division, max_windows: int) -> Case:
+def _case(division: _Division, max_windows: int) -> ProtocolSplit:
     """The tasks, and only the windows that they touch."""
     windows, left_out = division.windows, dict(division.left_out)
     tasks = {name: _task(windows, max_windows, unlabelled=name != "labelled") for name in VARIANTS}
@@ -251,10 +256,10 @@ def _case(division: _Division, max_windows: int) -> Case:
             left_out["without_other"] = f"the train or the test split has no label but {', '.join(division.others)}"
     kept = np.unique(np.concatenate([task.rows() for task in tasks.values()]))
     chosen = windows.take(kept)
-    code, unit = window_units(chosen.filter(pc.equal(chosen["split"], "test")))
-    units = Units(code, unit)
+    code, unit = bootstrap_clusters(chosen.filter(pc.equal(chosen["split"], "test")))
+    units = BootstrapClusters(code, unit)
     told = {"splits": describe_splits(windows), "intervals": {"unit": unit, "units": units.count}}
-    return Case(
+    return ProtocolSplit(
         name=division.name,
         homes=division.homes,
         windows=chosen,
@@ -278,9 +283,9 @@ def _seen(windows: pa.Table, split: np.ndarray, lesson: pa.Table) -> float:
     return float(share_time(windows.take(test), learned).mean()) if len(test) else 0.0
 
 
-def _unit_of(home: Home) -> str:
+def _unit_of(home: EvaluationHome) -> str:
     """By what the home's windows were split: as `casita windows` noted, else as it would choose."""
-    return home.folder.summary("windows").get("split_unit") or window_units(home.material.windows)[1]
+    return home.folder.summary("windows").get("split_unit") or bootstrap_clusters(home.material.windows)[1]
 
 
 def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
@@ -292,12 +297,12 @@ def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.nd
     return found
 
 
-def _split_so(home: Home, unit: str) -> bool:
+def _split_so(home: EvaluationHome, unit: str) -> bool:
     """Whether the home's own split is a random one by `unit`."""
     return home.cut.get("split") == "random" and home.folder.summary("windows").get("split_unit") == unit
 
 
-def _random_split(home: Home, windows: pa.Table, unit: str, own: bool) -> tuple[np.ndarray, dict[str, Any]]:
+def _random_split(home: EvaluationHome, windows: pa.Table, unit: str, own: bool) -> tuple[np.ndarray, dict[str, Any]]:
     """The home's `own` split, or a new one of `windows`; and what to tell of it."""
     if own:
         return np.array(home.material.splits, dtype=object), {"split_by": unit, "seed": home.cut.get("seed", 0)}
@@ -312,7 +317,7 @@ def _audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     return audit
 
 
-def refuse_same(target: Home, sources: Sequence[Home]) -> None:
+def refuse_same(target: EvaluationHome, sources: Sequence[EvaluationHome]) -> None:
     """`ValueError` where the target is one of the sources, under another name perhaps."""
     starts = set(target.material.windows["start"].to_pylist())
     for source in sources:

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from casita.train.evaluation.probes import Prediction, Task
-from casita.train.evaluation.protocols import Case
+from casita.train.evaluation.protocols import ProtocolSplit
 from casita.train.metrics.classification import calibration_bins, over_seeds, per_class
 from casita.train.metrics.ranking import Ranked
 
@@ -78,13 +78,13 @@ def clusters(features: Any, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def home_rows(case: Case) -> np.ndarray:
+def home_rows(case: ProtocolSplit) -> np.ndarray:
     """Of each test window its row among all windows of the case's home, which comes last among the case's homes."""
     mine = case.where[str(case.home.folder.root)]
     return mine[case.test - (len(case.windows) - len(mine))]
 
 
-def rooms_of(case: Case) -> list[list[str]]:
+def rooms_of(case: ProtocolSplit) -> list[list[str]]:
     """Of each window the rooms of its events, in words that homes share: `bedroom_2` is a bedroom."""
     words: dict[str, list[str]] = {}
     for home in case.homes:

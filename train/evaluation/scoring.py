@@ -19,12 +19,12 @@ from casita.train.evaluation import probes
 from casita.train.evaluation import written_queries as paraphrases
 from casita.train.evaluation.bootstrap import classification_intervals, ranking_intervals
 from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, of_kind
-from casita.train.evaluation.evidence import Query
 from casita.train.evaluation.few_shot import FEW_SHOT, draw_few
 from casita.train.evaluation.inputs import captions_of
 from casita.train.evaluation.methods import OWN
 from casita.train.evaluation.probes import Prediction, Task
-from casita.train.evaluation.protocols import Case
+from casita.train.evaluation.protocols import ProtocolSplit
+from casita.train.evaluation.report_inputs import Query
 from casita.train.evaluation.score_rows import (
     calibration_rows,
     caption_scores,
@@ -35,7 +35,7 @@ from casita.train.evaluation.score_rows import (
     label_rows,
     rooms_of,
 )
-from casita.train.inference.embedding import Encoded, embed_captions, label_prototypes, scale_of
+from casita.train.inference.embedding import AlignedEmbeddings, embed_captions, label_prototypes, logit_scale
 from casita.train.metrics.classification import over_seeds
 from casita.train.metrics.ranking import Ranked, rank_by_captions, rank_retrieval, retrieval_chance
 
@@ -73,10 +73,10 @@ class Scoring:
     `found` gathers the results, `seconds` what each part took.
     """
 
-    case: Case
+    case: ProtocolSplit
     config: TrainConfig
     encoders: Mapping[str, Encoder]
-    encoded: Mapping[str, Encoded]
+    encoded: Mapping[str, AlignedEmbeddings]
     captions: list[str]
     text: np.ndarray
     texts: Texts
@@ -139,7 +139,7 @@ class Scoring:
                 encoded.sensor,
                 label_prototypes(self._model(TRAINED, seed), prompts, vectors),
                 list(prompts),
-                scale_of(self._model(TRAINED, seed)),
+                logit_scale(self._model(TRAINED, seed)),
                 task,
             )
             for seed, encoded in of_kind(TRAINED, self.encoded).items()

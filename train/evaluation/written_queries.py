@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from casita.train.evaluation.bootstrap import LEVEL, Units
-from casita.train.evaluation.evidence import Query
+from casita.train.evaluation.bootstrap import LEVEL, BootstrapClusters
+from casita.train.evaluation.report_inputs import Query
 from casita.train.metrics.ranking import NAMES, Ranked, chance_scores, score_queries
 
 PARAPHRASES: Mapping[str, tuple[str, ...]] = {
@@ -154,7 +154,7 @@ def rank_at_random(wanted: Sequence[str], labels: np.ndarray) -> Ranked:
 
 
 def query_intervals(
-    scores: Sequence[np.ndarray], wanted: Sequence[str], labels: np.ndarray, units: Units
+    scores: Sequence[np.ndarray], wanted: Sequence[str], labels: np.ndarray, units: BootstrapClusters
 ) -> dict[str, list[float]]:
     """`<metric>_ci` of the mean over seeds, when other days or sessions had been there to be found in.
 

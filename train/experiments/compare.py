@@ -24,9 +24,9 @@ from casita import cli
 from casita.datasets_scripts.hub.named_data import named_homes
 from casita.files import locked
 from casita.train.configs.train_config import TrainConfig
-from casita.train.data.batch_sampler import Batches
+from casita.train.data.batch_sampler import BatchSampler
 from casita.train.data.tensor_cache import read_split
-from casita.train.evaluation.evidence import read_metrics
+from casita.train.evaluation.report_inputs import read_metrics
 from casita.train.experiments.comparison_table import compared, told_table, write_comparison
 from casita.train.experiments.grid import Grid, Job, load_grid, make_jobs
 from casita.train.training.step import total_steps
@@ -172,7 +172,7 @@ def _batches(config: TrainConfig) -> Any:
         for folder in named_homes(config.data)
     ]
     homes = np.repeat(np.arange(len(counts)), counts)
-    return Batches(sum(counts), config.batch_size, 0, home_batches=config.home_batches, homes=homes)
+    return BatchSampler(sum(counts), config.batch_size, 0, home_batches=config.home_batches, homes=homes)
 
 
 def _speed(run: Path) -> float:

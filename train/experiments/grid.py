@@ -12,7 +12,7 @@ import yaml
 from casita.datasets_scripts.schema import slug
 from casita.files import hash_json, read_json
 from casita.train.configs.finetune_config import FinetuneConfig
-from casita.train.configs.settings import Contradiction, read_settings, yaml_items
+from casita.train.configs.settings import ContradictingSettings, read_settings, yaml_items
 from casita.train.configs.train_config import CONFIGS, MAY_CHANGE, RunConfig, TrainConfig, find_config, save_config
 from casita.train.training.checkpoint import checkpoints, read_progress
 
@@ -113,7 +113,7 @@ def _combined(file: Path, base: Path, grid: Mapping[str, Any], finetune: Any, to
         row = _row(", ".join(_told(key, own[key]) for key in own if len(grid[key]) > 1) or "base", base, own, finetune)
         try:
             yield _checked(file, row)
-        except Contradiction as error:
+        except ContradictingSettings as error:
             told.append(f"{row.name}: left out, {error}")
 
 

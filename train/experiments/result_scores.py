@@ -30,7 +30,7 @@ from casita.train.configs.finetune_config import FinetuneConfig
 from casita.train.data.labelled_windows import load_labelled
 from casita.train.evaluate_run import evaluate_run
 from casita.train.evaluation import probes
-from casita.train.evaluation.bootstrap import Units, classification_intervals, interval
+from casita.train.evaluation.bootstrap import BootstrapClusters, classification_intervals, interval
 from casita.train.evaluation.few_shot import draw_few
 from casita.train.evaluation.finetuned import classifier_answers
 from casita.train.evaluation.inputs import captions_of, load_run
@@ -38,11 +38,11 @@ from casita.train.evaluation.probes import Prediction, Task
 from casita.train.evaluation.protocols import segments
 from casita.train.inference.embedding import (
     LAST_LAYERS,
-    Embedded,
+    WindowEmbeddings,
     embed_captions,
     embed_windows,
     label_prototypes,
-    scale_of,
+    logit_scale,
     untrained,
 )
 from casita.train.metrics.classification import CLASSIFICATION, classification_metrics, over_seeds, table_metrics
@@ -151,7 +151,7 @@ class Labelled:
             scores[seed] = {**scores[seed], "validation_macro_f1": first.metrics(validation)["macro_f1"]}
         return {
             **over_seeds(scores),
-            **classification_intervals(answers.values(), test, Units(code.reshape(-1), "session")),
+            **classification_intervals(answers.values(), test, BootstrapClusters(code.reshape(-1), "session")),
             "seeds": sorted(by_seed),
         }
 
@@ -244,7 +244,7 @@ def difference(
     """
     test = task or data.test_task
     y_true, (_, code) = test.y[test.test].tolist(), np.unique(data.sessions[test.test], return_inverse=True)
-    units = Units(code.reshape(-1), "session")
+    units = BootstrapClusters(code.reshape(-1), "session")
     tables = [[_tables(data.test_of(a).labels, y_true, units) for a in each.values()] for each in (ours, theirs)]
 
     def less(draws: np.ndarray) -> np.ndarray:
@@ -258,7 +258,7 @@ def difference(
     }
 
 
-def _tables(called: list[str], y_true: list[str], units: Units) -> np.ndarray:
+def _tables(called: list[str], y_true: list[str], units: BootstrapClusters) -> np.ndarray:
     """`(U, K, K)` confusion table of each unit."""
     number = {label: i for i, label in enumerate(sorted({*y_true, *called}))}
     tables = np.zeros((units.count, len(number), len(number)))
@@ -275,13 +275,13 @@ def gather(answers: Answers, seed: str, found: Mapping[str, Prediction]) -> None
 
 def encode_all(
     model: CasitaModel, processor: CasitaProcessor, data: Labelled, keys: Sequence[Sequence[str]] | None = None
-) -> Embedded:
+) -> WindowEmbeddings:
     """All windows, with their last layers."""
     inputs = processor.encode_windows(keys or data.keys, data.windows["seconds"].to_pylist())
     return embed_windows(model, inputs, layers=LAST_LAYERS, progress=False)
 
 
-def probed(encoded: Embedded, data: Labelled, context: bool, seed: int) -> dict[str, Prediction]:
+def probed(encoded: WindowEmbeddings, data: Labelled, context: bool, seed: int) -> dict[str, Prediction]:
     """Linear probes of the embeddings and of the layers: with all labels, with few; and with what came before."""
     task = data.task
     few = draw_few(task, segments(data.windows), FEW, seed)
@@ -316,7 +316,7 @@ def asked(
         # How near a sentence is to any window at all says nothing of this one; the train windows tell it, unlabelled.
         usual = (sensor[data.usual] @ prototypes.T).mean(axis=0)
         for centred, offset in (("", 0 * usual), ("_centred", usual)):
-            logits = scale_of(model) * (sensor @ prototypes.T - offset)
+            logits = logit_scale(model) * (sensor @ prototypes.T - offset)
             answer = probes.nearest(logits.__getitem__, prompts, data.task)
             found[f"zero_shot{centred}{name}"] = answer if name == "" else _restricted(data, answer)
     return found

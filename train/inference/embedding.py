@@ -18,7 +18,7 @@ from casita.modeling.pipeline_casita import window_batches
 LAST_LAYERS = 4
 
 
-class Embedded(NamedTuple):
+class WindowEmbeddings(NamedTuple):
     """Windows after the sensor tower: `base` `(N, C)` the frozen embedding, `sensor` `(N, P)` unit rows of the shared
     space, `layers` `(N, 2 M C)` side by side the means over the window's events of the last M hidden states and then
     the maxima, before the final norm (what the first layer reads is one of them); M is 0 where nobody asked for it."""
@@ -29,20 +29,20 @@ class Embedded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Windows after a model: `base`, `sensor`, `layers` as in `Embedded`, `text` `(N, P)` unit rows of captions."""
+class AlignedEmbeddings:
+    """Windows after a model: `base`, `sensor`, `layers` of `WindowEmbeddings`, `text` `(N, P)` unit rows of captions."""
 
     base: np.ndarray
     sensor: np.ndarray
     layers: np.ndarray
     text: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Encoded":
+    def take(self, rows: np.ndarray) -> "AlignedEmbeddings":
         """Only these windows, in this order."""
-        return Encoded(*(getattr(self, each.name)[rows] for each in fields(self)))
+        return AlignedEmbeddings(*(getattr(self, each.name)[rows] for each in fields(self)))
 
     @classmethod
-    def joined(cls, parts: "Sequence[Encoded]") -> "Encoded":
+    def joined(cls, parts: "Sequence[AlignedEmbeddings]") -> "AlignedEmbeddings":
         """The windows of all parts, one part after the other."""
         return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
@@ -56,12 +56,12 @@ def embed_windows(
     batch_size: int = 256,
     told: str = "windows",
     progress: bool = True,
-) -> Embedded:
+) -> WindowEmbeddings:
     """The processor's arrays `(N, L, ...)` to embeddings; with means and maxima of the last `layers` hidden states, or
     of all where there are fewer."""
     windows, width = len(inputs["attention_mask"]), model.config.hidden_size
     states = min(layers, 1 + model.config.num_hidden_layers)
-    found = Embedded(
+    found = WindowEmbeddings(
         base=np.empty((windows, width), dtype=np.float32),
         sensor=np.empty((windows, model.config.projection_dim), dtype=np.float32),
         layers=np.empty((windows, 2 * states * width), dtype=np.float32),
@@ -101,9 +101,9 @@ def embed_captions(model: CasitaModel, text: np.ndarray, *, batch_size: int = 81
     return nn.functional.normalize(torch.cat(parts), dim=-1).cpu().numpy()
 
 
-def encode(model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **how: Any) -> Encoded:
+def encode(model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **how: Any) -> AlignedEmbeddings:
     """Both towers over the same windows; `how` goes to `embed_windows`."""
-    return Encoded(*embed_windows(model, inputs, layers=LAST_LAYERS, **how), embed_captions(model, text))
+    return AlignedEmbeddings(*embed_windows(model, inputs, layers=LAST_LAYERS, **how), embed_captions(model, text))
 
 
 def untrained(model: CasitaModel, seed: int) -> CasitaModel:
@@ -126,6 +126,6 @@ def label_prototypes(model: CasitaModel, prompts: Mapping[str, Sequence[str]], v
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def scale_of(model: CasitaModel) -> float:
+def logit_scale(model: CasitaModel) -> float:
     """The factor on cosines with which the model was trained (1 / temperature)."""
     return min(model.logit_scale.exp().item(), float(model.config.logit_scale_max))

@@ -78,11 +78,11 @@ def load_published(run: Path | str, **changed: Any) -> tuple[CasitaModel, Casita
 
     `changed` are settings of the model's configuration, dropout say.
     """
-    source = published(run)
+    source = model_directory_of(run)
     return CasitaModel.from_pretrained(source, **changed).eval(), CasitaProcessor.from_pretrained(source)
 
 
-def published(run: Path | str) -> str:
+def model_directory_of(run: Path | str) -> str:
     """The model directory of a run folder; a model directory or a Hub id as it is."""
     inside = Path(run) / "model"
     source = str(inside if inside.is_dir() else run)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from casita.datasets_scripts.layouts.label_prompts import coarse_of
-from casita.train.evaluation.evidence import Evidence, Query
+from casita.datasets_scripts.layouts.label_prompts import coarse_labels
+from casita.train.evaluation.report_inputs import Query, ReportInputs
 from casita.train.report.floor_plan import FloorPlan, draw_window
 from casita.train.report.wording import readable
 
@@ -37,7 +37,7 @@ class Ranking:
         return int(self.right[self.order[:FIRST]].sum())
 
 
-def written_examples(evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any]:
+def written_examples(evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any]:
     """One example an activity, the sentence of median average precision, so neither its best nor its worst; and how
     many of the first ten windows are right for every sentence. Windows without a label are not ranked."""
     windows = evidence.windows.to_pylist()
@@ -59,12 +59,12 @@ def written_examples(evidence: Evidence, plan: FloorPlan | None) -> dict[str, An
     return {"examples": examples, "sentences": rows, "first": FIRST, "open": OPEN}
 
 
-def _labels(evidence: Evidence) -> list[set[str]]:
+def _labels(evidence: ReportInputs) -> list[set[str]]:
     """The label of each window and its coarse one: a sentence may stand for either."""
     known: dict[str | None, set[str]] = {None: set()}
     for label in {label for label in evidence.activities if label is not None}:
         try:
-            known[label] = {label, coarse_of(evidence.layout, [label])[label]}
+            known[label] = {label, coarse_labels(evidence.layout, [label])[label]}
         except ValueError:  # the layout does not describe it, so it stands for itself
             known[label] = {label}
     return [known[label] for label in evidence.activities]
@@ -80,7 +80,7 @@ def _average_precision(query: Query, ranking: Ranking) -> float:
     return float(average_precision_score(ranking.right[rows], np.asarray(query.scores)[rows]))
 
 
-def caption_examples(evidence: Evidence, plan: FloorPlan | None) -> list[dict[str, Any]]:
+def caption_examples(evidence: ReportInputs, plan: FloorPlan | None) -> list[dict[str, Any]]:
     """Captions of windows evenly spaced over the test split, and what they find; right is a window of that caption."""
     windows, captions = evidence.windows.to_pylist(), np.array(evidence.captions, dtype=object)
     examples = []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from casita.train.evaluation.evidence import Evidence
+from casita.train.evaluation.report_inputs import ReportInputs
 from casita.train.report import charts, tables
 from casita.train.report.examples import caption_examples, written_examples
 from casita.train.report.floor_plan import FloorPlan, similarity
@@ -53,7 +53,7 @@ TITLES = {  # of the sections, in the page's order; one whose content is None is
 }
 
 
-def report_page(results: Mapping[str, Any], evidence: Evidence, kept: np.ndarray, points: np.ndarray) -> str:
+def report_page(results: Mapping[str, Any], evidence: ReportInputs, kept: np.ndarray, points: np.ndarray) -> str:
     """The page as HTML.
 
     Args:
@@ -110,7 +110,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _undrawn(evidence: Evidence, plan: FloorPlan | None, alike: Mapping[str, Any] | None) -> dict[str, str]:
+def _undrawn(evidence: ReportInputs, plan: FloorPlan | None, alike: Mapping[str, Any] | None) -> dict[str, str]:
     """What could not be drawn, and why."""
     found = {}
     if plan is None:
@@ -137,7 +137,7 @@ def _activity(results: Mapping[str, Any], scores: At) -> dict[str, Any]:
     }
 
 
-def _classes(scores: At, evidence: Evidence) -> dict[str, Any] | None:
+def _classes(scores: At, evidence: ReportInputs) -> dict[str, Any] | None:
     if "per_class" not in scores:
         return None
     task = evidence.tasks["labelled"]
@@ -167,7 +167,7 @@ def _few_shot(scores: At) -> dict[str, Any] | None:
     }
 
 
-def _sentences(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any] | None:
+def _sentences(scores: At, evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
     if "paraphrases" not in scores:
         return None
     rows = scores["paraphrases"]
@@ -178,7 +178,7 @@ def _sentences(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[s
     }
 
 
-def _retrieval(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any] | None:
+def _retrieval(scores: At, evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
     if "retrieval" not in scores:
         return None
     styles = scores["caption_styles"].items() if "caption_styles" in scores else ()
@@ -189,7 +189,7 @@ def _retrieval(scores: At, evidence: Evidence, plan: FloorPlan | None) -> dict[s
     }
 
 
-def _colourings(evidence: Evidence, kept: np.ndarray) -> dict[str, list[str]]:
+def _colourings(evidence: ReportInputs, kept: np.ndarray) -> dict[str, list[str]]:
     rooms = {name: sensor["room"] for name, sensor in evidence.layout.get("sensors", {}).items()}
     return charts.colourings(evidence.windows.take(kept).to_pylist(), rooms)
 
@@ -208,7 +208,7 @@ def _calibration(scores: At) -> list[dict[str, Any]] | None:
     ]
 
 
-def _similarity(evidence: Evidence, plan: FloorPlan | None) -> dict[str, Any] | None:
+def _similarity(evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
     if plan is None or evidence.table is None:
         return None
     keys = evidence.windows["sensor_keys"].to_pylist()

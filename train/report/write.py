@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from casita.files import write_beside
 from casita.train.data.labelled_windows import UNLABELLED
-from casita.train.evaluation.evidence import Evidence
+from casita.train.evaluation.report_inputs import ReportInputs
 from casita.train.report import plots
 from casita.train.report.markdown import report_text
 from casita.train.report.page import report_page
@@ -19,7 +19,7 @@ from casita.train.report.tables import At, score
 from casita.train.report.wording import METRICS, headline_protocol
 
 
-def write_results(out: Path, results: dict[str, Any], evidence: Evidence, progress: bool) -> None:
+def write_results(out: Path, results: dict[str, Any], evidence: ReportInputs, progress: bool) -> None:
     """Write `results.json`, `report.html`, `report.md` and `plots/` into `out`: an interruption leaves the old ones.
 
     The names of the plots are added to `results`.
@@ -42,7 +42,7 @@ def write_results(out: Path, results: dict[str, Any], evidence: Evidence, progre
 
 
 def figures(
-    results: Mapping[str, Any], evidence: Evidence, kept: np.ndarray, points: np.ndarray
+    results: Mapping[str, Any], evidence: ReportInputs, kept: np.ndarray, points: np.ndarray
 ) -> Iterator[tuple[str, Figure]]:
     """The plots by name, one at a time; none of what was not measured, no loss of a run without `metrics.jsonl`."""
     title, scores = f"{results['run']} on {results['home']}", results["protocols"][headline_protocol(results)]

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_vocabulary import NUM_RESERVED_ROWS
 from casita.train.configs.finetune_config import FinetuneConfig
-from casita.train.data.dataset import Batch, Split
+from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.labelled_windows import UNKNOWN
 from casita.train.metrics.classification import classification_metrics
 from casita.train.training.losses import gather
@@ -106,7 +106,7 @@ class ClassificationObjective(Objective):
         return {"loss": loss.detach()}
 
     @torch.no_grad()
-    def validate(self, split: Split) -> dict[str, float]:
+    def validate(self, split: WindowDataset) -> dict[str, float]:
         """Mean cross-entropy of the windows whose class is known, without weights or smoothing; accuracy, macro F1."""
         logits = self.logits(split)
         known = split.groups != UNKNOWN
@@ -117,7 +117,7 @@ class ClassificationObjective(Objective):
         )
         return {"loss": float(loss) / max(1, int(known.sum())), **told}
 
-    def logits(self, split: Split) -> Tensor:
+    def logits(self, split: WindowDataset) -> Tensor:
         """`(N, K)` of all windows; each rank computes its share."""
         self.model.eval()
         every, parts = np.arange(len(split)), []
@@ -146,7 +146,7 @@ def silence(
 
 
 @torch.inference_mode()
-def encode_split(tower: nn.Module, split: Split, told: str, size: int = 256) -> np.ndarray:
+def encode_split(tower: nn.Module, split: WindowDataset, told: str, size: int = 256) -> np.ndarray:
     """What `tower` makes of each window, `(N, ...)`: its `logits`, or else its `pooler_output`."""
     device = next(tower.parameters()).device
     every, parts = np.arange(len(split)), []
@@ -157,6 +157,6 @@ def encode_split(tower: nn.Module, split: Split, told: str, size: int = 256) -> 
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
-def probabilities(model: nn.Module, split: Split) -> np.ndarray:
+def probabilities(model: nn.Module, split: WindowDataset) -> np.ndarray:
     """`(N, K)`: the classifier's answers."""
     return softmax(encode_split(model, split, "classify"), axis=1)

@@ -1,6 +1,6 @@
 """The loop of every training: data, model, resume, step after step, validation, checkpoints, publishing.
 
-What is trained on what is a `Lesson`: captions (casita.train.align) or activities (casita.train.finetune).
+What is trained on what is a `TrainingTask`: captions (casita.train.align) or activities (casita.train.finetune).
 """
 
 import gc
@@ -19,18 +19,18 @@ from torch.optim import AdamW
 
 from casita.files import locked
 from casita.train.configs.train_config import RunConfig
-from casita.train.data.loaders import Feed
+from casita.train.data.loaders import BatchLoader
 from casita.train.inference.model_directory import note_wall_time, publish
 from casita.train.training.checkpoint import Progress, find_checkpoint, read_progress, resume, save_checkpoint
 from casita.train.training.model import make_scheduler
 from casita.train.training.objectives import Objective
-from casita.train.training.run_log import Journal, card_facts, told_end, told_run
-from casita.train.training.signals import Interruption
-from casita.train.training.step import Trainer, steps_an_epoch, total_steps
+from casita.train.training.run_log import RunLogger, card_facts, describe_end, describe_run
+from casita.train.training.signals import SignalHandler
+from casita.train.training.step import TrainingStep, steps_an_epoch, total_steps
 
 
-class Lesson(Protocol):
-    """What a run learns, for `run_lesson`.
+class TrainingTask(Protocol):
+    """What a run learns, for `run_training`.
 
     Attributes:
         command: what a person typed, for messages.
@@ -43,12 +43,12 @@ class Lesson(Protocol):
     splits: dict[str, Any]
     processor: Any
     table: Any
-    best_by: str
+    primary_metric: str
 
     def fingerprint(self) -> dict[str, str]:
         """A hash of each thing that the run reads, by name."""
 
-    def feed(self, device: torch.device, rank: int, ranks: int) -> Feed:
+    def feed(self, device: torch.device, rank: int, ranks: int) -> BatchLoader:
         """The batches of the train windows."""
 
     def model(self, fresh: bool) -> nn.Module:
@@ -67,14 +67,14 @@ class Lesson(Protocol):
         """What the card tells beside `card_facts`."""
 
 
-def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
+def run_training(config: RunConfig, lesson: TrainingTask) -> Path:
     """Train as `config` says and return the run folder; a finished run is left as it is. Call on every rank.
 
     Raises:
         ValueError: settings that do not fit the data, or a checkpoint that does not fit the settings.
     """
     accelerator = make_accelerator(config)
-    signals = Interruption(accelerator)
+    signals = SignalHandler(accelerator)
     finished = train_lesson(config, lesson, accelerator, signals)
     # What holds the model must be gone before the process group: torch's wrapper for distribution, freed as the last
     # one to hold the group, waits for the group's threads without releasing Python's lock, which one of them may need.
@@ -86,8 +86,8 @@ def run_lesson(config: RunConfig, lesson: Lesson) -> Path:
     return Path(config.out)
 
 
-def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, signals: Interruption) -> bool:
-    """What `run_lesson` does from data to the last checkpoint: whether all steps are done. Call on every rank."""
+def train_lesson(config: RunConfig, lesson: TrainingTask, accelerator: Accelerator, signals: SignalHandler) -> bool:
+    """What `run_training` does from data to the last checkpoint: whether all steps are done. Call on every rank."""
     run = Path(config.out)
     feed = lesson.feed(accelerator.device, accelerator.process_index, accelerator.num_processes)
     an_epoch, a_step = steps_an_epoch(config, feed), feed.size * config.gradient_accumulation_steps
@@ -99,7 +99,7 @@ def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, si
 
     set_seed(config.seed)  # the same weights on every rank
     trained = lesson.model(fresh=checkpoint is None)
-    accelerator.print(lesson.told(), told_run(a_step, trained, progress, accelerator), sep="\n")
+    accelerator.print(lesson.told(), describe_run(a_step, trained, progress, accelerator), sep="\n")
     optimizer: Any = AdamW(lesson.groups(trained), config.learning_rate, (config.adam_beta1, config.adam_beta2))
     scheduler = make_scheduler(config, optimizer, progress.total_steps)
     trained, optimizer = accelerator.prepare(trained, optimizer)
@@ -107,13 +107,13 @@ def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, si
     if checkpoint is not None:
         progress = resume(config, checkpoint, accelerator, trained, optimizer, scheduler)
 
-    trainer = Trainer(config, lesson.objective(accelerator, trained), optimizer, scheduler)
+    trainer = TrainingStep(config, lesson.objective(accelerator, trained), optimizer, scheduler)
     card = card_facts(config, lesson.splits, accelerator) | lesson.facts()
     told = partial(trainer.told_step, feed)
     with (
         only_run(run, accelerator, lesson.command),
         signals,
-        Journal(run, config, accelerator, progress, told) as journal,
+        RunLogger(run, config, accelerator, progress, told) as journal,
     ):
         for step_batches in trainer.steps(feed, progress):
             journal.count(trainer.train_step(step_batches), a_step)
@@ -136,7 +136,7 @@ def train_lesson(config: RunConfig, lesson: Lesson, accelerator: Accelerator, si
                 break
         if progress.finished:
             note_wall_time(run, progress.wall_s)
-        accelerator.print(told_end(run, progress, lesson.best_by))
+        accelerator.print(describe_end(run, progress, lesson.primary_metric))
     return progress.finished
 
 
@@ -147,7 +147,9 @@ def only_run(run: Path, accelerator: Accelerator, command: str) -> Iterator[None
         yield
 
 
-def validate(trainer: Trainer, lesson: Lesson, journal: Journal, progress: Progress) -> dict[str, Any] | None:
+def validate(
+    trainer: TrainingStep, lesson: TrainingTask, journal: RunLogger, progress: Progress
+) -> dict[str, Any] | None:
     """What the card tells of the validation, if the model is to be published: the best; without windows to validate
     on, the last. Call on every rank.
     """
@@ -155,7 +157,7 @@ def validate(trainer: Trainer, lesson: Lesson, journal: Journal, progress: Progr
     if not len(split):
         return {"validation": None} if progress.finished else None
     found = trainer.objective.validate(split)
-    best = keep_if_best(progress, found[lesson.best_by], lower=lesson.best_by == "loss")
+    best = keep_if_best(progress, found[lesson.primary_metric], lower=lesson.primary_metric == "loss")
     journal.log_validation(found, best)
     return {"validation": found} if best else None
 

@@ -16,9 +16,9 @@ from casita.modeling.modeling_casita import CasitaForMaskedEventModeling, Casita
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import RunConfig, TrainConfig
-from casita.train.inference.model_directory import load_published, published
+from casita.train.inference.model_directory import load_published, model_directory_of
 from casita.train.training.losses import NegativeQueue
-from casita.train.training.rng import Randomness
+from casita.train.training.rng import RandomState
 
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "projection_dim")
 SAME_NAME = (  # in TrainConfig and in CasitaConfig
@@ -105,7 +105,7 @@ def load_weights(model: CasitaModel, source: str, processor: CasitaProcessor) ->
         )
     model.load_state_dict({name: state[name] for name in names}, strict=False)
     if hasattr(model, "head"):
-        head: Any = CasitaForMaskedEventModeling.from_pretrained(published(source)).head
+        head: Any = CasitaForMaskedEventModeling.from_pretrained(model_directory_of(source)).head
         cast(nn.Module, model.head).load_state_dict(head.state_dict())
 
 
@@ -140,7 +140,7 @@ class TrainedModel(nn.Module):
         inputs: Mapping[str, Tensor],
         texts: Tensor | None = None,
         masked: Mapping[str, Tensor] | None = None,
-        dropout: Randomness | None = None,
+        dropout: RandomState | None = None,
         around: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """With `texts` `(b, T)`: `sensors` and `texts` `(b, P)`, unit rows; with `masked`: `masked_loss`, a scalar.

@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from casita.modeling.heads_casita import IGNORED, mask_spans
 from casita.train.configs.train_config import RunConfig, TrainConfig
-from casita.train.data.batch_sampler import Batches
-from casita.train.data.dataset import Batch, Split
+from casita.train.data.batch_sampler import BatchSampler
+from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.metrics.ranking import recall_by_home, retrieval_metrics
 from casita.train.training.losses import ContrastiveLoss, InfoNCE, gather
 from casita.train.training.model import TrainedModel
-from casita.train.training.rng import Randomness
+from casita.train.training.rng import RandomState
 from casita.train.training.sigmoid_loss import SigmoidLoss
 
 
@@ -49,7 +49,7 @@ class Objective(ABC):
         return {}
 
     @abstractmethod
-    def validate(self, split: Split) -> dict[str, float]:
+    def validate(self, split: WindowDataset) -> dict[str, float]:
         """`loss` over `split` and whatever else tells how good the model is."""
 
     def chunks(self, count: int, size: int, told: str) -> Iterator[np.ndarray]:
@@ -90,7 +90,7 @@ class AlignmentObjective(Objective):
         return {"scale": self.trained.model.logit_scale.exp()}
 
     @torch.no_grad()
-    def validate(self, split: Split) -> dict[str, float]:
+    def validate(self, split: WindowDataset) -> dict[str, float]:
         """`loss` over fixed batches of the training size (full ones), its parts where there are two, and recall at 1.
 
         Recall is over all windows, both ways. The same events are hidden at each validation.
@@ -98,7 +98,7 @@ class AlignmentObjective(Objective):
         sensor, text, groups, masked = self._embed(split)
         losses = {} if masked is None else {"masked_loss": masked}
         if self.config.contrast_weight:
-            batches = Batches(len(split), min(self.config.batch_size, len(split)), self.config.seed).epoch(0)
+            batches = BatchSampler(len(split), min(self.config.batch_size, len(split)), self.config.seed).epoch(0)
             compared = [self.compare(sensor[rows], text[rows], groups[rows]) for rows in batches]
             losses["contrast_loss"] = torch.stack(compared).mean()
         told = {name: float(loss) for name, loss in self.told(losses).items()}
@@ -112,7 +112,7 @@ class AlignmentObjective(Objective):
             **recall_by_home(*arrays, split.homes, split.home_names),
         }
 
-    def _embed(self, split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _embed(self, split: WindowDataset) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Unit rows `(N, P)` of windows and of captions, caption groups `(N,)`, and the mean loss of masked events.
 
         Each rank embeds its share.
@@ -206,7 +206,7 @@ class AlignmentObjective(Objective):
         dropouts, embeds = [], []
         with torch.no_grad():
             for chunk, of_chunk in zip(chunks, texts, strict=True):
-                dropouts.append(Randomness())
+                dropouts.append(RandomState())
                 embeds.append(self.trained(chunk, of_chunk))
         found = {name: torch.cat([each[name] for each in embeds]) for name in ("sensors", "texts")}
         found["contrast_loss"], gradients = self._gradients(found["sensors"], found["texts"], batch.groups)

@@ -22,7 +22,7 @@ def set_rng_state(state: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-class Randomness:
+class RandomState:
     """The random numbers that come next at the moment of its making.
 
     A class and no dict: DistributedDataParallel would move a dict's tensors to its device.

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from casita import __version__
 from casita.files import write_beside, write_json
 from casita.train.configs.train_config import RunConfig, save_config
-from casita.train.data.dataset import Split
+from casita.train.data.dataset import WindowDataset
 from casita.train.training.checkpoint import Progress, checkpoints
 
 TOLD = {  # on the console, beside the loss
@@ -28,7 +28,7 @@ TOLD = {  # on the console, beside the loss
 }
 
 
-class Journal:
+class RunLogger:
     """What a run tells while it runs: a progress bar, `metrics.jsonl`, the tracker. Call its methods on every rank.
 
     `told_step(step)` gives what is worth keeping of a step that went wrong.
@@ -49,7 +49,7 @@ class Journal:
         self.unread: list[dict[str, Tensor]] = []
         self.timed_windows = 0
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "RunLogger":
         if self.main:
             self.run.mkdir(parents=True, exist_ok=True)
             save_config(self.config, self.run / "config.yaml")
@@ -152,7 +152,7 @@ def _keep_lines(path: Path, step: int) -> None:
         temporary.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
 
 
-def card_facts(config: RunConfig, splits: dict[str, Split], accelerator: Accelerator) -> dict[str, Any]:
+def card_facts(config: RunConfig, splits: dict[str, WindowDataset], accelerator: Accelerator) -> dict[str, Any]:
     """What the model card tells of any training, but for the step and the validation."""
     return {
         "home": ", ".join(splits["train"].home_names),
@@ -175,7 +175,7 @@ def _device_name(accelerator: Accelerator) -> str:
     return accelerator.device.type
 
 
-def told_run(windows: int, model: nn.Module, progress: Progress, accelerator: Accelerator) -> str:
+def describe_run(windows: int, model: nn.Module, progress: Progress, accelerator: Accelerator) -> str:
     """The line that a run begins with, after what is told of its data; `windows` are those of a step."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return (
@@ -188,8 +188,8 @@ def _precision(accelerator: Accelerator) -> str:
     return "bfloat16" if accelerator.mixed_precision == "bf16" else "float32"
 
 
-def told_end(run: Path, progress: Progress, best_by: str) -> str:
-    """The line that a run ends with, at its end or before; `best_by` names what chose the model."""
+def describe_end(run: Path, progress: Progress, primary_metric: str) -> str:
+    """The line that a run ends with, at its end or before; `primary_metric` names what chose the model."""
     if not progress.finished:
         return (
             f"interrupted: {run} stands at step {progress.step} of {progress.total_steps}, and is saved. Go on: run "
@@ -197,5 +197,5 @@ def told_end(run: Path, progress: Progress, best_by: str) -> str:
         )
     if progress.best_step is None:
         return f"done: {run / 'model'} is the model after {progress.step} steps (there are no validation windows)"
-    told = f"{TOLD.get(best_by, best_by)} {progress.best:.4f}"
+    told = f"{TOLD.get(primary_metric, primary_metric)} {progress.best:.4f}"
     return f"done: {run / 'model'} is the model of step {progress.best_step}, validation {told}"

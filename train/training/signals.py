@@ -14,7 +14,7 @@ from casita.train.training.losses import gather
 STEPS = 10  # on a GPU the processes ask each other this often: to ask is to wait for the device
 
 
-class Interruption:
+class SignalHandler:
     """Within it the first SIGTERM or SIGINT only sets a flag; the second does what it always does.
 
     Outside of the main thread, where Python takes no signals, it does nothing.
@@ -25,7 +25,7 @@ class Interruption:
         self.noted = self.agreed = 0  # two: what comes while the processes ask each other is for the next time
         self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Interruption":
+    def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self

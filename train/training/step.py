@@ -11,12 +11,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from casita.modeling.modeling_casita import CasitaModel
 from casita.train.configs.train_config import RunConfig
 from casita.train.data.dataset import Batch
-from casita.train.data.loaders import Feed
+from casita.train.data.loaders import BatchLoader
 from casita.train.training.checkpoint import Progress
 from casita.train.training.objectives import Objective
 
 
-def steps_an_epoch(config: RunConfig, feed: Feed) -> int:
+def steps_an_epoch(config: RunConfig, feed: BatchLoader) -> int:
     """Optimizer steps that an epoch's batches give; `ValueError` when they give none."""
     steps = len(feed) // config.gradient_accumulation_steps
     if not steps:
@@ -27,13 +27,13 @@ def steps_an_epoch(config: RunConfig, feed: Feed) -> int:
     return steps
 
 
-def total_steps(config: RunConfig, feed: Feed) -> int:
+def total_steps(config: RunConfig, feed: BatchLoader) -> int:
     """Optimizer steps of the whole run: what the schedule is sized for."""
     steps = steps_an_epoch(config, feed) * config.epochs
     return min(steps, config.max_steps or steps)
 
 
-class Trainer:
+class TrainingStep:
     """An objective, its optimizer and what they do in one step. All methods: call on every rank."""
 
     def __init__(self, config: RunConfig, objective: Objective, optimizer: Any, scheduler: LRScheduler):
@@ -42,7 +42,7 @@ class Trainer:
         self.bare: CasitaModel = objective.trained.model
         self.gradient_norm: Any = 0.0
 
-    def steps(self, feed: Feed, progress: Progress) -> Iterator[list[Batch]]:
+    def steps(self, feed: BatchLoader, progress: Progress) -> Iterator[list[Batch]]:
         """The batches of each optimizer step from `progress.step` to the end, over the epochs."""
         each = self.config.gradient_accumulation_steps
         per_epoch = steps_an_epoch(self.config, feed)
@@ -73,7 +73,7 @@ class Trainer:
         means = {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
         return {**means, **self.objective.after_step(), "grad_norm": self.gradient_norm}
 
-    def told_step(self, feed: Feed, step: int) -> dict[str, Any]:
+    def told_step(self, feed: BatchLoader, step: int) -> dict[str, Any]:
         """Of step `step`, which counts from 1: its learning rate, and the window ids of its batches, all ranks'."""
         each = self.config.gradient_accumulation_steps
         epoch, done = divmod(step - 1, steps_an_epoch(self.config, feed))

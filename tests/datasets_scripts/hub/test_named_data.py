@@ -2,20 +2,20 @@
 
 import pytest
 
-from casita.datasets_scripts.hub.named_data import data_folder, pinned
+from casita.datasets_scripts.hub.named_data import data_folder, resolve_revision
 
 
 def test_a_folder_that_is_there_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "homes" / "milan").mkdir(parents=True)
     for data in ("homes/milan", str(tmp_path / "homes" / "milan"), "homes"):
-        assert pinned(data) == data
+        assert resolve_revision(data) == data
         assert str(data_folder(data)) == data
 
 
 @pytest.mark.parametrize("data", ["/no/such/folder", "../milan", "milan", "a/b/c", "homes/mi lan"])
 def test_what_cannot_be_a_name_is_left_to_whoever_reads_folders(data):
-    assert pinned(data) == data
+    assert resolve_revision(data) == data
     assert str(data_folder(data)) == data
 
 

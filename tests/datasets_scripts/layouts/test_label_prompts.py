@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from casita.datasets_scripts.captions.caption import STYLES, caption_windows
-from casita.datasets_scripts.layouts.label_prompts import FALLBACK, coarse_of, label_prompts, label_words
+from casita.datasets_scripts.layouts.label_prompts import FALLBACK, coarse_labels, label_prompts, label_words
 from casita.datasets_scripts.layouts.layout import SHIPPED, coarse_activities, load_layout
 from casita.datasets_scripts.schema import WINDOWS
 
@@ -133,12 +133,12 @@ def test_every_coarse_label_is_described_in_five_wordings_and_used_somewhere():
     ],
 )
 def test_fine_labels_have_the_coarse_ones_of_the_literature(home, labels, coarse):
-    assert list(coarse_of(load_layout(home), labels).values()) == coarse
+    assert list(coarse_labels(load_layout(home), labels).values()) == coarse
 
 
 def test_a_label_without_a_coarse_one_is_named():
     with pytest.raises(ValueError, match=r"milan: .* no coarse label for 'Sauna'; it has Bed_to_Toilet, Chores"):
-        coarse_of(load_layout("milan"), ["Sleep", "Sauna"])
+        coarse_labels(load_layout("milan"), ["Sleep", "Sauna"])
     with pytest.raises(ValueError, match=r"style='verse'.*prompts, short, long; fine or coarse"):
         label_prompts({}, ["Sleep"], "verse")
 

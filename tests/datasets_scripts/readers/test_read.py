@@ -12,7 +12,7 @@ import pytest
 from casita.cli import main
 from casita.datasets_scripts.benchmarks import stages as benchmark
 from casita.datasets_scripts.readers import casas
-from casita.datasets_scripts.readers.events_table import UNENDED
+from casita.datasets_scripts.readers.events_table import UNCLOSED
 from casita.datasets_scripts.readers.read import read_events, read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.processing.sensor_states import normalize_state, state_value
@@ -108,16 +108,16 @@ def test_two_marks_on_one_line_both_count(read):
 
 
 @pytest.mark.parametrize(
-    ("unended", "activities"),
+    ("unclosed", "activities"),
     [("next", [None, None, None, None, None]), ("session", [None, "Eat", "Eat", "Eat", None])],
 )
-def test_unmatched_marks_are_counted_and_no_activity_outlasts_its_session(tmp_path, unended, activities):
+def test_unmatched_marks_are_counted_and_no_activity_outlasts_its_session(tmp_path, unclosed, activities):
     (tmp_path / "S1.txt").write_text(
         "2009-10-16 00:00:01 M1 ON Cook end\n2009-10-16 00:00:02 M1 ON Eat begin\n"
         "2009-10-16 00:00:03 M1 ON Eat begin\n2009-10-16 00:00:04 M1 OFF 17-note\n"
     )
     (tmp_path / "S2.txt").write_text("2009-10-17 00:00:01 M1 ON\n")
-    table, summary = read_events([tmp_path], "home", unended=unended)
+    table, summary = read_events([tmp_path], "home", unclosed=unclosed)
     assert table["activity"].to_pylist() == activities
     assert table["session"].to_pylist() == ["S1"] * 4 + ["S2"]
     found = (summary.ends_without_begin, summary.begins_without_end, summary.doubled_begins, summary.notes)
@@ -125,25 +125,25 @@ def test_unmatched_marks_are_counted_and_no_activity_outlasts_its_session(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("unended", "activities"),
+    ("unclosed", "activities"),
     [
         ("next", [["Cook"], ["Cook"], ["Eat"], [], []]),
         ("session", [["Cook"], ["Cook"], ["Cook", "Eat"], ["Cook"], ["Cook"]]),
     ],
 )
-def test_an_activity_that_never_ends_lasts_until_the_next_begins_or_the_session_ends(tmp_path, unended, activities):
+def test_an_activity_that_never_ends_lasts_until_the_next_begins_or_the_session_ends(tmp_path, unclosed, activities):
     marks = ["Cook begin", "", "Eat begin Eat end", "", ""]
     log = tmp_path / "log.txt"
     log.write_text("".join(f"2009-10-16 00:00:0{i} M1 ON {mark}\n" for i, mark in enumerate(marks)))
-    table, summary = read_events([log], "home", unended=unended)
+    table, summary = read_events([log], "home", unclosed=unclosed)
     assert table["activities"].to_pylist() == activities
     assert (summary.begins_without_end, summary.intervals) == (1, 2)
-    assert f"begins without an end, {UNENDED[unended]}: 1" in str(summary)
+    assert f"begins without an end, {UNCLOSED[unclosed]}: 1" in str(summary)
 
 
 def test_another_end_for_them_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="unended='begin' is unknown; known: next, session"):
-        read_events([tmp_path], "home", unended="begin")
+    with pytest.raises(ValueError, match="unclosed='begin' is unknown; known: next, session"):
+        read_events([tmp_path], "home", unclosed="begin")
 
 
 def test_an_activity_that_never_ends_keeps_its_one_event_where_the_next_begins_too(read):
@@ -224,7 +224,7 @@ def test_states_are_mended_and_each_rule_counted(read):
 
 
 # ------------------------------------------------------------------------------------------- a slow, obvious judge
-def slow_read(sessions, unended="next"):
+def slow_read(sessions, unclosed="next"):
     """Events of {session: text} line by line: (session, time, sensor, state, value, activity, activities)."""
     found = []
     for session, text in sorted(sessions.items()):
@@ -239,7 +239,7 @@ def slow_read(sessions, unended="next"):
             label, mark = (" ".join(rest[:-1]), rest[-1]) if len(rest) > 1 else (None, None)
             events.append((when, sensor, state, label, mark))
         events.sort(key=lambda event: event[0])
-        told = slow_intervals([event[3:] for event in events], unended)
+        told = slow_intervals([event[3:] for event in events], unclosed)
         for i, (when, sensor, state, *_) in enumerate(events):
             value = state_value(state)
             number = None if value is None else float(np.float32(value))
@@ -248,7 +248,7 @@ def slow_read(sessions, unended="next"):
     return found
 
 
-def slow_intervals(marks, unended):
+def slow_intervals(marks, unclosed):
     """(label, first, last) in order of opening, of one session's (label, begin | end) by event."""
     told, opened = [], {}
     for i, (label, mark) in enumerate(marks):
@@ -259,7 +259,7 @@ def slow_intervals(marks, unended):
             opened.pop(label)[2] = i
     for unclosed in opened.values():
         later = [first for _, first, _ in told if first > unclosed[1]]
-        unclosed[2] = len(marks) - 1 if unended == "session" else later[0] - 1 if later else -1
+        unclosed[2] = len(marks) - 1 if unclosed == "session" else later[0] - 1 if later else -1
     return told
 
 
@@ -278,9 +278,9 @@ def random_log(rng, lines):
     return "\n".join(text) + rng.choice(["", "\n", "\r\n"])
 
 
-@pytest.mark.parametrize("unended", ["next", "session"])
+@pytest.mark.parametrize("unclosed", ["next", "session"])
 @pytest.mark.parametrize("seed", range(8))
-def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed, unended):
+def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed, unclosed):
     rng = random.Random(seed)
     # Blocks so small that files are cut into several: the boundaries must not show.
     monkeypatch.setattr(casas, "BLOCK_BYTES", rng.choice([700, 5000, 4 << 20]))
@@ -289,10 +289,10 @@ def test_random_logs_read_as_by_a_slow_reader(tmp_path, monkeypatch, seed, unend
     for name, text in sessions.items():
         content = text.encode()
         (tmp_path / f"{name}.txt").write_bytes(gzip.compress(content) if rng.random() < 0.3 else content)
-    table, summary = read_events([tmp_path], "home", unended=unended)
+    table, summary = read_events([tmp_path], "home", unclosed=unclosed)
     names = ["session", "timestamp", "sensor", "state", "value", "activity", "activities"]
     rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-    assert rows == slow_read(sessions, unended)
+    assert rows == slow_read(sessions, unclosed)
     assert summary.lines == summary.events + summary.blank + summary.malformed
     assert summary.lines == sum(text.count("\n") + (not text.endswith("\n")) for text in sessions.values())
 
@@ -417,7 +417,7 @@ def test_kyoto_is_read_whole(real_homes):
     assert len(labels) == summary.activities == 24
     assert summary.repeated["P011 = P369"] > 5000  # one recording is there twice
     labelled = sum(label is not None for label in table["activity"].to_pylist())
-    longer, told = read_events([real_homes / "kyoto"], "kyoto", unended="session")
+    longer, told = read_events([real_homes / "kyoto"], "kyoto", unclosed="session")
     assert (summary.begins_without_end, told.begins_without_end) == (31, 31)
     assert labelled < sum(label is not None for label in longer["activity"].to_pylist())
     for name in ("P001", "P022", "P266"):  # plain; tabs and blanks mixed; fields run together

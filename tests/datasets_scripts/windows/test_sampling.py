@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts.layouts.label_prompts import coarse_of
+from casita.datasets_scripts.layouts.label_prompts import coarse_labels
 from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_metadata, read_table, write_table
@@ -103,7 +103,7 @@ def assert_as_by_hand(events, layout, settings):
     splits, _ = assign_splits(t_us, session, order=settings.split, seed=settings.seed, **purge)
     label = [row["activity"] for row in rows]
     if settings.presegment == "coarse":
-        coarse = coarse_of(layout, {name for name in label if name})
+        coarse = coarse_labels(layout, {name for name in label if name})
         label = [coarse.get(name) for name in label]
     segments = label if settings.presegment else [0] * len(rows)
     bounds = sorted(slow_windows(rows, settings, splits.tolist(), segments), key=lambda window: window[0])
@@ -163,7 +163,7 @@ def test_windows_of_real_homes_equal_those_cut_by_hand(real_homes, home, how):
     bounds = assert_as_by_hand(events, layout, WindowSettings(**how))
     if how.get("presegment"):
         fine = events["activity"].to_pylist()
-        coarse = coarse_of(layout, {name for name in fine if name})
+        coarse = coarse_labels(layout, {name for name in fine if name})
         level = fine if how["presegment"] == "fine" else [coarse.get(name) for name in fine]
         assert {len(set(level[a:b])) for a, b in bounds} == {1}
 

@@ -9,7 +9,7 @@ from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, read_table, text_e
 from casita.train.benchmarks import loader_speed as feed_benchmark
 from casita.train.benchmarks.loader_speed import SOURCES, config_of, lines_of, measure_feed, write_home
 from casita.train.data.dataset import build_processor, load_split, load_table
-from casita.train.data.loaders import make_feed
+from casita.train.data.loaders import make_loader
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_the_made_up_home_holds_what_it_says(home):
 def test_the_loader_gives_the_windows_that_the_feed_gives(home):
     config = config_of(home.root, batch_size=20)
     split = load_split(config, "train", build_processor(config, load_table(config)))
-    rows = feed_benchmark._Rows(make_feed(config, split, "cpu"))
+    rows = feed_benchmark._Rows(make_loader(config, split, "cpu"))
     loaded = next(iter(DataLoader(rows, 200)))
     fed = split.batch(np.arange(200), split.choose_captions(0, 0))
     for name, tensor in (*fed.inputs.items(), ("texts", fed.texts)):

@@ -9,8 +9,8 @@ import torch
 from train_home import COUNTS, KEYS, LAYOUT, caption_vector, make_home, tiny, write_captions, write_pictures
 
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table
-from casita.train.data.batch_sampler import Batches
-from casita.train.data.dataset import Batch, Split, build_processor, fingerprint, load_split, load_table
+from casita.train.data.batch_sampler import BatchSampler
+from casita.train.data.dataset import Batch, WindowDataset, build_processor, fingerprint, load_split, load_table
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def home(tmp_path) -> HomeFolder:
     return make_home(tmp_path / "home")
 
 
-def load(home: HomeFolder, split: str = "train", **settings) -> Split:
+def load(home: HomeFolder, split: str = "train", **settings) -> WindowDataset:
     config = tiny(home, home.root / "run", **settings)
     return load_split(config, split, build_processor(config, load_table(config)))
 
 
-def whole(split: Split) -> Batch:
+def whole(split: WindowDataset) -> Batch:
     """All windows as one batch, with the captions of epoch 0."""
     return split.batch(np.arange(len(split)), split.choose_captions(0, 0))
 
@@ -120,27 +120,27 @@ def test_a_batch_is_cut_to_its_longest_window_and_loses_no_event(home):
 
 
 def test_an_epoch_reads_every_window_once_and_each_epoch_in_another_order():
-    batches = Batches(num_windows=23, size=4, seed=5)
+    batches = BatchSampler(num_windows=23, size=4, seed=5)
     read = np.concatenate(list(batches.epoch(0)))
     assert len(read) == len(set(read)) == 20  # the incomplete batch is left out
     assert np.array_equal(read, np.concatenate(list(batches.epoch(0))))
     assert not np.array_equal(read, np.concatenate(list(batches.epoch(1))))
-    assert not np.array_equal(read, np.concatenate(list(Batches(23, 4, seed=6).epoch(0))))
+    assert not np.array_equal(read, np.concatenate(list(BatchSampler(23, 4, seed=6).epoch(0))))
 
 
 def test_the_ranks_slices_are_the_global_batch_and_a_later_start_is_the_same_tail():
-    whole = list(Batches(50, 12, seed=1).epoch(2))
-    ranks = [list(Batches(50, 12, seed=1, rank=rank, ranks=3).epoch(2)) for rank in range(3)]
+    whole = list(BatchSampler(50, 12, seed=1).epoch(2))
+    ranks = [list(BatchSampler(50, 12, seed=1, rank=rank, ranks=3).epoch(2)) for rank in range(3)]
     for i, batch in enumerate(whole):
         assert np.array_equal(np.concatenate([each[i] for each in ranks]), batch)
-    assert np.array_equal(np.stack(list(Batches(50, 12, seed=1).epoch(2, start=3))), np.stack(whole[3:]))
+    assert np.array_equal(np.stack(list(BatchSampler(50, 12, seed=1).epoch(2, start=3))), np.stack(whole[3:]))
 
 
 def test_batches_that_cannot_be_made_say_why():
     with pytest.raises(ValueError, match="batch_size=8, but there are 5 windows"):
-        Batches(num_windows=5, size=8, seed=0)
+        BatchSampler(num_windows=5, size=8, seed=0)
     with pytest.raises(ValueError, match="batch_size=9 must be a multiple of the 2 processes"):
-        Batches(num_windows=50, size=9, seed=0, ranks=2)
+        BatchSampler(num_windows=50, size=9, seed=0, ranks=2)
 
 
 @pytest.mark.parametrize(

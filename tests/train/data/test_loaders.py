@@ -16,9 +16,9 @@ from train_home import COUNTS, make_home, tiny, write_captions
 
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, write_table
 from casita.train.data import tensor_cache
-from casita.train.data.dataset import Split, build_processor, load_split, load_table
+from casita.train.data.dataset import WindowDataset, build_processor, load_split, load_table
 from casita.train.data.home_arrays import HomeArrays, Source, distinct, hash_texts
-from casita.train.data.loaders import make_feed
+from casita.train.data.loaders import make_loader
 from casita.train.data.prefetch import prefetched
 from casita.train.data.tensor_cache import load_arrays
 
@@ -28,7 +28,7 @@ def home(tmp_path) -> HomeFolder:
     return make_home(tmp_path / "home")
 
 
-def load(home: HomeFolder, split: str = "train", **settings) -> Split:
+def load(home: HomeFolder, split: str = "train", **settings) -> WindowDataset:
     config = tiny(home, home.root / "run", **settings)
     return load_split(config, split, build_processor(config, load_table(config)))
 
@@ -157,7 +157,7 @@ def test_a_copy_of_some_windows_holds_them_and_the_chosen_captions(home):
     rows = np.array([17, 3, 40])
     captions = split.choose_captions(0, 0)[rows]
     config = tiny(home, home.root / "run")
-    copy = Split(split.take(rows, captions), build_processor(config, load_table(config)))
+    copy = WindowDataset(split.take(rows, captions), build_processor(config, load_table(config)))
     assert list(copy.window_ids) == split.window_ids[rows].tolist()
     one = split.batch(rows, captions)
     other = copy.batch(np.arange(3), copy.choose_captions(9, 9))
@@ -233,7 +233,7 @@ def test_leaving_the_loop_closes_what_makes_the_items():
 def test_a_feed_gives_the_splits_batches_and_tells_their_windows(home, prefetch):
     config = tiny(home, home.root / "run", prefetch=prefetch)
     split = load_split(config, "train", build_processor(config, load_table(config)))
-    feeds = [make_feed(config, split, "cpu", rank, 2) for rank in range(2)]
+    feeds = [make_loader(config, split, "cpu", rank, 2) for rank in range(2)]
     captions = split.choose_captions(config.seed, 3)
     for rank, feed in enumerate(feeds):
         assert len(feed) == 5

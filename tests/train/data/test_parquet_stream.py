@@ -18,8 +18,8 @@ from train_home import COUNTS, make_home, tiny, write_captions
 from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table, write_table
 from casita.train.align import train
 from casita.train.data.dataset import build_processor, load_split, load_table
-from casita.train.data.loaders import load_windows, make_feed
-from casita.train.data.parquet_stream import Stream, deal, find_shards, read_shard
+from casita.train.data.loaders import load_windows, make_loader
+from casita.train.data.parquet_stream import StreamingLoader, deal, find_shards, read_shard
 from casita.train.training.checkpoint import checkpoints
 
 FILES = ("windows.parquet", "captions/narrative.parquet", "text_embeddings/narrative--minilm.parquet")
@@ -43,10 +43,10 @@ def home(tmp_path) -> HomeFolder:
     return in_row_groups(make_home(tmp_path / "home"), 7, 10, 3)
 
 
-def stream_of(home: HomeFolder, rank: int = 0, ranks: int = 1, **settings) -> Stream:
+def stream_of(home: HomeFolder, rank: int = 0, ranks: int = 1, **settings) -> StreamingLoader:
     config = tiny(home, home.root / "run", **({"stream": True, "shuffle_shards": 3} | settings))
-    feed = make_feed(config, load_windows(config, build_processor(config, load_table(config))), "cpu", rank, ranks)
-    assert isinstance(feed, Stream)
+    feed = make_loader(config, load_windows(config, build_processor(config, load_table(config))), "cpu", rank, ranks)
+    assert isinstance(feed, StreamingLoader)
     return feed
 
 

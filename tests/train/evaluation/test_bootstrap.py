@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from casita.train.evaluation.bootstrap import LEVEL, Units, classification_intervals, ranking_intervals
+from casita.train.evaluation.bootstrap import LEVEL, BootstrapClusters, classification_intervals, ranking_intervals
 from casita.train.evaluation.probes import Prediction, Task
 from casita.train.metrics.classification import CLASSIFICATION, classification_metrics, ece
 from casita.train.metrics.ranking import NAMES, Ranked
 
 CLASSES = ["a", "b", "c"]
-DAYS = Units(np.repeat(np.arange(7), [3, 9, 1, 12, 5, 8, 2]), "day")
+DAYS = BootstrapClusters(np.repeat(np.arange(7), [3, 9, 1, 12, 5, 8, 2]), "day")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_days_that_resemble_each_other_within_make_a_wider_interval_than_windows
     answer = Prediction(np.where(right[:, None], [0.9, 0.1], [0.1, 0.9]), ["a", "b"])
     task = Task(y, *(np.zeros(0, np.int64),) * 2, np.arange(600))
     days, windows = (
-        classification_intervals([answer], task, Units(code, "day"))["accuracy_ci"]
+        classification_intervals([answer], task, BootstrapClusters(code, "day"))["accuracy_ci"]
         for code in (np.repeat(np.arange(30), 20), np.arange(600))
     )
     assert np.ptp(days) > 3 * np.ptp(windows)
@@ -75,11 +75,11 @@ def test_nineteen_of_twenty_intervals_hold_the_truth():
         share = rng.beta(6, 4, size=40)  # days differ; 0.6 is right on average
         right = rng.random((40, 10)) < share[:, None]
         ranked = Ranked(right.reshape(-1, 1) * np.ones(len(NAMES)), np.arange(400), 9)
-        low, high = ranking_intervals([ranked], Units(np.repeat(np.arange(40), 10), "day"))["mrr_ci"]
+        low, high = ranking_intervals([ranked], BootstrapClusters(np.repeat(np.arange(40), 10), "day"))["mrr_ci"]
         held += low <= 0.6 <= high
     assert 0.9 <= held / 200 <= 0.99
 
 
 def test_a_single_day_has_no_interval(answered):
     task, answers = answered
-    assert classification_intervals(answers, task, Units(np.zeros(40, np.int64), "day")) == {}
+    assert classification_intervals(answers, task, BootstrapClusters(np.zeros(40, np.int64), "day")) == {}

@@ -13,19 +13,19 @@ from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, write_ta
 from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 from casita.datasets_scripts.windows.splits import (
     DAY_STARTS_AT_H,
+    bootstrap_clusters,
     leak_audit,
     share_time,
     split_randomly,
-    window_units,
 )
 from casita.train.evaluation.few_shot import draw_few
-from casita.train.evaluation.inputs import Material
+from casita.train.evaluation.inputs import EvaluationInputs
 from casita.train.evaluation.probes import Task
 from casita.train.evaluation.protocols import (
-    Home,
+    EvaluationHome,
     check_protocols,
-    make_case,
-    make_case_of_another_home,
+    make_split,
+    make_unseen_home_split,
     segments,
     split_segments,
     with_columns,
@@ -65,7 +65,9 @@ def make_home(root, name="small", train_overlap=None, **how):
     write_table(folder.windows, windows, WINDOWS, {"sampling": asdict(settings)})
     folder.record("windows", {}, [], [folder.windows], summary)
     windows = windows.cast(WINDOWS)
-    return Home(folder, Material(windows, [""] * len(windows), np.zeros((len(windows), 2), np.float32)))
+    return EvaluationHome(
+        folder, EvaluationInputs(windows, [""] * len(windows), np.zeros((len(windows), 2), np.float32))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_random_sessions_keep_those_that_overlap_in_time_together():
         for m in (0, 5, 10)
     ]
     windows = pa.Table.from_pylist(rows, schema=pa.schema([WINDOWS.field(n) for n in ("session", "start", "end")]))
-    code, unit = window_units(windows)
+    code, unit = bootstrap_clusters(windows)
     assert unit == "session"
     assert code.max() == 10
     for seed in range(20):
@@ -180,7 +182,7 @@ def test_the_audit_finds_a_planted_leak_of_one_event(home):
 
 # ------------------------------------------------------------------------------------------------------- the protocols
 def test_the_chronological_protocol_is_the_homes_own_split_and_the_encoder_has_seen_no_test_window(home):
-    case = make_case("chronological", home, trained_in=True, max_windows=20_000)
+    case = make_split("chronological", home, trained_in=True, max_windows=20_000)
     windows = home.material.windows
     assert case.about["seen_share"] == 0
     assert set(case.about["leak_audit"].values()) == {0}
@@ -196,7 +198,7 @@ def test_the_chronological_protocol_is_the_homes_own_split_and_the_encoder_has_s
 def test_splits_drawn_anew_are_those_of_a_home_without_added_train_windows(home, tmp_path, name):
     dense = make_home(tmp_path / "small", train_overlap=0.9)
     assert len(dense.material.windows) > 1.5 * len(home.material.windows)
-    usual, drawn = (make_case(name, each, trained_in=True, max_windows=20_000) for each in (home, dense))
+    usual, drawn = (make_split(name, each, trained_in=True, max_windows=20_000) for each in (home, dense))
     assert drawn.windows.to_pylist() == usual.windows.to_pylist()
     np.testing.assert_array_equal(drawn.runs, usual.runs)
     (rows,) = drawn.where.values()
@@ -205,17 +207,17 @@ def test_splits_drawn_anew_are_those_of_a_home_without_added_train_windows(home,
 
 def test_added_train_windows_are_learned_from_and_never_tested(home, another, tmp_path):
     dense = make_home(tmp_path / "small", train_overlap=0.9)
-    usual, more = (make_case("chronological", each, trained_in=True, max_windows=20_000) for each in (home, dense))
+    usual, more = (make_split("chronological", each, trained_in=True, max_windows=20_000) for each in (home, dense))
     assert len(more.train) > 1.7 * len(usual.train)
     tested = [case.windows.take(case.test)["window_id"].to_pylist() for case in (usual, more)]
     assert tested[0] == tested[1]
-    cases = [make_case_of_another_home(each, [another], 20_000) for each in (home, dense)]
+    cases = [make_unseen_home_split(each, [another], 20_000) for each in (home, dense)]
     tested = [case.windows.take(case.test)["window_id"].to_pylist() for case in cases]
     assert tested[0] == tested[1]
 
 
 def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
-    case = make_case("random_days", home, trained_in=True, max_windows=20_000)
+    case = make_split("random_days", home, trained_in=True, max_windows=20_000)
     assert set(case.about["leak_audit"].values()) == {0}
     stored = np.array(home.material.splits, dtype=object)
     rows = next(iter(case.where.values()))[case.test]
@@ -224,19 +226,19 @@ def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
     )
     assert case.about["seen_share"] == pytest.approx(expected.mean())
     assert 0.3 < case.about["seen_share"] < 1
-    assert make_case("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
+    assert make_split("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
 
 
 def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
     small = make_home(tmp_path / "days", days=1, sessions=12)  # of so many sessions `auto` would not choose days
-    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
+    assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
     summary = small.folder.summary("windows")
     small.folder.record("windows", {}, [], [small.folder.windows], {**summary, "split_unit": "day"})
-    assert make_case("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
+    assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
 
 
 def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):
-    case = make_case("shuffled_segments", home, trained_in=True, max_windows=20_000)
+    case = make_split("shuffled_segments", home, trained_in=True, max_windows=20_000)
     assert case.about["leaky"]
     assert "comparison" in case.about["told"]
     assert sum(case.about["leak_audit"].values()) > 10
@@ -253,7 +255,7 @@ def test_segments_end_where_the_label_or_the_session_changes():
 
 
 def test_other_labels_are_left_out_of_one_variant(home):
-    case = make_case("chronological", home, trained_in=True, max_windows=20_000)
+    case = make_split("chronological", home, trained_in=True, max_windows=20_000)
     found = {name: set(task.y[task.rows()]) for name, task in case.tasks.items()}
     assert found["labelled"] == {"cooking", "asleep", "misc"}
     assert found["without_other"] == {"cooking", "asleep"}
@@ -264,17 +266,17 @@ def test_a_layout_without_coarse_labels_leaves_out_what_needs_them_and_says_so(h
     folder = HomeFolder(tmp_path / "plain")
     shutil.copytree(home.folder.root, folder.root)
     folder.describe(layout={name: told for name, told in LAYOUT.items() if name != "activities"})
-    plain = Home(folder, home.material)
-    case = make_case("chronological", plain, trained_in=True, max_windows=20_000)
+    plain = EvaluationHome(folder, home.material)
+    case = make_split("chronological", plain, trained_in=True, max_windows=20_000)
     assert case.coarse == {}
     assert "the layout has no coarse label for 'asleep'" in case.left_out["paraphrases"]
     assert set(case.tasks) == {"labelled", "with_unlabelled"}
     with pytest.raises(ValueError, match="no coarse label"):
-        make_case_of_another_home(another, [plain], 20_000)
+        make_unseen_home_split(another, [plain], 20_000)
 
 
 def test_another_home_is_tested_whole_at_the_coarse_level(home, another):
-    case = make_case_of_another_home(another, [home], 20_000)
+    case = make_unseen_home_split(another, [home], 20_000)
     assert case.about["level"] == "coarse"
     split = np.array(case.windows["split"].to_pylist(), dtype=object)
     names = np.array(case.windows["home"].to_pylist(), dtype=object)
@@ -292,9 +294,9 @@ def test_another_home_is_tested_whole_at_the_coarse_level(home, another):
 def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
     twin = make_home(tmp_path / "twin", "twin")
     with pytest.raises(ValueError, match="was trained on as small"):
-        make_case_of_another_home(twin, [home], 20_000)
+        make_unseen_home_split(twin, [home], 20_000)
     with pytest.raises(ValueError, match=r"which the run was trained on\. Give another home"):
-        make_case_of_another_home(home, [home], 20_000)
+        make_unseen_home_split(home, [home], 20_000)
 
 
 @pytest.mark.parametrize(

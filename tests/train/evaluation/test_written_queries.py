@@ -10,7 +10,7 @@ from casita.datasets_scripts.captions import wording as caption_words
 from casita.datasets_scripts.captions.caption import caption_windows
 from casita.datasets_scripts.layouts.label_prompts import FALLBACK
 from casita.datasets_scripts.layouts.layout import coarse_activities, load_layout
-from casita.train.evaluation.bootstrap import Units
+from casita.train.evaluation.bootstrap import BootstrapClusters
 from casita.train.evaluation.written_queries import (
     PARAPHRASES,
     queries_for,
@@ -114,7 +114,10 @@ def test_only_labels_that_are_there_are_asked_for():
 
 def test_the_interval_holds_the_number_and_is_left_out_where_a_label_is_of_one_day_in_many():
     rng = np.random.default_rng(0)
-    labels, units = rng.choice(["Cook", "Sleep"], size=300).astype(object), Units(np.arange(300) // 10, "day")
+    labels, units = (
+        rng.choice(["Cook", "Sleep"], size=300).astype(object),
+        BootstrapClusters(np.arange(300) // 10, "day"),
+    )
     wanted = ["Cook"] * 5 + ["Sleep"] * 5
     scores = np.stack([(labels == label) + rng.normal(0, 0.8, size=300) for label in wanted])
     bounds = query_intervals([scores], wanted, labels, units)

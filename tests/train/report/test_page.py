@@ -15,7 +15,7 @@ import pytest
 from report_case import Case
 
 from casita.datasets_scripts.pictures.palettes import RANK
-from casita.train.evaluation.evidence import Query
+from casita.train.evaluation.report_inputs import Query
 from casita.train.report.floor_plan import MARGIN, SIDE
 from casita.train.report.markdown import report_text
 from casita.train.report.page import TITLES, report_page

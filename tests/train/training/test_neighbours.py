@@ -15,7 +15,7 @@ from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
 from casita.train.align import train
 from casita.train.data.dataset import build_processor, load_split, load_table
-from casita.train.data.loaders import make_feed, steps_apart
+from casita.train.data.loaders import make_loader, steps_apart
 from casita.train.evaluate_run import read_metrics
 
 WEIGHT = {"context_weight": 0.5}
@@ -62,7 +62,7 @@ def test_where_train_windows_overlap_more_the_next_that_shares_no_event_is_furth
 def test_a_batch_brings_the_captions_before_and_after(home):
     config = tiny(home, home.root.parent / "run", **WEIGHT)
     split = load_split(config, "train", build_processor(config, load_table(config)))
-    feed = make_feed(config, split, torch.device("cpu"))
+    feed = make_loader(config, split, torch.device("cpu"))
     captions, around = split.choose_captions(config.seed, 0), split.around(2)
     rows, batch = next(feed.batches.epoch(0)), next(feed.epoch(0))
     alone = split.batch(rows, captions[rows])

@@ -18,7 +18,7 @@ from casita.modeling.modeling_casita import CasitaForMaskedEventModeling
 from casita.train.align import train
 from casita.train.data.dataset import Batch, build_processor, load_split, load_table
 from casita.train.training.objectives import AlignmentObjective, make_loss
-from casita.train.training.rng import Randomness, rng_state, set_rng_state
+from casita.train.training.rng import RandomState, rng_state, set_rng_state
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_compiled_the_encoder_gives_the_same_gradients_and_one_graph_serves_all_
 
 def test_random_numbers_come_again_and_then_go_on():
     state = rng_state()
-    moment = Randomness()
+    moment = RandomState()
     first, second = torch.rand(3), torch.rand(3)
     with moment.again():
         assert torch.equal(torch.rand(3), first)

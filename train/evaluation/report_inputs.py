@@ -23,7 +23,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportInputs:
     """The N test windows of the headline protocol, all arrays in the order of `windows`.
 
     Attributes:
