@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
 from casita.datasets_scripts.layouts.label_prompts import label_prompts
+from casita.results import OWN_METHODS
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes
 from casita.train.evaluation import written_queries as paraphrases
@@ -21,7 +22,6 @@ from casita.train.evaluation.bootstrap import classification_intervals, ranking_
 from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, of_kind
 from casita.train.evaluation.few_shot import FEW_SHOT, draw_few
 from casita.train.evaluation.inputs import captions_of
-from casita.train.evaluation.methods import OWN
 from casita.train.evaluation.probes import Prediction, Task
 from casita.train.evaluation.protocols import ProtocolSplit
 from casita.train.evaluation.report_inputs import Query
@@ -146,7 +146,7 @@ class Scoring:
         }
         answers["nearest_prompt_tfidf"] = {ONCE: probes.nearest_prompt_tfidf(read, prompts, task)}
         answers["majority"] = {ONCE: probes.majority(task)}
-        return {name: answers[name] for name in dict.fromkeys([*OWN, *answers]) if answers[name]}
+        return {name: answers[name] for name in dict.fromkeys([*OWN_METHODS, *answers]) if answers[name]}
 
     def _probes(self, task: Task, seed: str | None = None) -> Answers:
         """What is fitted on labels. With `seed`, of each kind of encoder the one whose turn it is, by that seed."""

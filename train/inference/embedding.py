@@ -30,7 +30,7 @@ class WindowEmbeddings(NamedTuple):
 
 @dataclass(frozen=True)
 class AlignedEmbeddings:
-    """Windows after a model: `base`, `sensor`, `layers` of `WindowEmbeddings`, `text` `(N, P)` unit rows of captions."""
+    """Embedded windows: `base`, `sensor`, `layers` of `WindowEmbeddings`, `text` `(N, P)` unit rows of captions."""
 
     base: np.ndarray
     sensor: np.ndarray

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from casita.results import METHODS
 from casita.train.report import tables
 from casita.train.report.tables import At
 from casita.train.report.wording import (
-    METHODS,
     VARIANTS,
     absent,
     headline_protocol,

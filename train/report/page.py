@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from casita.results import METHODS
 from casita.train.evaluation.report_inputs import ReportInputs
 from casita.train.report import charts, tables
 from casita.train.report.examples import caption_examples, written_examples
 from casita.train.report.floor_plan import FloorPlan, similarity
 from casita.train.report.tables import At
 from casita.train.report.wording import (
-    METHODS,
     VARIANTS,
     absent,
     headline_protocol,

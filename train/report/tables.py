@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from casita.train.evaluation.methods import OWN
+from casita.results import METHODS, OWN_METHODS
 from casita.train.report.wording import (
     DIRECTIONS,
-    METHODS,
     METRICS,
     RETRIEVAL,
     RETRIEVERS,
@@ -136,7 +135,7 @@ def classification(rows: At, caption: str, first: str = "accuracy") -> Table:
 
 
 def _kind(method: str) -> str:
-    return "own" if method in (*OWN, "casita") else ""
+    return "own" if method in (*OWN_METHODS, "casita") else ""
 
 
 def class_methods(per_class: Mapping[str, Any]) -> list[str]:

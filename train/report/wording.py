@@ -3,53 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from casita.train.evaluation.methods import OWN
+from casita.results import METHODS, OWN_METHODS
 
-# method -> its name on the page, and what it does
-METHODS = {
-    "linear_probe": ("Linear probe", "logistic regression on this model's frozen embedding of a window."),
-    "layer_probe": (
-        "Probe of the last layers",
-        "logistic regression on the means and the maxima over the window's events of the last four layers, side by "
-        "side; what the first one reads counts as one. Earlier layers keep more of the window than the embedding.",
-    ),
-    "zero_shot": (
-        "Zero-shot",
-        "no label was used to answer; a window gets the activity whose written prompts lie nearest. One temperature, "
-        "fitted on validation windows, sets how sure the answers are (ECE), and changes none.",
-    ),
-    "learned": (
-        "Learned twin",
-        "linear probe on a model of the same size, trained in the same way, whose sensor embeddings are learned and "
-        "not pictures.",
-    ),
-    "random_encoder": (
-        "Untrained encoder",
-        "linear probe on the same architecture and table before any training: what both give for free.",
-    ),
-    "random_layers": (
-        "Untrained encoder, last layers",
-        "the probe of the last layers on the same architecture and table before any training.",
-    ),
-    "bag_of_sensors": (
-        "Bag of sensors",
-        "logistic regression on how often each sensor state occurs in the window: no order, no model.",
-    ),
-    "bag_of_rooms": (
-        "Bag of rooms",
-        "logistic regression on the words of the rooms that events are in, which homes share though no sensor is.",
-    ),
-    "tfidf_captions": (
-        "Caption words",
-        "logistic regression on tf-idf of the window's caption: what the wording alone gives away.",
-    ),
-    "nearest_prompt_tfidf": (
-        "Nearest prompt by words",
-        "zero-shot without a model: the activity whose prompts share most words (tf-idf) with the window's caption.",
-    ),
-    "majority": ("Majority", "always the most frequent activity of the train split."),
-    "chance": ("Chance", "a guess among the train split's activities."),
-}
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced acc.",
@@ -158,7 +113,7 @@ def leaky_line(results: Mapping[str, Any]) -> str:
 def verdict(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The comparisons that matter, as one sentence: the probe and the best baseline, and zero-shot without labels."""
     probe = rows["linear_probe"]
-    others = [name for name in rows if name not in OWN]
+    others = [name for name in rows if name not in OWN_METHODS]
     best = max(others, key=lambda name: rows[name]["macro_f1"])
     gap = 100 * (probe["macro_f1"] - rows[best]["macro_f1"])
     stands, surely = "level with", ""

@@ -15,11 +15,11 @@ import pytest
 from report_case import Case
 
 from casita.datasets_scripts.pictures.palettes import RANK
+from casita.results import METHODS
 from casita.train.evaluation.report_inputs import Query
 from casita.train.report.floor_plan import MARGIN, SIDE
 from casita.train.report.markdown import report_text
 from casita.train.report.page import TITLES, report_page
-from casita.train.report.wording import METHODS
 from casita.train.report.write import write_results
 
 VOID = {"meta", "link", "input", "br"}
