@@ -25,6 +25,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from casita.datasets_scripts.layouts.layout import Layout, empty_layout
 from casita.files import hash_file, locked, read_json, slug, write_beside, write_json
 
 SCHEMA_VERSION = "1.0"
@@ -168,12 +169,17 @@ class HomeFolder:
         return self.description["home"]
 
     @property
-    def layout(self) -> dict[str, Any]:
-        """The home's layout as it was given to `casita read` (already checked); `ValueError` when it has none."""
+    def layout(self) -> Layout:
+        """Return the layout as it was given to `casita read` (already checked); `ValueError` when it has none."""
         layout = self.description.get("layout")
         if layout is None:
             raise ValueError(f"{self.root}: the home has no layout. Give one: casita read {self.root} --layout NAME")
         return layout
+
+    @property
+    def layout_or_empty(self) -> Layout:
+        """Return the layout, or one without sensors and activities where the home has none."""
+        return self.description.get("layout") or empty_layout(self.name)
 
     def describe(self, **content: Any) -> None:
         """Set top-level keys of `home.json` (`home`, `layout`), keeping the others."""

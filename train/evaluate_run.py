@@ -220,7 +220,7 @@ def evidence_of(scoring: Scoring, run: Path) -> ReportInputs:
         base=encoded.base,
         sensor=encoded.sensor,
         text=encoded.text,
-        layout=home.folder.description.get("layout") or {},
+        layout=home.folder.layout_or_empty,
         table=table_of(model, home),
         answers=scoring.answers,
         tasks={

@@ -157,7 +157,7 @@ def benchmark_windows(
     sensors = {
         name: {"x": 1, "y": 1, "room": "hall", "type": "motion"} for name in table["sensor"].unique().to_pylist()
     }
-    layout = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
+    layout: Any = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
     how = WindowSettings(length=length, **settings)
     (windows, _), seconds, cpu_seconds = best_of(repeats, lambda: build_windows(table, layout, how))
     parquet_s = parquet_seconds(windows, WINDOWS)

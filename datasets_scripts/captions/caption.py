@@ -21,6 +21,7 @@ from casita.datasets_scripts.captions.llm import (
 )
 from casita.datasets_scripts.captions.quality_report import describe_report, report_home
 from casita.datasets_scripts.captions.templates import STYLES, WORDING, tell
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import (
     CAPTIONS,
     WINDOWS,
@@ -37,7 +38,7 @@ LLM = "llm"
 
 def caption_windows(
     windows: pa.Table,
-    layout: dict,
+    layout: Layout,
     style: str = "narrative",
     *,
     captions: int = 1,

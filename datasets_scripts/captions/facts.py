@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from casita.datasets_scripts.captions import wording as words
+from casita.datasets_scripts.layouts.layout import Layout
 
 CHUNK = 4096  # windows gathered at once
 COLUMNS = ["window_id", "start", "end", "sensor_keys", "seconds"]  # all that a caption may know: no label, no split
@@ -52,7 +53,7 @@ class KeyTable:
     spots: list[tuple[str, str]]
 
 
-def _key_table(keys: Sequence[str], layout: dict) -> KeyTable:
+def _key_table(keys: Sequence[str], layout: Layout) -> KeyTable:
     codes = np.full((6, len(keys)), -1, dtype=np.int64)
     listed: tuple[dict, ...] = ({}, {}, {}, {}, {})  # rooms, deeds, places, reports, spots: entry -> code
     spots = words.parts_of_rooms(layout)
@@ -117,7 +118,7 @@ def _rooms(table: KeyTable, codes: np.ndarray, window: np.ndarray, count: int) -
     return _split([table.rooms[code] for code in room[new].tolist()], where[new], count)
 
 
-def _gather(windows: pa.Table, layout: dict) -> list[Facts]:
+def _gather(windows: pa.Table, layout: Layout) -> list[Facts]:
     """The facts of each window of one chunk."""
     keys = windows["sensor_keys"].combine_chunks()
     encoded = keys.flatten().dictionary_encode()
@@ -153,7 +154,7 @@ def _gather(windows: pa.Table, layout: dict) -> list[Facts]:
     ]
 
 
-def facts_of(windows: pa.Table, layout: dict) -> Iterator[list[Facts]]:
+def facts_of(windows: pa.Table, layout: Layout) -> Iterator[list[Facts]]:
     """The facts of `windows` (schema.WINDOWS; of its columns only `COLUMNS` are looked at), `CHUNK` windows at a time.
 
     Raises:

@@ -19,11 +19,12 @@ from casita.datasets_scripts.captions.facts import facts_of
 from casita.datasets_scripts.captions.llm_answers import BACKENDS, AnswerCache, LlmSettings
 from casita.datasets_scripts.captions.llm_backends import OpenAIWriter, TransformersWriter
 from casita.datasets_scripts.captions.llm_prompt import Messages, messages
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.files import hash_json, write_json
 
 
 def ask_for_captions(
-    windows: pa.Table, layout: dict, llm: LlmSettings, cache_path: Path, captions: int = 1
+    windows: pa.Table, layout: Layout, llm: LlmSettings, cache_path: Path, captions: int = 1
 ) -> tuple[list[list[str]], dict[str, Any]]:
     """For each row of `windows` its `captions` captions, and what was spent: requests, tokens in and out, seconds.
 
@@ -54,7 +55,7 @@ def ask_for_captions(
 
 
 def _prompts(
-    windows: pa.Table, layout: dict, llm: LlmSettings, captions: int, keys: list[str], bar: tqdm
+    windows: pa.Table, layout: Layout, llm: LlmSettings, captions: int, keys: list[str], bar: tqdm
 ) -> Iterator[tuple[str, Messages]]:
     """Each different prompt once, with its key; `keys` gets the key of every window on the way."""
     content, seen = llm.content(), set[str]()

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from casita.datasets_scripts.captions import wording as words
 from casita.datasets_scripts.captions.facts import COLUMNS, Facts, facts_of
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table
 from casita.files import write_json
 
@@ -56,7 +57,7 @@ def label_words(label: str | None) -> set[str]:
 
 
 def report_captions(
-    windows: pa.Table, layout: dict, captions: Sequence[Sequence[str]], asked: int | None = None
+    windows: pa.Table, layout: Layout, captions: Sequence[Sequence[str]], asked: int | None = None
 ) -> dict[str, Any]:
     """Measures of the `captions` of each row of `windows` (schema.WINDOWS).
 

@@ -1,9 +1,10 @@
 """Words for rooms, places, times and durations, in which `captions.py` tells a window."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+
+from casita.datasets_scripts.layouts.layout import Layout, Sensor
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
@@ -67,7 +68,7 @@ def is_nameless(room: str) -> bool:
     return room.lower() in NAMELESS_ROOMS
 
 
-def is_special(sensor: dict) -> bool:
+def is_special(sensor: Sensor) -> bool:
     """Whether a sensor tells more than the room it is in: it is no motion sensor, or its description adds a place."""
     if not sensor["type"].startswith("motion"):
         return True
@@ -75,7 +76,7 @@ def is_special(sensor: dict) -> bool:
     return bool(description) and description not in room
 
 
-def place_phrase(sensor: dict) -> str:
+def place_phrase(sensor: Sensor) -> str:
     """Where a motion sensor looks: `"at the armchair"`, `"near the nightstand"`, or just its room."""
     if not is_special(sensor):
         return "in the home" if is_nameless(sensor["room"]) else in_room(sensor["room"])
@@ -83,7 +84,7 @@ def place_phrase(sensor: dict) -> str:
     return phrase if re.match(rf"{PREPOSITION}\b", phrase) else f"at {phrase}"
 
 
-def parts_of_rooms(layout: Mapping[str, Any]) -> dict[str, str]:
+def parts_of_rooms(layout: Layout) -> dict[str, str]:
     """Where in its room each motion sensor looks: its description (`"at the armchair"`), else a part, `"upper left"`.
 
     The part is where it hangs among the room's motion sensors, in thirds each way; empty when it is alone there. Words
@@ -93,10 +94,8 @@ def parts_of_rooms(layout: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, told in motion.items():
         inside = [other for other in motion.values() if other["room"] == told["room"]]
-        down, across = (
-            _third(told[axis], [other[axis] for other in inside], ends)
-            for axis, ends in (("y", ("upper", "lower")), ("x", ("left", "right")))
-        )
+        down = _third(told["y"], [other["y"] for other in inside], ("upper", "lower"))
+        across = _third(told["x"], [other["x"] for other in inside], ("left", "right"))
         part = f"{down} {across}".strip() or ("middle" if len(inside) > 1 else "")
         found[name] = place_phrase(told) if is_special(told) else part
     return found
@@ -109,7 +108,7 @@ def _third(at: float, among: Sequence[float], ends: tuple[str, str]) -> str:
     return ends[0] if share < 1 / 3 else ends[1] if share > 2 / 3 else ""
 
 
-def thing_name(sensor: dict, reading: bool = False) -> str:
+def thing_name(sensor: Sensor, reading: bool = False) -> str:
     """What any other sensor is attached to: `"the fridge"`; without a description `"an item in the kitchen"`.
 
     `reading`: the state is a level (LOW, NORMAL, HIGH), so that hot water becomes `"the hot water reading"`.

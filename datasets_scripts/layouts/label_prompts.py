@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from casita.datasets_scripts.layouts.layout import coarse_activities
+from casita.datasets_scripts.layouts.layout import Layout, coarse_activities
 
 FALLBACK = ("Somebody is doing this: {words}.", "The activity is {words}.", "A person is busy with {words}.")
 STYLES = ("prompts", "short", "long")
@@ -44,7 +44,7 @@ def _find(activities: Mapping[str, Any], label: str) -> dict[str, Any] | None:
     return None
 
 
-def coarse_labels(layout: Mapping[str, Any], labels: Iterable[str]) -> dict[str, str]:
+def coarse_labels(layout: Layout, labels: Iterable[str]) -> dict[str, str]:
     """Each label's coarse one, by `layout["activities"]`: `{"Morning_Meds": "Take_medicine", ...}`.
 
     Raises:
@@ -62,7 +62,7 @@ def coarse_labels(layout: Mapping[str, Any], labels: Iterable[str]) -> dict[str,
 
 
 def label_prompts(
-    layout: Mapping[str, Any], labels: Iterable[str], style: str = "prompts", level: str = "fine"
+    layout: Layout, labels: Iterable[str], style: str = "prompts", level: str = "fine"
 ) -> dict[str, list[str]]:
     """Texts for each of `labels`, in their order: several sentences, or one text with `short` and `long`.
 

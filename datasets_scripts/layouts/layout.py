@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from casita.files import is_home_name, read_json
 
@@ -48,6 +48,43 @@ NATURAL_STATES: dict[str, tuple[str, ...]] = {
     "water": ("HIGH", "LOW", "NORMAL"),
 }
 
+
+class Sensor(TypedDict):
+    """Where a sensor is, in the unit of the layout's `size`; `approximate`: read off a plan by eye."""
+
+    x: float
+    y: float
+    room: str
+    type: str
+    description: NotRequired[str]
+    approximate: NotRequired[bool]
+
+
+class Activity(TypedDict):
+    """A label's coarse activity, and sentences that describe it."""
+
+    coarse: str
+    prompts: NotRequired[list[str]]
+    short: NotRequired[str]
+    long: NotRequired[str]
+
+
+class Layout(TypedDict):
+    """A home's plan as `check_layout` accepts it; see the head of this file."""
+
+    home: str
+    size: list[float]
+    sensors: dict[str, Sensor]
+    floor_plan: NotRequired[str]
+    rooms: NotRequired[dict[str, list[list[float]]]]
+    activities: NotRequired[dict[str, Activity]]
+    source: NotRequired[str]
+    redistribution: NotRequired[str]
+    terms: NotRequired[str]
+    residents: NotRequired[str]
+    citation: NotRequired[str]
+
+
 REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
 _WORDS = ("source", "terms", "residents", "citation")
 LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
@@ -56,7 +93,7 @@ _ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
 _SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
 
-def load_layout(name_or_path: str | Path) -> dict[str, Any]:
+def load_layout(name_or_path: str | Path) -> Layout:
     """A layout by shipped name or path of a JSON file, checked; a relative `floor_plan` becomes an absolute path.
 
     Raises:
@@ -81,6 +118,11 @@ def load_layout(name_or_path: str | Path) -> dict[str, Any]:
             raise FileNotFoundError(f"{plan}: no such picture, the floor_plan of {path}. Mend or remove the entry.")
         layout["floor_plan"] = str(plan)
     return layout
+
+
+def empty_layout(home: str) -> Layout:
+    """Return a layout that places no sensor and describes no activity."""
+    return {"home": home, "size": [1, 1], "sensors": {}}
 
 
 @cache
@@ -223,7 +265,7 @@ def _is_pair(value: Any) -> bool:
     return numbers and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in value)
 
 
-def compare(layout: dict[str, Any], sensors: Iterable[str]) -> tuple[list[str], list[str]]:
+def compare(layout: Layout, sensors: Iterable[str]) -> tuple[list[str], list[str]]:
     """The log's `sensors` that the layout does not place, and the layout's positions that no sensor uses; sorted."""
     logged, placed = set(sensors), set(layout["sensors"])
     return sorted(logged - placed), sorted(placed - logged)

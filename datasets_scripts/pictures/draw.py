@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,7 +20,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_cdt
 from tqdm import tqdm
 
-from casita.datasets_scripts.layouts.layout import NATURAL_STATES
+from casita.datasets_scripts.layouts.layout import NATURAL_STATES, Layout
 from casita.datasets_scripts.pictures.contact_sheet import PLAN_SIDE, draw_contact_sheet
 from casita.datasets_scripts.pictures.files import open_picture
 from casita.datasets_scripts.pictures.palettes import DEFAULT_PALETTE, PAIRS, PALETTES, Colour, colour_of
@@ -47,7 +46,7 @@ class Frame:
     top: float
 
     @classmethod
-    def fit(cls, layout: dict[str, Any], side: int) -> "Frame":
+    def fit(cls, layout: Layout, side: int) -> "Frame":
         width, height = layout["size"]
         scale = side * (1 - 2 * MARGIN) / max(width, height)
         return cls(side, scale, (side - width * scale) / 2, (side - height * scale) / 2)
@@ -57,7 +56,7 @@ class Frame:
         return self.left + x * self.scale, self.top + y * self.scale
 
 
-def picture_keys(layout: dict[str, Any], seen: Iterable[str]) -> list[str]:
+def picture_keys(layout: Layout, seen: Iterable[str]) -> list[str]:
     """The keys to draw, sorted: for each placed sensor the states `seen` (keys), completed to their natural set.
 
     A sensor seen ON may be OFF tomorrow, so a state brings its opposite, and a level brings the other two; a sensor
@@ -90,7 +89,7 @@ def seen_keys(events_path: Path) -> list[str]:
     return sorted(keys | {f"{sensor}_{level}" for sensor in numeric for level in LEVELS})
 
 
-def draw_background(layout: dict[str, Any], size: int, folder: Path | None = None) -> Image.Image:
+def draw_background(layout: Layout, size: int, folder: Path | None = None) -> Image.Image:
     """The home without a dot, `size` x `size` RGB, its aspect kept, padded with white.
 
     With a `floor_plan` in the layout it is that picture (a relative path is taken from `folder`), stretched over the
@@ -102,7 +101,7 @@ def draw_background(layout: dict[str, Any], size: int, folder: Path | None = Non
     return _draw_rooms(layout, frame)
 
 
-def _draw_floor_plan(layout: dict[str, Any], frame: Frame, path: Path) -> Image.Image:
+def _draw_floor_plan(layout: Layout, frame: Frame, path: Path) -> Image.Image:
     plan = open_picture(path, "RGBA")
     width, height = layout["size"]
     if abs(math.log(plan.width / plan.height * height / width)) > 0.02:  # 2 %: a cropped edge, not another picture
@@ -117,7 +116,7 @@ def _draw_floor_plan(layout: dict[str, Any], frame: Frame, path: Path) -> Image.
     return picture
 
 
-def _draw_rooms(layout: dict[str, Any], frame: Frame) -> Image.Image:
+def _draw_rooms(layout: Layout, frame: Frame) -> Image.Image:
     """Tinted rooms, walls and the outer frame, drawn large and reduced so that slanted walls are smooth."""
     fine = max(1, min(4, 2000 // frame.side))
     large = Frame.fit(layout, frame.side * fine)
@@ -139,7 +138,7 @@ def _draw_rooms(layout: dict[str, Any], frame: Frame) -> Image.Image:
     return picture.reduce(fine)
 
 
-def _nearest_rooms(layout: dict[str, Any], frame: Frame, tints: dict[str, Colour], stroke: int) -> np.ndarray:
+def _nearest_rooms(layout: Layout, frame: Frame, tints: dict[str, Colour], stroke: int) -> np.ndarray:
     """`(side, side, 3)` uint8: each point of the plan has the tint of its nearest sensor's room."""
     sensors = layout["sensors"].values()
     rooms = sorted(tints)
@@ -163,7 +162,7 @@ def _nearest_rooms(layout: dict[str, Any], frame: Frame, tints: dict[str, Colour
     return picture
 
 
-def room_tints(layout: dict[str, Any]) -> dict[str, Colour]:
+def room_tints(layout: Layout) -> dict[str, Colour]:
     """A pastel for each room that has a polygon or a sensor, far apart for neighbours in the alphabet."""
     rooms = sorted({sensor["room"] for sensor in layout["sensors"].values()} | set(layout.get("rooms", {})))
     golden = 0.618034  # steps of the golden ratio never come near an earlier hue for a long while
@@ -175,7 +174,7 @@ def room_tints(layout: dict[str, Any]) -> dict[str, Colour]:
 
 def draw_sensor(
     background: Image.Image,
-    layout: dict[str, Any],
+    layout: Layout,
     key: str,
     radius: float = RADIUS,
     palette: str = DEFAULT_PALETTE,
@@ -256,7 +255,7 @@ def draw_home(
 
 
 def draw_pictures(
-    layout: dict[str, Any],
+    layout: Layout,
     keys: Iterable[str],
     pictures: Path,
     size: int = 224,
@@ -281,7 +280,7 @@ def write_index(pictures: Path, index: Mapping[str, str]) -> None:
     (pictures / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _contact_sheet(layout: dict[str, Any], pictures: Path, palette: str, plan_folder: Path) -> Image.Image:
+def _contact_sheet(layout: Layout, pictures: Path, palette: str, plan_folder: Path) -> Image.Image:
     """The plan with every sensor active and named, above the `pictures`."""
     plan = draw_background(layout, PLAN_SIDE, plan_folder)
     frame = Frame.fit(layout, PLAN_SIDE)
@@ -292,7 +291,7 @@ def _contact_sheet(layout: dict[str, Any], pictures: Path, palette: str, plan_fo
     return draw_contact_sheet(layout["home"], plan, dots, names, pictures)
 
 
-def _middle(layout: dict[str, Any], room: str, frame: Frame) -> tuple[float, float]:
+def _middle(layout: Layout, room: str, frame: Frame) -> tuple[float, float]:
     """Where a room's name goes, in pixels: the polygon's point farthest from its walls, else amid its sensors."""
     if room not in layout.get("rooms", {}):
         inside = [(place["x"], place["y"]) for place in layout["sensors"].values() if place["room"] == room]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.layouts.layout import Layout, load_layout
 from casita.datasets_scripts.readers.casas import looks_like_a_log, read_casas
 from casita.datasets_scripts.readers.casas_columns import COLUMNS
 from casita.datasets_scripts.readers.events_table import UNCLOSED, ReadSummary
@@ -79,7 +79,7 @@ def session_name(path: Path) -> str:
     return _FORMAT_ENDING.sub("", path.name) or path.name
 
 
-def home_name(logs: Sequence[Path], layout: dict | None = None, home: str | None = None) -> str:
+def home_name(logs: Sequence[Path], layout: Layout | None = None, home: str | None = None) -> str:
     """What to call the home: the given name, else the layout's, else the first log's (of a CSV pair: its folder's)."""
     log = Path(logs[0]).resolve()
     named = log.parent if not log.is_dir() and find_pair(log) else log

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from casita.datasets_scripts.layouts.layout import check_layout, load_layout
+from casita.datasets_scripts.layouts.layout import Layout, check_layout, load_layout
 from casita.datasets_scripts.synthetic.simulator import Dwelling, Person
 
 Point = tuple[float, float]
@@ -252,11 +252,13 @@ def _finish(builder: Builder, rooms: Sequence[Room], size: Point, home: str, see
         told = {key: builder.sensors[i][key] for key in ("room", "type", "description") if key in builder.sensors[i]}
         sensors[names[i]] = {"x": x, "y": y, **told}
     shipped = load_layout("synthetic")
-    layout = {
+    layout: Layout = {
         "home": home,
         "size": [round(wide, 1), round(high, 1)],
         "source": f"invented by casita build --synthetic, seed {seed}; lengths in centimetres",
-        **{key: shipped[key] for key in ("redistribution", "terms", "residents")},
+        "redistribution": shipped["redistribution"],
+        "terms": shipped["terms"],
+        "residents": shipped["residents"],
         "rooms": {room.name: [moved(corner) for corner in room.corners] for room in rooms},
         "sensors": sensors,
         "activities": shipped["activities"],

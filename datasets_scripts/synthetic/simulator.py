@@ -4,11 +4,10 @@ import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.layouts.layout import Layout, load_layout
 
 DAY_S = 86400.0
 
@@ -22,7 +21,7 @@ class Dwelling:
     tv_remote, front_door; what a home does not have is used without leaving a trace.
     """
 
-    layout: dict[str, Any]
+    layout: Layout
     paths: Mapping[str, tuple[str, ...]]  # motion sensor -> where one can walk to from there without passing a third
     places: Mapping[str, str]
     things: Mapping[str, str]

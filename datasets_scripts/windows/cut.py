@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import (
     EVENTS,
     WINDOWS,
@@ -120,9 +121,7 @@ class WindowSettings(Windowing):
         return "_".join(parts)
 
 
-def build_windows(
-    events: pa.Table, layout: dict[str, Any], settings: WindowSettings
-) -> tuple[pa.Table, dict[str, Any]]:
+def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) -> tuple[pa.Table, dict[str, Any]]:
     """Cut `events` (schema `EVENTS`, sorted by session and time) into windows (schema `WINDOWS`).
 
     Returns:

@@ -1,15 +1,15 @@
 """The events that windows are cut from, as columns of numbers: chosen, keyed and labelled."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from casita.datasets_scripts.layouts.label_prompts import coarse_labels
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.processing.event_windows import LEVELS, fit_levels, level_of
 
 RESIDENT = re.compile(r"(R\d+)[\s_/-]+(?=\S)", re.IGNORECASE)  # whose activity a label tells: R1_Sleep, "R2 wake"
@@ -61,7 +61,7 @@ class ChosenEvents:
 
 
 def choose_events(
-    events: pa.Table, layout: Mapping[str, Any], *, types: Sequence[str] | None, numeric: str, unplaced: str
+    events: pa.Table, layout: Layout, *, types: Sequence[str] | None, numeric: str, unplaced: str
 ) -> tuple[ChosenEvents, dict[str, int]]:
     """The events that windows may hold, and how many were left out by reason; the options are `WindowSettings`'.
 
@@ -117,14 +117,15 @@ def _unplaced(home: str, names: Sequence[str], placed: np.ndarray, count: np.nda
     )
 
 
-def _of_types(layout: Mapping[str, Any], names: Sequence[str], types: Sequence[str] | None) -> np.ndarray:
+def _of_types(layout: Layout, names: Sequence[str], types: Sequence[str] | None) -> np.ndarray:
     """`(S,)` whether each sensor is of one of `types`."""
     if not types:
         return np.ones(len(names), dtype=bool)
     known = sorted({told["type"] for told in layout["sensors"].values()})
     if unknown := set(types) - set(known):
         raise ValueError(f"types {sorted(unknown)} are not in the layout; it has: {', '.join(known)}.")
-    return np.array([layout["sensors"].get(name, {}).get("type") in types for name in names], dtype=bool)
+    sensors = layout["sensors"]
+    return np.array([name in sensors and sensors[name]["type"] in types for name in names], dtype=bool)
 
 
 def sensor_keys(events: ChosenEvents, train: np.ndarray) -> tuple[Codes, dict[str, list[float]]]:
@@ -198,7 +199,7 @@ def event_labels(events: pa.Table, resident: str | None = None) -> Codes:
     return Codes(np.where(last >= np.cumsum(size) - size, code[last], 0), ["", *names])
 
 
-def segments(label: Codes, level: str, layout: Mapping[str, Any]) -> np.ndarray:
+def segments(label: Codes, level: str, layout: Layout) -> np.ndarray:
     """`(N,)` code that changes where the label does, at level `fine` or `coarse` (through the layout's map)."""
     if level == "fine":
         return label.code

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.modeling.modeling_casita import CasitaModel
 from casita.modeling.pipeline_casita import ZeroShotActivityPipeline
@@ -165,7 +166,7 @@ class Place:
         folder: where a relative `floor_plan` of the layout lies.
     """
 
-    def __init__(self, layout: dict[str, Any], events: pa.Table, aligned: Aligned, folder: Path | None = None):
+    def __init__(self, layout: Layout, events: pa.Table, aligned: Aligned, folder: Path | None = None):
         self.layout, self.aligned, self.folder = layout, aligned, folder
         self.name: str = layout["home"]
         self.events = events.sort_by("timestamp")

@@ -73,7 +73,7 @@ class EvaluationHome:
     def coarse(self) -> dict[str, str]:
         """Each label's coarse one; `ValueError` where the layout does not tell."""
         labels = set(self.material.windows["activity"].drop_null().to_pylist())
-        return coarse_labels(self.folder.description.get("layout") or {"home": self.name}, sorted(labels))
+        return coarse_labels(self.folder.layout_or_empty, sorted(labels))
 
     def others(self) -> set[str]:
         """The labels that only say that it was something else."""

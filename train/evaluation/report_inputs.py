@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.evaluation.probes import Prediction, Task
 
@@ -44,7 +45,7 @@ class ReportInputs:
     base: np.ndarray
     sensor: np.ndarray
     text: np.ndarray
-    layout: Mapping[str, Any]
+    layout: Layout
     table: SensorEmbeddingTable | None
     answers: Mapping[str, Mapping[str, Mapping[str, Prediction]]]
     tasks: Mapping[str, Task]

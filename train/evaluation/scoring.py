@@ -176,11 +176,11 @@ class Scoring:
         """The label prompts: of all labels in the home's windows, but those that the task leaves out."""
         labelled = self.case.tasks["labelled"]
         out = set(labelled.y[labelled.rows()]) - set(task.y[task.rows()])
-        if self.case.about["level"] == "coarse":
-            return label_prompts({}, sorted(set(self.case.coarse) - out), level="coarse")
         home = self.case.home
+        if self.case.about["level"] == "coarse":
+            return label_prompts(home.folder.layout_or_empty, sorted(set(self.case.coarse) - out), level="coarse")
         labels = sorted(set(home.material.windows["activity"].drop_null().to_pylist()) - out)
-        return label_prompts(home.folder.description.get("layout") or {}, labels)
+        return label_prompts(home.folder.layout_or_empty, labels)
 
     def _rows(self, answers: Answers, task: Task) -> dict[str, Any]:
         """Each method's metrics over its seeds, their intervals, and chance."""

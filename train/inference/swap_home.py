@@ -18,10 +18,12 @@ def move_home(model: CasitaModel, processor: CasitaProcessor, folders: Sequence[
     layouts = {folder.name: folder.layout for folder in folders}
     levels = {folder.name: folder.summary("windows").get("levels", {}) for folder in folders}
     if len(folders) == 1:
-        (table,), (layout,), (level,) = tables, layouts.values(), levels.values()
+        [table] = tables
+        [folder] = folders
+        processor.set_home(model, table, layouts[folder.name], levels[folder.name])
     else:
-        table, layout, level = SensorEmbeddingTable.concatenate(tables), layouts, levels
-    processor.set_home(model, table, layout, level)
+        table = SensorEmbeddingTable.concatenate(tables)
+        processor.set_home(model, table, layouts, levels)
     return table
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.path import Path
 
+from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.pictures.palettes import RANK
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.report.svg import Drawing, Point
@@ -25,7 +26,7 @@ TOLD_EVENTS = 5  # of one sensor, when it is pointed at
 class FloorPlan:
     """A layout in a drawing's units. `positions` has each sensor's point, `size` the drawing's."""
 
-    def __init__(self, layout: Mapping[str, Any]):
+    def __init__(self, layout: Layout):
         self.layout = layout
         width, height = layout["size"]
         self.scale = (SIDE - 2 * MARGIN) / max(width, height)
@@ -145,7 +146,7 @@ def _write_times(drawing: Drawing, window: Mapping[str, Any], ends: Sequence[tup
 
 
 # ------------------------------------------------------------------------------------------------------- similarity
-def active_keys(table: SensorEmbeddingTable, layout: Mapping[str, Any]) -> dict[str, str]:
+def active_keys(table: SensorEmbeddingTable, layout: Layout) -> dict[str, str]:
     """Each placed sensor's key in its most active state that has a row: `{"M001": "M001_ON"}`."""
     found: dict[str, str] = {}
     for key in sorted(table.keys, key=lambda key: (RANK.get(key.rpartition("_")[2], 0), key)):

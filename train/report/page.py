@@ -62,7 +62,7 @@ def report_page(results: Mapping[str, Any], evidence: ReportInputs, kept: np.nda
     """
     root = At(results)
     scores = root["protocols"][headline_protocol(results)]
-    plan = FloorPlan(evidence.layout) if evidence.layout.get("sensors") else None
+    plan = FloorPlan(evidence.layout) if evidence.layout["sensors"] else None
     alike = _similarity(evidence, plan)
     missing = absent(results) | _undrawn(evidence, plan, alike)
     sections: dict[str, Any] = {
@@ -190,7 +190,7 @@ def _retrieval(scores: At, evidence: ReportInputs, plan: FloorPlan | None) -> di
 
 
 def _colourings(evidence: ReportInputs, kept: np.ndarray) -> dict[str, list[str]]:
-    rooms = {name: sensor["room"] for name, sensor in evidence.layout.get("sensors", {}).items()}
+    rooms = {name: sensor["room"] for name, sensor in evidence.layout["sensors"].items()}
     return charts.colourings(evidence.windows.take(kept).to_pylist(), rooms)
 
 
