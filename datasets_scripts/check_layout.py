@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from casita.datasets_scripts.layouts.layout import SHIPPED, compare, load_layout
+from casita.datasets_scripts.layouts.layout import SHIPPED, load_layout, unmatched_sensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `casita layout`."""
+    """Add the arguments of `casita layout`."""
     parser.description = "The layouts that ship with Casita, and how a layout fits a log."
     parser.epilog = (
         "example: casita layout check data/milan.txt milan\n"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`casita layout list` or `casita layout check`."""
+    """Run `casita layout list` or `casita layout check`."""
     return _list() if args.action == "list" else _check(args)
 
 
@@ -44,7 +44,7 @@ def _check(args: argparse.Namespace) -> int:
     columns = args.columns.split(",") if args.columns else None
     events, _ = read_events(args.log, home=layout["home"], columns=columns)
     counts = {row["values"]: row["counts"] for row in events["sensor"].value_counts().to_pylist()}
-    unplaced, unused = compare(layout, counts)
+    unplaced, unused = unmatched_sensors(layout, counts)
     lost = sum(counts[sensor] for sensor in unplaced)
     print(f"{len(counts)} sensors with {events.num_rows} events; the layout places {len(layout['sensors'])} sensors")
     print(f"without a position: {len(unplaced)} sensors with {lost} events ({lost / max(events.num_rows, 1):.1%})")

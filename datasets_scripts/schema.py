@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NotRequired, ParamSpec, TypedDict, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,6 +125,38 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return json.loads((pq.read_schema(path).metadata or {}).get(b"casita", b"{}"))
 
 
+class StageRecord(TypedDict):
+    """What home.json has of a stage: its settings, the SHA-256 of the files that it read and wrote, and a summary."""
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    summary: dict[str, Any]
+
+
+class HomeDescription(TypedDict):
+    """The content of home.json."""
+
+    schema_version: str
+    home: NotRequired[str]
+    layout: NotRequired[Layout]
+    stages: NotRequired[dict[str, StageRecord]]
+    made_from: NotRequired[str]  # of a home from a published data set: the SHA-256 of its checksums
+
+
+RENAMED_SETTINGS = {"unended": "unclosed"}  # name in release 0.1 -> name today, in settings and in summaries
+
+
+def read_description(path: Path) -> HomeDescription:
+    """Read a home.json of any release; settings and summaries get the names that they have today."""
+    description: HomeDescription = read_json(path)
+    for stage in description.get("stages", {}).values():
+        for named in (stage.get("settings", {}), stage.get("summary", {})):
+            for old_name in RENAMED_SETTINGS.keys() & named.keys():
+                named[RENAMED_SETTINGS[old_name]] = named.pop(old_name)
+    return description
+
+
 class HomeFolder:
     """One home's folder: where each stage's files are, and whether they are up to date.
 
@@ -157,12 +189,12 @@ class HomeFolder:
         return self.root / "text_embeddings" / f"{style}--{slug(text_model)}.parquet"
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> HomeDescription:
         """The content of `home.json`; `FileNotFoundError` says how to make it."""
         path = self.root / "home.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, so {self.root} is no home folder. Make one: casita read.")
-        return read_json(path)
+        return read_description(path)
 
     @property
     def name(self) -> str:
@@ -183,7 +215,7 @@ class HomeFolder:
 
     def describe(self, **content: Any) -> None:
         """Set top-level keys of `home.json` (`home`, `layout`), keeping the others."""
-        self._write({**self._content(), **content})
+        write_json(self.root / "home.json", {**self._content(), **content})
 
     def require(self, path: Path, command: str) -> Path:
         """`path` if it exists, else a `FileNotFoundError` that names the command which writes it."""
@@ -212,29 +244,28 @@ class HomeFolder:
 
         `describe` has top-level keys to set in the same breath, so that a stage that is killed leaves both or neither.
         """
-        content = {**self._content(), **(describe or {})}
+        content: dict[str, Any] = {**self._content(), **(describe or {})}
         content.setdefault("stages", {})[stage] = {
             "settings": _plain(settings),
             "inputs": self._hashes(inputs),
             "outputs": self._hashes(outputs),
             "summary": _plain(summary or {}),
         }
-        self._write(content)
+        write_json(self.root / "home.json", content)
 
     def summary(self, stage: str) -> dict[str, Any]:
-        """What `stage` told `record`; `{}` when it has not run."""
-        return self._content().get("stages", {}).get(stage, {}).get("summary", {})
+        """Return the summary that `stage` gave to `record`; `{}` when it has not run."""
+        entry = self._content().get("stages", {}).get(stage)
+        return {} if entry is None else entry["summary"]
 
     def settings(self, stage: str) -> dict[str, Any]:
-        """The settings with which `stage` last ran; `{}` when it has not run."""
-        return self._content().get("stages", {}).get(stage, {}).get("settings", {})
+        """Return the settings with which `stage` last ran; `{}` when it has not run."""
+        entry = self._content().get("stages", {}).get(stage)
+        return {} if entry is None else entry["settings"]
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self) -> HomeDescription:
         path = self.root / "home.json"
-        return read_json(path) if path.is_file() else {"schema_version": SCHEMA_VERSION}
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        write_json(self.root / "home.json", content)
+        return read_description(path) if path.is_file() else {"schema_version": SCHEMA_VERSION}
 
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
         return {self._relative(Path(path)): hash_file(path) for path in paths}

@@ -1,1 +1,1 @@
-"""Layouts."""
+"""Layouts of homes: sensors on a plan, and the texts that describe activities."""

@@ -8,17 +8,19 @@ from the captions, which speak of rooms, sensors and times: a match between the 
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from casita.datasets_scripts.layouts.layout import Layout, coarse_activities
+from casita.datasets_scripts.layouts.layout import ActivityTexts, Layout, coarse_activities
 
 FALLBACK = ("Somebody is doing this: {words}.", "The activity is {words}.", "A person is busy with {words}.")
 STYLES = ("prompts", "short", "long")
 LEVELS = ("fine", "coarse")
 
+Texts = TypeVar("Texts", bound=ActivityTexts)
+
 
 def label_words(label: str) -> str:
-    """`"R1_Personal_Hygiene"` -> `"personal hygiene"`, `"prepBreakfast"` -> `"prep breakfast"`.
+    """Return a label as words: `"R1_Personal_Hygiene"` -> `"personal hygiene"`, `"prepLunch"` -> `"prep lunch"`.
 
     `R1`, `R2`, ... in front say which resident it was and not what was done.
     """
@@ -30,41 +32,41 @@ def _spaced(label: str) -> str:
     return " ".join(re.split(r"[\s_/-]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label))).strip()
 
 
-def _find(activities: Mapping[str, Any], label: str) -> dict[str, Any] | None:
-    """What `activities` tells of a label, where case, blanks and underscores make no difference.
+def _find(activities: Mapping[str, Texts], label: str) -> Texts | None:
+    """Return the entry of `activities` for a label, where case, blanks and underscores make no difference.
 
-    A home may tell its residents apart; else a leading R1, R2 makes no difference either.
+    A home may have entries for each resident; else a leading R1, R2 makes no difference either.
     """
     if label in activities:
         return activities[label]
     for spelling in (lambda name: _spaced(name).casefold(), lambda name: label_words(name).casefold()):
-        for name, told in activities.items():
+        for name, activity in activities.items():
             if spelling(name) == spelling(label):
-                return told
+                return activity
     return None
 
 
 def coarse_labels(layout: Layout, labels: Iterable[str]) -> dict[str, str]:
-    """Each label's coarse one, by `layout["activities"]`: `{"Morning_Meds": "Take_medicine", ...}`.
+    """Map each label to its coarse one, by `layout["activities"]`: `{"Morning_Meds": "Take_medicine", ...}`.
 
     Raises:
         ValueError: labels that the layout does not map; the message names them.
     """
     activities = layout.get("activities", {})
-    found = {label: _find(activities, label) for label in dict.fromkeys(labels)}
-    if lacking := [label for label, told in found.items() if told is None]:
+    activity_of = {label: _find(activities, label) for label in dict.fromkeys(labels)}
+    if lacking := [label for label, activity in activity_of.items() if activity is None]:
         raise ValueError(
             f"{layout.get('home')}: the layout has no coarse label for {', '.join(map(repr, lacking[:5]))}"
             f"{', ...' if len(lacking) > 5 else ''}; it has {', '.join(sorted(activities)) or 'none'}. Add "
             f'activities: {{{lacking[0]!r}: {{"coarse": ...}}}} to the layout, or use the fine labels.'
         )
-    return {label: told["coarse"] for label, told in found.items() if told is not None}
+    return {label: activity["coarse"] for label, activity in activity_of.items() if activity is not None}
 
 
 def label_prompts(
     layout: Layout, labels: Iterable[str], style: str = "prompts", level: str = "fine"
 ) -> dict[str, list[str]]:
-    """Texts for each of `labels`, in their order: several sentences, or one text with `short` and `long`.
+    """Return texts for each of `labels`, in their order: several sentences, or one text with `short` and `long`.
 
     Args:
         labels: as in the log, with `level="fine"`, described by `layout["activities"]`; or coarse ones (the values of
@@ -77,7 +79,8 @@ def label_prompts(
         raise ValueError(
             f"style={style!r}, level={level!r}: expected one of {', '.join(STYLES)}; {' or '.join(LEVELS)}."
         )
-    described = coarse_activities() if level == "coarse" else layout.get("activities", {})
+    activities: Mapping[str, ActivityTexts]
+    activities = coarse_activities() if level == "coarse" else layout.get("activities", {})
     texts = {}
     for label in dict.fromkeys(labels):
         words = label_words(label)
@@ -85,12 +88,13 @@ def label_prompts(
             raise ValueError(
                 f"activity label {label!r} holds no word. Give it one in the log, or leave its events unlabelled."
             )
-        found = (_find(described, label) or {}).get(style) or _own_words(words, style)
-        texts[label] = [found] if isinstance(found, str) else list(found)
+        activity: Mapping[str, Any] = _find(activities, label) or {}
+        written = activity.get(style) or _fallback_texts(words, style)
+        texts[label] = [written] if isinstance(written, str) else list(written)
     return texts
 
 
-def _own_words(words: str, style: str) -> list[str]:
-    """What a label says of itself, where nobody described it."""
+def _fallback_texts(words: str, style: str) -> list[str]:
+    """Make texts of a label's own words, where nobody described it."""
     sentences = [sentence.format(words=words) for sentence in FALLBACK]
     return {"prompts": sentences, "short": [words], "long": sentences[:1]}[style]

@@ -33,7 +33,7 @@ SHIPPED: tuple[str, ...] = (
     "tulum",
 )
 
-# type -> the states that a sensor of this type takes when no log tells otherwise
+# type -> the states that a sensor of this type takes, where no log holds others
 NATURAL_STATES: dict[str, tuple[str, ...]] = {
     "motion": ("OFF", "ON"),
     "motion_area": ("OFF", "ON"),
@@ -50,7 +50,7 @@ NATURAL_STATES: dict[str, tuple[str, ...]] = {
 
 
 class Sensor(TypedDict):
-    """Where a sensor is, in the unit of the layout's `size`; `approximate`: read off a plan by eye."""
+    """A sensor's place, in the unit of the layout's `size`, and its type; `approximate`: read off a plan by eye."""
 
     x: float
     y: float
@@ -60,17 +60,22 @@ class Sensor(TypedDict):
     approximate: NotRequired[bool]
 
 
-class Activity(TypedDict):
-    """A label's coarse activity, and sentences that describe it."""
+class ActivityTexts(TypedDict, total=False):
+    """Texts that describe an activity: several sentences, two to four words, and a sentence or two."""
+
+    prompts: list[str]
+    short: str
+    long: str
+
+
+class Activity(ActivityTexts):
+    """A label's coarse activity, and texts that describe it."""
 
     coarse: str
-    prompts: NotRequired[list[str]]
-    short: NotRequired[str]
-    long: NotRequired[str]
 
 
 class Layout(TypedDict):
-    """A home's plan as `check_layout` accepts it; see the head of this file."""
+    """A home's plan as `check_layout` accepts it; the head of this file explains each key."""
 
     home: str
     size: list[float]
@@ -86,15 +91,17 @@ class Layout(TypedDict):
 
 
 REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
-_WORDS = ("source", "terms", "residents", "citation")
+_TEXT_KEYS = ("source", "terms", "residents", "citation")
 LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
-_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_WORDS}
+_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_TEXT_KEYS}
 _ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
 _SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
 
 def load_layout(name_or_path: str | Path) -> Layout:
-    """A layout by shipped name or path of a JSON file, checked; a relative `floor_plan` becomes an absolute path.
+    """Read a layout by shipped name or path of a JSON file, and check it.
+
+    A relative `floor_plan` becomes an absolute path.
 
     Raises:
         FileNotFoundError: neither a shipped name nor a file, or the floor plan it names is missing.
@@ -107,9 +114,9 @@ def load_layout(name_or_path: str | Path) -> Layout:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such layout file. Give a file, or a shipped name: {', '.join(SHIPPED)}.")
     layout = read_json(path, LARGEST_LAYOUT)
-    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_refuse_twins, path))
-    if found := list(check_layout(layout)):
-        raise ValueError(f"{path}: {len(found)} thing(s) to mend in this layout: {'; '.join(found)}.")
+    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_refuse_duplicate_keys, path))
+    if violations := list(check_layout(layout)):
+        raise ValueError(f"{path}: {len(violations)} thing(s) to mend in this layout: {'; '.join(violations)}.")
     if "floor_plan" in layout:
         plan = (path.parent / layout["floor_plan"]).resolve()
         if not plan.is_relative_to(path.parent.resolve()):
@@ -126,23 +133,23 @@ def empty_layout(home: str) -> Layout:
 
 
 @cache
-def coarse_activities() -> dict[str, dict[str, Any]]:
-    """The coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
+def coarse_activities() -> dict[str, ActivityTexts]:
+    """Read the coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
     return read_json(Path(str(resources.files("casita.datasets_scripts") / "layouts" / "coarse_activities.json")))
 
 
-def _refuse_twins(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON keeps the last of two equal keys in silence; here a sensor written twice is an error."""
+def _refuse_duplicate_keys(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raise `ValueError` for a key that stands twice in one object, of which JSON would keep the last in silence."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        twins = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"{path}: written twice in one object: {', '.join(twins)}. Keep one of each.")
+        duplicates = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"{path}: written twice in one object: {', '.join(duplicates)}. Keep one of each.")
     return content
 
 
 def check_layout(layout: Any) -> Iterator[str]:
-    """Every way in which `layout` breaks the contract, one sentence each; nothing for a sound one."""
+    """Yield a sentence for each violation of the contract by `layout`; none for a sound one."""
     if not isinstance(layout, dict):
         yield f"expected an object with home, size and sensors, found {type(layout).__name__}"
         return
@@ -165,14 +172,17 @@ def check_layout(layout: Any) -> Iterator[str]:
 
 
 def _check_terms(layout: dict[str, Any]) -> Iterator[str]:
-    for key in _WORDS:
-        if key in layout and not _is_words(layout[key]):
+    for key in _TEXT_KEYS:
+        if key in layout and not _is_text(layout[key]):
             yield f"{key} should be words, found {layout[key]!r}"
-    told = layout.get("redistribution", "restricted")
-    if told not in REDISTRIBUTION:
-        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {told!r}"
+    redistribution = layout.get("redistribution", "restricted")
+    if redistribution not in REDISTRIBUTION:
+        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {redistribution!r}"
     if "redistribution" in layout and "terms" not in layout:
-        yield f"redistribution is {told!r}, but terms is missing: say in words what may be done with the recording"
+        yield (
+            f"redistribution is {redistribution!r}, but terms is missing: say in words what may be done with the "
+            "recording"
+        )
 
 
 def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
@@ -184,8 +194,8 @@ def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
         if not name or name != name.strip():
             yield f"sensor {name!r}: an id may not be empty nor have blanks at its ends"
         # two ids that differ by case alone are one file name on some disks, and always a slip of the pen
-        if (twin := folded.setdefault(name.casefold(), name)) != name:
-            yield f"sensor {name!r} differs from {twin!r} by upper and lower case alone"
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            yield f"sensor {name!r} differs from {other!r} by upper and lower case alone"
         if not isinstance(sensor, dict):
             yield f"sensor {name!r} should be an object {{x, y, room, type}}, found {sensor!r}"
             continue
@@ -198,7 +208,7 @@ def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
         if "type" in sensor and sensor["type"] not in list(NATURAL_STATES):  # a list: it may be unhashable
             yield f"sensor {name!r}: unknown type {sensor['type']!r}; known: {', '.join(NATURAL_STATES)}"
         for key in ("room", "description"):
-            if key in sensor and (not isinstance(sensor[key], str) or not sensor[key].strip()):
+            if key in sensor and not _is_text(sensor[key]):
                 yield f"sensor {name!r}: {key} should be words, found {sensor[key]!r}"
 
 
@@ -226,37 +236,37 @@ def _check_activities(activities: Any) -> Iterator[str]:
         yield f"activities should be an object {{label: {{coarse, prompts}}}}, found {type(activities).__name__}"
         return
     spellings = {_letters(name): name for name in coarse_activities()}
-    for label, told in activities.items():
-        if not isinstance(told, dict) or not _is_words(told.get("coarse")):
-            yield f'activity {label!r} should be {{"coarse": word, "prompts": [sentence, ...]}}, found {told!r}'
+    for label, activity in activities.items():
+        if not isinstance(activity, dict) or not _is_text(activity.get("coarse")):
+            yield f'activity {label!r} should be {{"coarse": word, "prompts": [sentence, ...]}}, found {activity!r}'
             continue
-        for key in sorted(told.keys() - _ACTIVITY_KEYS):
+        for key in sorted(activity.keys() - _ACTIVITY_KEYS):
             yield f"activity {label!r}: {key!r} is not a known key; known: {', '.join(sorted(_ACTIVITY_KEYS))}"
-        coarse = told["coarse"]
+        coarse = activity["coarse"]
         if (known := spellings.get(_letters(coarse), coarse)) != coarse:
             yield f"activity {label!r}: coarse {coarse!r} is written {known!r} elsewhere"
         for key in ("short", "long"):
-            if key in told and not _is_words(told[key]):
-                yield f"activity {label!r}: {key} should be words, found {told[key]!r}"
-        prompts = told.get("prompts", ["-"])
-        if not isinstance(prompts, list) or not prompts or not all(map(_is_words, prompts)):
+            if key in activity and not _is_text(activity[key]):
+                yield f"activity {label!r}: {key} should be words, found {activity[key]!r}"
+        prompts = activity.get("prompts", ["-"])
+        if not isinstance(prompts, list) or not prompts or not all(map(_is_text, prompts)):
             yield f"activity {label!r}: prompts should be a list of sentences, found {prompts!r}"
 
 
 def _letters(label: str) -> str:
-    """A label without what people spell differently: `Bed_to_Toilet` and `bed to toilet` are one."""
+    """Return a label without what people spell differently: `Bed_to_Toilet` and `bed to toilet` are one."""
     return "".join(filter(str.isalnum, label)).casefold()
 
 
 def _is_below(name: Any) -> bool:
-    """Whether a relative path leads down: a layout is often somebody else's."""
+    """Return whether a relative path leads down: a layout is often somebody else's."""
     if not isinstance(name, str) or not name:
         return False
     parts = name.replace("\\", "/").split("/")
     return parts[0] != "" and ".." not in parts and ":" not in parts[0]
 
 
-def _is_words(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
@@ -265,7 +275,8 @@ def _is_pair(value: Any) -> bool:
     return numbers and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in value)
 
 
-def compare(layout: Layout, sensors: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The log's `sensors` that the layout does not place, and the layout's positions that no sensor uses; sorted."""
-    logged, placed = set(sensors), set(layout["sensors"])
+def unmatched_sensors(layout: Layout, sensors: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the log's `sensors` that the layout does not place, and the layout's that the log lacks; sorted."""
+    logged = set(sensors)
+    placed = set(layout["sensors"])
     return sorted(logged - placed), sorted(placed - logged)

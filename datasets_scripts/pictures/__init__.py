@@ -1,1 +1,1 @@
-"""Pictures."""
+"""Pictures of sensor states, and their embeddings by a vision model."""

@@ -4,12 +4,11 @@ One tokeniser serves all dialects: tokens are what blanks, tabs, carriage return
 by NumPy over a whole block of bytes, many small files to a block. Sensors, states and labels are then dictionaries of
 few strings, so that no Python runs per line.
 
-Labels come in two ways, told apart over the whole home: marks (`Sleep begin`, `Sleep="end"`), by which activities open
+Labels come in two forms, and one home has one of them: marks (`Sleep begin`, `Sleep="end"`), by which activities open
 and close, or, where no line has a mark, the label of each event itself.
 """
 
 import gzip
-import itertools
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def looks_like_a_log(path: Path) -> bool:
-    """Whether one of a file's first lines holds a date: enough to tell a session from a README in the same folder."""
+    """Return whether one of a file's first lines holds a date, as a session does and a README beside it does not."""
     with _open(path) as file:
         head = file.read(4096)
     return b"\0" not in head and any(DATE.match(token) for token in head.decode("utf-8-sig", "replace").split())
@@ -53,21 +52,23 @@ def read_casas(
     """Read (session, file) pairs as one home: a table with schema EVENTS, sorted by session and time, and its summary.
 
     `columns` names the columns in the file's order (see COLUMNS); without it they are detected. `unclosed` is one of
-    UNENDED. `ValueError` for a file that is empty, binary or of another format; single malformed lines are skipped,
+    UNCLOSED. `ValueError` for a file that is empty, binary or of another format; single malformed lines are skipped,
     counted and shown.
     """
     summary = ReadSummary(home=home, files=len(logs), unclosed=unclosed)
     reader = _Reader(logs, summary, columns)
-    raw, label = reader.events()
+    raw, label_code = reader.read_all()
     if not len(raw.time_us):
         raise ValueError(f"{logs[0][1]}: {EXPECTED}; no line reads like that. First: {summary.malformed_shown[:1]}.")
     order, summary.out_of_order = raw.order()
-    activity, activities = _label(reader.labels.texts(), label[order], raw.session, summary)
+    activity, activities = _activity_columns(reader.labels.texts(), label_code[order], raw.session, summary)
     return build_table(raw, order, activity, activities, summary), summary
 
 
-def _label(texts: list[str], code: np.ndarray, session: np.ndarray, summary: ReadSummary) -> tuple[pa.Array, pa.Array]:
-    """Activities of the sorted events from the codes (N,) of their label texts, -1 for none."""
+def _activity_columns(
+    texts: list[str], code: np.ndarray, session: np.ndarray, summary: ReadSummary
+) -> tuple[pa.Array, pa.Array]:
+    """Make `activity` and `activities` of the sorted events from the codes (N,) of their label texts, -1 for none."""
     labels = [" ".join(text.split()) for text in texts]
     marks = [[(label.strip("\"'"), mark.lower() == "begin") for label, mark in _MARK.findall(text)] for text in labels]
     if not any(marks):
@@ -75,8 +76,8 @@ def _label(texts: list[str], code: np.ndarray, session: np.ndarray, summary: Rea
         return labels_from_column([*labels, None], np.where(code < 0, len(labels), code).astype(np.int32))
     positions = np.flatnonzero(code >= 0).tolist()
     summary.notes = sum(not marks[code[position]] for position in positions)
-    told = ((position, label, begins) for position in positions for label, begins in marks[code[position]])
-    intervals = intervals_from_marks(told, session, summary)
+    placed_marks = ((position, label, begins) for position in positions for label, begins in marks[code[position]])
+    intervals = intervals_from_marks(placed_marks, session, summary)
     summary.intervals = len(intervals)
     return labels_from_intervals(intervals, len(code))
 
@@ -88,7 +89,7 @@ class _Names:
         self.codes: dict[bytes, int] = {}
 
     def encode(self, buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Codes (N,) int32 of the strings `buffer[starts[i]:ends[i]]`; spans ascend and do not overlap."""
+        """Return codes (N,) int32 of the strings `buffer[starts[i]:ends[i]]`; spans ascend and do not overlap."""
         if not len(starts):
             return np.empty(0, np.int32)
         # Token, gap, token, gap ... are an Arrow array over the bytes as they lie; only the tokens are then taken.
@@ -101,6 +102,7 @@ class _Names:
         return np.array(codes, np.int32)[encoded.indices.to_numpy()]
 
     def texts(self) -> list[str]:
+        """Return the strings, each at the index that is its code."""
         return [text.decode("utf-8", "replace") for text in self.codes]
 
 
@@ -114,62 +116,71 @@ class _Part:
 
 
 class _Reader:
-    """Turns blocks of bytes into columns of codes; keeps the dictionaries and counts."""
+    """A reader of blocks of bytes into columns of codes, with the dictionaries and counts of all blocks."""
 
     def __init__(self, logs: Sequence[tuple[str, Path]], summary: ReadSummary, columns: Sequence[str] | None):
-        self.logs, self.summary, self.named_columns = logs, summary, columns
+        self.logs = logs
+        self.summary = summary
+        self.named_columns = columns
         self.columns: Columns | None = None
-        self.sensors, self.states, self.labels = _Names(), _Names(), _Names()
+        self.sensors = _Names()
+        self.states = _Names()
+        self.labels = _Names()
         self.is_state: list[bool] = []  # of each name in `states`
 
-    def events(self) -> tuple[RawEvents, np.ndarray]:
-        """All events in the order of the files, and the code (N,) of each one's label text, -1 for none."""
-        blocks = [self._read(buffer, parts) for buffer, parts in _blocks(self.logs)]
+    def read_all(self) -> tuple[RawEvents, np.ndarray]:
+        """Read all events in the order of the files, and the code (N,) of each one's label text, -1 for none."""
+        blocks = [self._read_block(block, parts) for block, parts in _blocks(self.logs)]
         session, time_us, sensor, state, label = map(np.concatenate, zip(*blocks, strict=True))
         names = [name for name, _ in self.logs]
         return RawEvents(names, session, time_us, self.sensors.texts(), sensor, self.states.texts(), state), label
 
-    def _read(self, block: bytes, parts: list[_Part]) -> tuple[np.ndarray, ...]:
-        """Session, microseconds, sensor, state and label of a block's events, each (N,)."""
+    def _read_block(self, block: bytes, parts: list[_Part]) -> tuple[np.ndarray, ...]:
+        """Read session, microseconds, sensor, state and label of a block's events, each (N,)."""
         buffer = np.frombuffer(block, np.uint8)
         blank = buffer <= 32
         edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1  # a block is blank at both ends: start, end, start ...
-        starts, ends = edges[::2], edges[1::2]
+        starts = edges[::2]
+        ends = edges[1::2]
         line_ends = np.flatnonzero(buffer == 10)  # the first is the block's guard, so line i lies between i and i + 1
-        first = np.searchsorted(starts, line_ends)  # of each line's tokens, and one more behind the last
-        count = np.diff(first)
-        columns = self._columns(block, parts)
+        first_token = np.searchsorted(starts, line_ends)  # of each line, and one more behind the last
+        num_tokens = np.diff(first_token)
+        columns = self._columns_of(block, parts)
         part_first = np.searchsorted(line_ends, [part.starts_at for part in parts]) - 1
-        part_of = np.repeat(np.arange(len(parts)), np.diff([*part_first, len(count)]))
+        part_of = np.repeat(np.arange(len(parts)), np.diff([*part_first, len(num_tokens)]))
 
-        lines = np.flatnonzero(count >= columns.needed)
-        token = first[lines]
+        lines = np.flatnonzero(num_tokens >= columns.fewest_tokens)
+        token = first_token[lines]
         time_us, valid = _times(buffer, starts, ends, token, columns)
         state = self.states.encode(buffer, starts[token + columns.state], ends[token + columns.state])
         for text in self.states.texts()[len(self.is_state) :]:
             self.is_state.append(mend_state(text) is not None)
         valid &= np.array(self.is_state, dtype=bool)[state]
-        lines, token, time_us, state = lines[valid], token[valid], time_us[valid], state[valid]
-        self._count(block, parts, part_first, line_ends, count, lines)
+        lines = lines[valid]
+        token = token[valid]
+        time_us = time_us[valid]
+        state = state[valid]
+        self._count(block, parts, part_first, line_ends, num_tokens, lines)
 
         sensor = self.sensors.encode(buffer, starts[token + columns.sensor], ends[token + columns.sensor])
         label = np.full(len(lines), -1, np.int32)
         if columns.label is not None:
-            labelled = np.flatnonzero(count[lines] > columns.label + columns.behind_label)
-            at = token[labelled]
-            last = at + count[lines[labelled]] - 1 - columns.behind_label
-            label[labelled] = self.labels.encode(buffer, starts[at + columns.label], ends[last])
+            labelled = np.flatnonzero(num_tokens[lines] > columns.label + columns.behind_label)
+            line_token = token[labelled]
+            last_token = line_token + num_tokens[lines[labelled]] - 1 - columns.behind_label
+            label[labelled] = self.labels.encode(buffer, starts[line_token + columns.label], ends[last_token])
         session = np.array([part.log for part in parts], np.int32)[part_of[lines]]
         return session, time_us, sensor, state, label
 
-    def _columns(self, block: bytes, parts: list[_Part]) -> Columns:
+    def _columns_of(self, block: bytes, parts: list[_Part]) -> Columns:
+        """Return the columns, named by the caller or detected in the first block."""
         if self.columns is None:
             head = block[: SAMPLE_LINES * 100].split(b"\n")[:SAMPLE_LINES]
             sample = [line.decode("utf-8", "replace").split() for line in head]
             path = self.logs[parts[0].log][1]
             named = self.named_columns
             self.columns = parse_columns(named, sample) if named else detect_columns(sample, path)
-            self.summary.columns = self.columns.told
+            self.summary.columns = self.columns.names
         return self.columns
 
     def _count(
@@ -178,22 +189,25 @@ class _Reader:
         parts: list[_Part],
         part_first: np.ndarray,
         line_ends: np.ndarray,
-        count: np.ndarray,
-        good: np.ndarray,
+        num_tokens: np.ndarray,
+        event_lines: np.ndarray,
     ) -> None:
         """Count lines, keep the first malformed ones, and refuse a file that is mostly not what it should be."""
-        blank, malformed = count == 0, count > 0
-        malformed[good] = False
-        self.summary.lines += len(count)
+        blank = num_tokens == 0
+        malformed = ~blank
+        malformed[event_lines] = False
+        self.summary.lines += len(num_tokens)
         self.summary.blank += int(blank.sum())
         self.summary.malformed += int(malformed.sum())
-        for i, begin, end in zip(itertools.count(), part_first, [*part_first[1:], len(count)]):
-            bad, path = np.flatnonzero(malformed[begin:end]), self.logs[parts[i].log][1]
+        part_end = [*part_first[1:], len(num_tokens)]
+        for part, begin, end in zip(parts, part_first, part_end, strict=True):
+            path = self.logs[part.log][1]
+            bad = np.flatnonzero(malformed[begin:end])
             shown = []
             for line in bad[:MALFORMED_SHOWN]:
                 text = block[line_ends[begin + line] + 1 : line_ends[begin + line + 1]].decode("utf-8", "replace")
-                shown.append(f"{path.name}:{parts[i].first_line + line}: {text.strip()[:80]}")
-            if parts[i].first_line == 1 and 2 * len(bad) > end - begin - blank[begin:end].sum():
+                shown.append(f"{path.name}:{part.first_line + line}: {text.strip()[:80]}")
+            if part.first_line == 1 and 2 * len(bad) > end - begin - blank[begin:end].sum():
                 raise ValueError(
                     f"{path}: {EXPECTED}; {len(bad)} of {end - begin} lines are not, such as {shown[0]!r}. "
                     f"Columns were read as {self.summary.columns}: name them with --columns if they are others."
@@ -204,12 +218,16 @@ class _Reader:
 def _times(
     buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, token: np.ndarray, columns: Columns
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds since 1970 (N,) int64 of the lines whose first tokens are `token`, and which of them are valid."""
-    date, date_end = starts[token + columns.date], ends[token + columns.date]
-    if columns.time is None:
-        time, time_end, date_end = date + 11, date_end, np.minimum(date_end, date + 10)
+    """Read microseconds since 1970 (N,) int64 of the lines with first tokens `token`, and which of them are valid."""
+    date = starts[token + columns.date]
+    date_end = ends[token + columns.date]
+    if columns.time is None:  # one token, 2009-10-16T08:00:01: the time begins behind ten characters and the T
+        time = date + 11
+        time_end = date_end
+        date_end = np.minimum(date_end, date + 10)
     else:
-        time, time_end = starts[token + columns.time], ends[token + columns.time]
+        time = starts[token + columns.time]
+        time_end = ends[token + columns.time]
     days = _Names()
     code = days.encode(buffer, date, date_end)  # few days, many lines
     day = np.array([_days_since_1970(text) for text in days.texts()], dtype="datetime64[D]")
@@ -230,8 +248,9 @@ def _times(
 def _number(
     buffer: np.ndarray, at: np.ndarray, places: Iterable[int], width: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The number (N,) int32 written in ASCII at `at + places`, with 0 from `width` on, and where all are digits."""
-    number, valid = np.zeros(len(at), np.int32), np.ones(len(at), bool)
+    """Read the number (N,) int32 in ASCII at `at + places`, with 0 from `width` on, and whether all are digits."""
+    number = np.zeros(len(at), np.int32)
+    valid = np.ones(len(at), bool)
     for place in places:
         digit = buffer.take(at + place, mode="clip") - np.uint8(48)  # wraps around below "0", and is so no digit
         digit[width <= place] = 0  # a fraction may be short or missing
@@ -242,7 +261,7 @@ def _number(
 
 
 def _days_since_1970(date: str) -> np.datetime64:
-    """The day of `2009-10-16` or `2009/10/16`; NaT for what is no day of the calendar."""
+    """Return the day of `2009-10-16` or `2009/10/16`; NaT for what is no day of the calendar."""
     try:
         return np.datetime64(date.replace("/", "-") if DATE.fullmatch(date) else "NaT", "D")
     except ValueError:
@@ -250,8 +269,9 @@ def _days_since_1970(date: str) -> np.datetime64:
 
 
 def _blocks(logs: Sequence[tuple[str, Path]]) -> Iterator[tuple[bytes, list[_Part]]]:
-    """Whole lines of all files in blocks of about BLOCK_BYTES; each block begins and ends with a line feed."""
-    buffer, parts = bytearray(b"\n"), []  # type: bytearray, list[_Part]
+    """Yield the lines of all files in blocks of about BLOCK_BYTES, uncut; a block begins and ends with a line feed."""
+    buffer = bytearray(b"\n")
+    parts: list[_Part] = []
     packed = any(_is_packed(path) for _, path in logs)  # then the number of bytes to come is not known
     total = None if packed else sum(path.stat().st_size for _, path in logs)
     with tqdm(total=total, desc="read", unit="B", unit_scale=True, leave=False) as bar:
@@ -264,14 +284,16 @@ def _blocks(logs: Sequence[tuple[str, Path]]) -> Iterator[tuple[bytes, list[_Par
                 bar.update(len(chunk))
                 if len(buffer) >= BLOCK_BYTES:
                     yield bytes(buffer), parts
-                    buffer, parts = bytearray(b"\n"), []
+                    buffer = bytearray(b"\n")
+                    parts = []
     if parts:
         yield bytes(buffer), parts
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """A text file in pieces that end with a line feed; `ValueError` for an empty or a binary file."""
-    rest, first = b"", True
+    """Read a text file in pieces that end with a line feed; `ValueError` for an empty or a binary file."""
+    rest = b""
+    first = True
     try:
         with _open(path) as file:
             while piece := file.read(BLOCK_BYTES):
@@ -279,10 +301,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
                     break
                 if b"\0" in piece:
                     raise ValueError(f"{path}: {EXPECTED}; found binary data. Give the log as UTF-8 text or .gz.")
-                whole, feed, rest_of_piece = (rest + piece).rpartition(b"\n")
-                rest, first = rest_of_piece, False
+                lines, feed, rest = (rest + piece).rpartition(b"\n")
+                first = False
                 if feed:
-                    yield whole + feed
+                    yield lines + feed
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the .gz file is cut short or damaged ({error}). Fetch it again.") from None
     if first:
@@ -292,11 +314,11 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _open(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked if it is gzip."""
+    """Open a file's bytes, unpacked if it is gzip."""
     return gzip.open(path, "rb") if _is_packed(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def _is_packed(path: Path) -> bool:
-    """Whether a file is gzip: known by its first bytes, not by its name."""
+    """Return whether a file is gzip, by its first bytes and not by its name."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"

@@ -26,7 +26,7 @@ _ISO_START = re.compile(DATE.pattern + "T[0-9]")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which token of a line is what, counted from 0; `time` is None where date and time are one token (`...T...`)."""
+    """The meaning of a line's tokens, counted from 0; `time` is None where date and time are one token (`...T...`)."""
 
     date: int
     time: int | None
@@ -34,34 +34,39 @@ class Columns:
     state: int
     label: int | None  # the first token of the label
     behind_label: int  # tokens behind the label
-    told: str  # as `--columns` would name them
+    names: str  # as `--columns` would name them
 
     @property
-    def needed(self) -> int:
+    def fewest_tokens(self) -> int:
+        """Return how many tokens a line must have at least."""
         return 1 + max(self.date, self.time or 0, self.sensor, self.state)
 
 
 def parse_columns(names: Sequence[str], sample: Sequence[list[str]]) -> Columns:
-    """`Columns` by a caller's names; `sample`, lines as tokens, tells whether `timestamp` is one token or two."""
-    told = ",".join(names)
+    """Return the `Columns` that a caller names; by `sample`, lines as tokens, `timestamp` is one token or two."""
+    joined_names = ",".join(names)
     tokens: list[str] = []
     for name in names:
         if name not in COLUMNS:
-            raise ValueError(f"--columns {told}: {name!r} is unknown; names are {','.join(COLUMNS)}.")
+            raise ValueError(f"--columns {joined_names}: {name!r} is unknown; names are {','.join(COLUMNS)}.")
         tokens += [name]
         if name == "timestamp" and not any(_ISO_START.match(token) for line in sample for token in line):
             tokens[-1:] = ["date", "time"]  # a blank between them makes two tokens
     for name in set(tokens) - {"-"}:
         if tokens.count(name) > 1:
-            raise ValueError(f"--columns {told}: {name!r} is there {tokens.count(name)} times; once is enough.")
-    needed = {"sensor", "state"} | (set() if "timestamp" in tokens else {"date", "time"})
-    if missing := needed - set(tokens):
-        raise ValueError(f"--columns {told}: {' and '.join(sorted(missing))} missing; - stands for an unused column.")
+            raise ValueError(
+                f"--columns {joined_names}: {name!r} is there {tokens.count(name)} times; once is enough."
+            )
+    one_token = "timestamp" in tokens
+    required = {"sensor", "state"} | (set() if one_token else {"date", "time"})
+    if missing := required - set(tokens):
+        raise ValueError(
+            f"--columns {joined_names}: {' and '.join(sorted(missing))} missing; - stands for an unused column."
+        )
     label = tokens.index("activity") if "activity" in tokens else None
     behind = [] if label is None else tokens[label + 1 :]
     if "marker" in tokens and behind[:1] != ["marker"]:
-        raise ValueError(f"--columns {told}: marker has to come right behind activity.")
-    one_token = "timestamp" in tokens
+        raise ValueError(f"--columns {joined_names}: marker has to come right behind activity.")
     return Columns(
         date=tokens.index("timestamp" if one_token else "date"),
         time=None if one_token else tokens.index("time"),
@@ -69,12 +74,12 @@ def parse_columns(names: Sequence[str], sample: Sequence[list[str]]) -> Columns:
         state=tokens.index("state"),
         label=label,
         behind_label=len(behind) - ("marker" in behind),
-        told=told,
+        names=joined_names,
     )
 
 
 def detect_columns(sample: Sequence[list[str]], path: Path) -> Columns:
-    """`Columns` by a sample of lines as tokens; the state is the first column behind the sensor to read like one."""
+    """Detect `Columns` in lines as tokens; the state is the first column behind the sensor that reads like one."""
     dated = [line for line in sample if line and DATE.match(line[0])]
     if not dated:
         first = " ".join(next((line for line in sample if line), ["nothing"]))

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: the summary, labels from intervals, and the assembly of the events table."""
+"""Parts that all readers share: the summary, labels from intervals, and the assembly of the events table."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from casita.datasets_scripts.schema import EVENTS
 from casita.processing.sensor_states import normalize_state_by_rule, state_value
 
 MALFORMED_SHOWN = 5
-# How long an activity lasts that begins and never ends, and how the summary tells it.
+# How long an activity lasts that begins and never ends: option -> words of the summary.
 UNCLOSED = {
     "next": "closed where the next activity begins; without one, left out",
     "session": "closed at the session's end",
@@ -21,7 +21,7 @@ UNCLOSED = {
 
 @dataclass
 class ReadSummary:
-    """What a reader found and what it did about it: every line is an event, blank or malformed."""
+    """Counts of what a reader found and mended: every line is an event, blank or malformed."""
 
     home: str
     files: int = 0
@@ -31,7 +31,7 @@ class ReadSummary:
     malformed_shown: list[str] = field(default_factory=list)  # the first few, "file:line: text"
     skipped_files: list[str] = field(default_factory=list)  # of a directory: those that are no event log
     columns: str = ""  # as they were detected or named
-    unclosed: str = "next"  # one of UNENDED
+    unclosed: str = "next"  # one of UNCLOSED
     events: int = 0
     sessions: int = 0
     sensors: int = 0
@@ -79,7 +79,7 @@ class ReadSummary:
             "blank lines": self.blank,
             "malformed lines, skipped": self.malformed,
         }
-        yield from (f"{told}: {count:,}" for told, count in counted.items() if count)
+        yield from (f"{description}: {count:,}" for description, count in counted.items() if count)
         yield from (f"  {shown}" for shown in self.malformed_shown)
         if self.repeated:
             examples = ", ".join(f"{pair}: {n:,}" for pair, n in list(self.repeated.items())[:4])
@@ -101,7 +101,7 @@ class RawEvents:
     state: np.ndarray  # (N,) codes
 
     def order(self) -> tuple[np.ndarray, int]:
-        """Positions that sort stably by time within each session, and how many events went back in time."""
+        """Return positions that sort stably by time within each session, and how many events went back in time."""
         back = (np.diff(self.time_us) < 0) & (np.diff(self.session) == 0)
         order = np.arange(len(self.time_us))
         bounds = np.searchsorted(self.session, np.arange(len(self.sessions) + 1))
@@ -111,7 +111,7 @@ class RawEvents:
         return order, int(back.sum())
 
     def repeated(self) -> dict[str, int]:
-        """Pairs of sessions that hold the same events (time, sensor, state), and how many of them."""
+        """Count the events (time, sensor, state) that two sessions share, for each such pair of sessions."""
         if len(self.sessions) == 1:
             return {}
         # The product spends 12 bits on sensor and state: enough beside an equal microsecond, and 2041 still fits.
@@ -133,7 +133,7 @@ class Interval:
 
 
 def mend_state(raw: str) -> tuple[str, str] | None:
-    """The normalised state and the rule that made it; None for what is no state."""
+    """Return the normalised state and the rule that made it; None for what is no state."""
     try:
         return normalize_state_by_rule(raw)
     except ValueError:
@@ -146,12 +146,13 @@ def intervals_from_marks(
     """Pair begins with ends, in order of opening; unmatched marks are counted in `summary`.
 
     `marks` are (position, label, whether it begins), sorted by position; `session` (N,) codes of the sorted events.
-    Whether a begin without an end makes an interval, and how long, says `summary.unclosed`.
+    `summary.unclosed` says whether a begin without an end makes an interval, and how long a one.
     """
     intervals: dict[int, Interval] = {}  # by the serial number of their opening
     opened: dict[str, tuple[int, int]] = {}  # label -> (serial number, position)
     followed: dict[str, int] = {}  # label that is open -> where the next activity began
-    current, serial = -1, 0
+    current = -1
+    serial = 0
 
     def close(label: str, last: int) -> None:
         number, first = opened.pop(label)
@@ -177,7 +178,8 @@ def intervals_from_marks(
         elif begins:
             for other in opened:
                 followed.setdefault(other, position)
-            opened[label], serial = (serial, position), serial + 1
+            opened[label] = (serial, position)
+            serial += 1
         elif label in opened:
             close(label, position)
         else:
@@ -187,7 +189,7 @@ def intervals_from_marks(
 
 
 def labels_from_intervals(intervals: Sequence[Interval], n: int) -> tuple[pa.Array, pa.Array]:
-    """The columns `activity` and `activities` of n events; `intervals` in order of opening."""
+    """Make the columns `activity` and `activities` of n events; `intervals` in order of opening."""
     # At one position ends come before begins: an interval closes behind its last event.
     changes = sorted(
         [(interval.last + 1, 0, k) for k, interval in enumerate(intervals)]
@@ -195,7 +197,8 @@ def labels_from_intervals(intervals: Sequence[Interval], n: int) -> tuple[pa.Arr
     )
     opened: dict[int, str] = {}  # in order of opening
     known: dict[tuple[str, ...], int] = {(): 0}
-    positions, codes = [0], [0]
+    positions = [0]
+    codes = [0]
     for position, begins, k in changes:
         if begins:
             opened[k] = intervals[k].label
@@ -206,13 +209,13 @@ def labels_from_intervals(intervals: Sequence[Interval], n: int) -> tuple[pa.Arr
     # Several changes at one position: their stretches have length 0 but for the last one.
     code = pa.array(np.repeat(np.array(codes, np.int32), np.diff([*positions, n])))
     latest = pa.array([labels[-1] if labels else None for labels in known], pa.string())
-    # The same activity may be open twice (two residents' intervals that overlap); it is told once.
+    # The same activity may be open twice (two residents' intervals that overlap); it stands there once.
     every = pa.array([list(dict.fromkeys(labels)) for labels in known], pa.list_(pa.string()))
     return latest.take(code), every.take(code)
 
 
 def labels_from_column(labels: Sequence[str | None], code: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """The columns `activity` and `activities` where each event carries its label: codes (N,) into `labels`."""
+    """Make the columns `activity` and `activities` where each event has its label: codes (N,) into `labels`."""
     latest = pa.array(labels, pa.string())
     every = pa.array([[] if label is None else [label] for label in labels], pa.list_(pa.string()))
     return latest.take(pa.array(code)), every.take(pa.array(code))
@@ -221,9 +224,11 @@ def labels_from_column(labels: Sequence[str | None], code: np.ndarray) -> tuple[
 def build_table(
     raw: RawEvents, order: np.ndarray, activity: pa.Array, activities: pa.Array, summary: ReadSummary
 ) -> pa.Table:
-    """The events table (schema EVENTS) in `order`; fills what `summary` tells of events, states and labels."""
+    """Make the events table (schema EVENTS) in `order`; set what `summary` has of events, states and labels."""
     rules = [mend_state(state) or ("", "") for state in raw.states]  # no event has one that cannot be mended
-    state, sensor, time_us = raw.state[order], raw.sensor[order], raw.time_us[order]
+    state = raw.state[order]
+    sensor = raw.sensor[order]
+    time_us = raw.time_us[order]
     reading = [state_value(mended) if rule == "number" else None for mended, rule in rules]
     table = pa.Table.from_arrays(
         [

@@ -27,7 +27,7 @@ ACTIVITY_COLUMNS = ("start_time", "end_time", "activity")
 
 
 def find_pair(path: Path) -> tuple[Path, Path] | None:
-    """The devices and the activities file that `path` means, or None if it is no such pair.
+    """Find the devices and the activities file that `path` means; None if it is no such pair.
 
     `path` is the folder that holds both, or the devices file with the activities beside it (`devices` -> `activities`
     in its name). `FileNotFoundError` if only the devices are there.
@@ -52,7 +52,8 @@ def read_pyadlml(devices: Path, activities: Path, home: str) -> tuple[pa.Table, 
     sensor, state = (table[name].combine_chunks().dictionary_encode() for name in ("device", "value"))
     is_sensor = [bool(text.strip()) for text in sensor.dictionary.to_pylist()]
     is_state = [mend_state(text) is not None for text in state.dictionary.to_pylist()]
-    sensor_code, state_code = sensor.indices.to_numpy(), state.indices.to_numpy()
+    sensor_code = sensor.indices.to_numpy()
+    state_code = state.indices.to_numpy()
     valid &= np.array(is_sensor, bool)[sensor_code] & np.array(is_state, bool)[state_code]
     _count_malformed(devices, table, lines, valid, summary)
     if not valid.any():
@@ -74,7 +75,7 @@ def read_pyadlml(devices: Path, activities: Path, home: str) -> tuple[pa.Table, 
 
 
 def _intervals(path: Path, time_us: np.ndarray, summary: ReadSummary) -> list[Interval]:
-    """The activities as positions among the sorted events (N,), in order of opening."""
+    """Read the activities as positions among the sorted events (N,), in order of opening."""
     table, lines = _read_csv(path, ACTIVITY_COLUMNS, summary)
     start, valid = _microseconds(table["start_time"], path)
     end, valid_end = _microseconds(table["end_time"], path)
@@ -84,9 +85,9 @@ def _intervals(path: Path, time_us: np.ndarray, summary: ReadSummary) -> list[In
     first = np.searchsorted(time_us, start, side="left")
     last = np.searchsorted(time_us, end, side="right") - 1
     summary.empty_intervals = int((first > last)[valid].sum())
-    held = [k for k in np.argsort(start, kind="stable").tolist() if valid[k] and first[k] <= last[k]]
-    summary.intervals = len(held)
-    return [Interval(labels[k], int(first[k]), int(last[k])) for k in held]
+    filled = [k for k in np.argsort(start, kind="stable").tolist() if valid[k] and first[k] <= last[k]]
+    summary.intervals = len(filled)
+    return [Interval(labels[k], int(first[k]), int(last[k])) for k in filled]
 
 
 def _header(path: Path) -> list[str]:
@@ -96,7 +97,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _read_csv(path: Path, columns: Sequence[str], summary: ReadSummary) -> tuple[pa.Table, np.ndarray]:
-    """The named columns (N,) as text and each row's line number (N,); `summary` counts the lines that are no row."""
+    """Read the named columns (N,) as text, and each row's line number (N,); `summary` counts lines that are no row."""
     header = _header(path)
     if missing := set(columns) - set(header):
         raise ValueError(
@@ -112,9 +113,8 @@ def _read_csv(path: Path, columns: Sequence[str], summary: ReadSummary) -> tuple
     try:
         table = pacsv.read_csv(
             path,
-            read_options=pacsv.ReadOptions(
-                column_names=header, skip_rows=1, use_threads=False
-            ),  # threads lose numbers
+            # one thread: with several, Arrow loses the numbers of the lines
+            read_options=pacsv.ReadOptions(column_names=header, skip_rows=1, use_threads=False),
             parse_options=pacsv.ParseOptions(invalid_row_handler=note, ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
                 include_columns=list(columns),
@@ -135,7 +135,10 @@ def _read_csv(path: Path, columns: Sequence[str], summary: ReadSummary) -> tuple
 
 
 def _microseconds(column: pa.ChunkedArray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds since 1970 (N,) int64 of ISO times, and which are valid; `ValueError` for a time zone."""
+    """Convert ISO times to microseconds since 1970 (N,) int64, and return which are valid.
+
+    A time zone is a `ValueError`.
+    """
     try:
         times = pd.to_datetime(pd.Series(column.to_pandas(), dtype=str), format="ISO8601", errors="coerce")
     except ValueError:

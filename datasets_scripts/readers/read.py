@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -35,9 +34,7 @@ def read_events(
     if unclosed not in UNCLOSED:
         raise ValueError(f"unclosed={unclosed!r} is unknown; known: {', '.join(UNCLOSED)}.")
     logs = [Path(log) for log in logs]
-    for log in logs:
-        if not log.exists():
-            raise FileNotFoundError(f"{log}: no such log. Give a file or a folder of session files.")
+    _require_logs(logs)
     pairs = [pair for pair in map(find_pair, logs) if pair]
     if not pairs:
         sessions, skipped = _sessions(logs)
@@ -53,8 +50,14 @@ def read_events(
     return read_pyadlml(*pairs[0], home)
 
 
+def _require_logs(logs: Sequence[Path]) -> None:
+    for log in logs:
+        if not Path(log).exists():
+            raise FileNotFoundError(f"{log}: no such log. Give a file or a folder of session files.")
+
+
 def _sessions(logs: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[str]]:
-    """(session, file) pairs sorted by session, and the names of files in folders that are no event log."""
+    """Return (session, file) pairs sorted by session, and the names of files in folders that are no event log."""
     if not logs:
         raise ValueError("no log was given; expected at least one file or folder.")
     sessions: dict[str, Path] = {}
@@ -75,12 +78,12 @@ def _sessions(logs: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[str]]:
 
 
 def session_name(path: Path) -> str:
-    """A file's name without the ending of its format: `P001.txt.gz` -> `P001`, `p01.t1` stays."""
+    """Return a file's name without the ending of its format: `P001.txt.gz` -> `P001`, `p01.t1` stays."""
     return _FORMAT_ENDING.sub("", path.name) or path.name
 
 
 def home_name(logs: Sequence[Path], layout: Layout | None = None, home: str | None = None) -> str:
-    """What to call the home: the given name, else the layout's, else the first log's (of a CSV pair: its folder's)."""
+    """Return the home's name: the given one, else the layout's, else the first log's (of a CSV pair: its folder's)."""
     log = Path(logs[0]).resolve()
     named = log.parent if not log.is_dir() and find_pair(log) else log
     name = home or (layout["home"] if layout else session_name(named))
@@ -93,7 +96,7 @@ def home_name(logs: Sequence[Path], layout: Layout | None = None, home: str | No
 
 
 def log_files(logs: Sequence[Path]) -> list[Path]:
-    """The files whose content the events come from: a CSV pair's two, else the logs themselves."""
+    """Return the files that the events come from: a CSV pair's two, else the logs themselves."""
     files: list[Path] = []
     for log in map(Path, logs):
         files += find_pair(log) or [log]
@@ -109,20 +112,16 @@ def read_home(
     columns: Sequence[str] | None = None,
     unclosed: str = "next",
 ) -> ReadSummary | None:
-    """The stage `read` over a home folder: write events.parquet and home.json; None if they are up to date already.
+    """Run the stage `read`: write events.parquet and home.json of a home folder; None if they are up to date already.
 
     `layout` is a shipped layout's name or a file; a home can do without one until its pictures are drawn.
     """
-    for log in logs:
-        if not Path(log).exists():
-            raise FileNotFoundError(f"{log}: no such log. Give a file or a folder of session files.")
-    described = None
-    if layout is not None:
-        described = load_layout(layout)
-    name = home_name(logs, described, home)
+    _require_logs(logs)
+    loaded_layout = None if layout is None else load_layout(layout)
+    name = home_name(logs, loaded_layout, home)
     settings = {"home": name, "columns": list(columns) if columns else None, "unclosed": unclosed}
     # Without --layout the home keeps the one that it has.
-    description = {"home": name} if described is None else {"home": name, "layout": described}
+    description = {"home": name} if loaded_layout is None else {"home": name, "layout": loaded_layout}
     if folder.is_current("read", settings, log_files(logs)):
         folder.describe(**description)
         return None
@@ -133,17 +132,17 @@ def read_home(
 
 
 def run_summary(folder: HomeFolder) -> ReadSummary:
-    """The summary of the last `read`, from home.json."""
+    """Return the summary of the last `read`, from home.json."""
     return ReadSummary(**folder.summary("read"))
 
 
 def parse_names(text: str) -> list[str]:
-    """`date,time,sensor` as a list."""
+    """Split `date,time,sensor` into a list."""
     return [name.strip() for name in text.split(",")]
 
 
-def add_log_arguments(parser: argparse.ArgumentParser, source: Any = None) -> None:
-    """`--log`, `--layout`, `--home`, `--columns`; `source`: the group of arguments of which `--log` is one, if any."""
+def add_log_arguments(parser: argparse.ArgumentParser, source: argparse._MutuallyExclusiveGroup | None = None) -> None:
+    """Add `--log`, `--layout`, `--home`, `--unclosed` and `--columns`; `source`: the group that `--log` is one of."""
     (source or parser).add_argument(
         "--log",
         type=Path,
@@ -166,7 +165,7 @@ def add_log_arguments(parser: argparse.ArgumentParser, source: Any = None) -> No
 
 
 def add_log_options(parser: argparse.ArgumentParser) -> None:
-    """`--columns`, for every command that reads a raw log."""
+    """Add `--columns`, for every command that reads a raw log."""
     parser.add_argument(
         "--columns",
         type=parse_names,
@@ -176,13 +175,15 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Read the raw logs of one home into DIR/events.parquet, and tell what was found and mended."
+    """Add the arguments of `casita read`."""
+    parser.description = "Read the raw logs of one home into DIR/events.parquet, and say what was found and mended."
     parser.epilog = "example: casita read homes/kyoto --log raw/kyoto --layout kyoto"
     parser.add_argument("dir", type=Path, metavar="DIR", help="the home folder to make, or to read anew")
     add_log_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run `casita read DIR`."""
     folder = HomeFolder(args.dir)
     summary = read_home(folder, args.log, args.layout, args.home, args.columns, args.unclosed)
     print(summary if summary is not None else f"up to date: {run_summary(folder)}")

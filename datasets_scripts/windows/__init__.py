@@ -1,1 +1,1 @@
-"""Windows."""
+"""Events to windows: cut, split, labelled, and audited for leaks."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from casita.datasets_scripts.layouts.layout import SHIPPED, compare, load_layout
+from casita.datasets_scripts.layouts.layout import SHIPPED, load_layout, unmatched_sensors
 from casita.datasets_scripts.pictures.draw import draw_home
 from casita.datasets_scripts.pictures.image_embeddings import (
     VISION_MODELS,
@@ -105,7 +105,7 @@ def _open(log: Path, layout: Path | str, aligned: Aligned, root: Path) -> Place:
     folder = HomeFolder(root)
     read_home(folder, [log], layout)
     events = read_table(folder.events, EVENTS)
-    unplaced, _ = compare(folder.layout, events["sensor"].unique().to_pylist())
+    unplaced, _ = unmatched_sensors(folder.layout, events["sensor"].unique().to_pylist())
     if len(unplaced) == len(events["sensor"].unique()):
         known = ", ".join(list(folder.layout["sensors"])[:3])
         raise ValueError(

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from casita.cli import main
-from casita.datasets_scripts.layouts.layout import NATURAL_STATES, SHIPPED, check_layout, compare, load_layout
+from casita.datasets_scripts.layouts.layout import (
+    NATURAL_STATES,
+    SHIPPED,
+    check_layout,
+    load_layout,
+    unmatched_sensors,
+)
 
 FLAT = {
     "home": "flat",
@@ -123,8 +129,8 @@ def test_a_floor_plan_is_found_beside_its_layout(flat, tmp_path):
     assert Path(layout["floor_plan"]) == (tmp_path / "plan.png").resolve()
 
 
-def test_compare_tells_both_directions(flat):
-    assert compare(flat, ["M001", "M999", "M002", "M001"]) == (["M002", "M999"], ["D001"])
+def test_unmatched_sensors_are_those_of_both_directions(flat):
+    assert unmatched_sensors(flat, ["M001", "M999", "M002", "M001"]) == (["M002", "M999"], ["D001"])
 
 
 def test_check_counts_the_events_without_a_position(flat, tmp_path, capsys):

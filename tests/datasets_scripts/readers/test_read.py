@@ -13,7 +13,7 @@ from casita.cli import main
 from casita.datasets_scripts.benchmarks import stages as benchmark
 from casita.datasets_scripts.readers import casas
 from casita.datasets_scripts.readers.events_table import UNCLOSED
-from casita.datasets_scripts.readers.read import read_events, read_home
+from casita.datasets_scripts.readers.read import read_events, read_home, run_summary
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.processing.sensor_states import normalize_state, state_value
 
@@ -172,7 +172,7 @@ def test_named_columns_read_orders_that_cannot_be_detected(read):
 
 
 @pytest.mark.parametrize(
-    "columns, told",
+    "columns, message",
     [
         ("date,time,sensor", "state missing"),
         ("sensor,state", "date and time missing"),
@@ -181,8 +181,8 @@ def test_named_columns_read_orders_that_cannot_be_detected(read):
         ("date,time,marker,sensor,activity,state", "marker has to come right behind activity"),
     ],
 )
-def test_columns_that_make_no_sense_are_an_error(read, columns, told):
-    with pytest.raises(ValueError, match=told):
+def test_columns_that_make_no_sense_are_an_error(read, columns, message):
+    with pytest.raises(ValueError, match=message):
         read(PLAIN, columns=columns.split(","))
 
 
@@ -239,28 +239,28 @@ def slow_read(sessions, unclosed="next"):
             label, mark = (" ".join(rest[:-1]), rest[-1]) if len(rest) > 1 else (None, None)
             events.append((when, sensor, state, label, mark))
         events.sort(key=lambda event: event[0])
-        told = slow_intervals([event[3:] for event in events], unclosed)
+        intervals = slow_intervals([event[3:] for event in events], unclosed)
         for i, (when, sensor, state, *_) in enumerate(events):
             value = state_value(state)
             number = None if value is None else float(np.float32(value))
-            opened = [label for label, first, last in told if first <= i <= last]
+            opened = [label for label, first, last in intervals if first <= i <= last]
             found.append((session, when, sensor, state, number, opened[-1] if opened else None, opened))
     return found
 
 
 def slow_intervals(marks, unclosed):
     """(label, first, last) in order of opening, of one session's (label, begin | end) by event."""
-    told, opened = [], {}
+    intervals, opened = [], {}
     for i, (label, mark) in enumerate(marks):
         if mark == "begin" and label not in opened:
             opened[label] = [label, i, None]
-            told.append(opened[label])
+            intervals.append(opened[label])
         elif mark == "end" and label in opened:
             opened.pop(label)[2] = i
-    for unclosed in opened.values():
-        later = [first for _, first, _ in told if first > unclosed[1]]
-        unclosed[2] = len(marks) - 1 if unclosed == "session" else later[0] - 1 if later else -1
-    return told
+    for interval in opened.values():
+        later = [first for _, first, _ in intervals if first > interval[1]]
+        interval[2] = len(marks) - 1 if unclosed == "session" else later[0] - 1 if later else -1
+    return intervals
 
 
 def random_log(rng, lines):
@@ -326,7 +326,7 @@ def test_sessions_that_hold_the_same_events_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, message",
     [
         (b"", "empty"),
         (b" \n\n", "empty"),
@@ -340,8 +340,8 @@ def test_sessions_that_hold_the_same_events_are_told(tmp_path):
         ((PLAIN + "no event\n" * 4).encode(), "4 of 7 lines"),
     ],
 )
-def test_a_wrong_file_is_an_error_that_says_what_was_expected(read, content, told):
-    with pytest.raises(ValueError, match=told) as error:
+def test_a_wrong_file_is_an_error_that_says_what_was_expected(read, content, message):
+    with pytest.raises(ValueError, match=message) as error:
         read(content)
     assert "log.txt" in str(error.value)
 
@@ -376,6 +376,27 @@ def test_the_command_writes_events_and_home_and_does_nothing_the_second_time(tmp
     log.write_text(PLAIN + "2009-10-16 00:03:00 M1 ON\n")
     assert main(["read", str(home), "--log", str(log), "--home", "nest"]) == 0
     assert pq.read_metadata(HomeFolder(home).events).num_rows == 4
+
+
+@pytest.mark.parametrize("unclosed", ["next", "session"])
+def test_a_home_of_release_0_1_is_readable_and_stays_current(tmp_path, log, capsys, unclosed):
+    folder = HomeFolder(tmp_path / "home")
+    command = ["read", str(folder.root), "--log", str(log), "--layout", "kyoto", "--unended", unclosed]
+    assert main(command) == 0
+    path = folder.root / "home.json"
+    today = folder.description
+    path.write_text(path.read_text().replace('"unclosed"', '"unended"'))  # in settings and summary, as 0.1 wrote it
+    assert "unended" in path.read_text()
+    assert run_summary(folder).unclosed == unclosed
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"up to date: {run_summary(folder)}\n"
+    assert run_summary(folder).unclosed == unclosed
+    assert (folder.settings("read")["unclosed"], folder.summary("read")["unclosed"]) == (unclosed, unclosed)
+    assert folder.description == today
+    other = "next" if unclosed == "session" else "session"
+    assert main([*command[:-2], "--unclosed", other]) == 0  # another setting is another table
+    assert run_summary(folder).unclosed == other
 
 
 def test_a_home_is_named_by_the_user_else_by_its_layout_else_by_its_log(tmp_path, log):
@@ -417,8 +438,8 @@ def test_kyoto_is_read_whole(real_homes):
     assert len(labels) == summary.activities == 24
     assert summary.repeated["P011 = P369"] > 5000  # one recording is there twice
     labelled = sum(label is not None for label in table["activity"].to_pylist())
-    longer, told = read_events([real_homes / "kyoto"], "kyoto", unclosed="session")
-    assert (summary.begins_without_end, told.begins_without_end) == (31, 31)
+    longer, longer_summary = read_events([real_homes / "kyoto"], "kyoto", unclosed="session")
+    assert (summary.begins_without_end, longer_summary.begins_without_end) == (31, 31)
     assert labelled < sum(label is not None for label in longer["activity"].to_pylist())
     for name in ("P001", "P022", "P266"):  # plain; tabs and blanks mixed; fields run together
         expected = slow_read({name: (real_homes / "kyoto" / f"{name}.txt").read_text("utf-8-sig")})
