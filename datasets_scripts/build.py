@@ -15,7 +15,7 @@ from casita.files import locked
 
 
 def parse_synthetic(text: str) -> dict[str, int]:
-    """`homes=50,days=30,seed=1` as numbers by name."""
+    """Read `homes=50,days=30,seed=1` as numbers by name."""
     options = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
@@ -26,6 +26,7 @@ def parse_synthetic(text: str) -> dict[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita build`."""
     from casita.datasets_scripts.captions import text_embeddings
     from casita.datasets_scripts.pictures import image_embeddings
 
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_from(args: argparse.Namespace) -> BuildSettings:
-    """`BuildSettings` from parsed arguments."""
+    """Make `BuildSettings` of parsed arguments."""
     names = ("layout", "home", "columns", "unclosed", "picture_size", "vision_model", "normalization", "text_model")
     return BuildSettings(
         stages=tuple(args.stages),
@@ -80,11 +81,14 @@ def settings_from(args: argparse.Namespace) -> BuildSettings:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings, made_up = settings_from(args), dict(args.synthetic or {})
-    if made_up.pop("homes", 1) != 1:
+    """Run `casita build`."""
+    settings = settings_from(args)
+    synthetic = dict(args.synthetic or {})
+    if synthetic.pop("homes", 1) != 1:
         _build_many(args, settings)
         return
-    folder, logs = HomeFolder(args.out), args.log
+    folder = HomeFolder(args.out)
+    logs = args.log
     if inner := sorted(args.out.glob("*/home.json")):
         raise ValueError(
             f"{args.out} is a data set of several homes ({inner[0].parent.name}, ...); a home in it needs a folder of "
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         settings = replace(settings, layout=settings.layout or "synthetic")
         with locked(folder.root, "casita build"):
             # Inside the home folder, and the same bytes every time: the stage `read` sees that nothing changed.
-            logs = [write_synthetic_log(args.out / "synthetic.txt", **made_up)]
+            logs = [write_synthetic_log(args.out / "synthetic.txt", **synthetic)]
     build_home(folder, logs, settings)
     print(f"\n{folder.root} is ready. Train on it: casita train --config CONFIG --data {folder.root} --out RUN")
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from casita.datasets_scripts.captions import caption as captions
-from casita.datasets_scripts.pictures import draw as floor_plans
-from casita.datasets_scripts.readers import read
+from casita.datasets_scripts.captions.caption import caption_home
+from casita.datasets_scripts.pictures.draw import draw_home
+from casita.datasets_scripts.readers.events_table import ReadSummary
+from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.windows import cut as windows
-from casita.datasets_scripts.windows.cut import WindowSettings
+from casita.datasets_scripts.windows.cut import WindowSettings, cut_home, summary_lines
 from casita.files import locked
 
 STAGES = ("read", "windows", "draw", "embed-images", "caption", "embed-text")  # in this order
@@ -18,7 +18,7 @@ STAGES = ("read", "windows", "draw", "embed-images", "caption", "embed-text")  #
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
-    """What `build` passes to the stages; each stage's own help explains its options."""
+    """Options that `build` passes to the stages; each stage's own help explains them."""
 
     stages: tuple[str, ...] = STAGES
     layout: str | Path | None = None
@@ -51,58 +51,58 @@ def build_home(
     Prints what each stage did. Safe to run again: what is up to date is not made again. `load_vision` and `load_text`
     give the models, where several homes share them.
     """
-    stages: dict[str, Callable[[], None]] = {
-        "read": lambda: _read(folder, logs, settings),
-        "windows": lambda: _cut(folder, settings),
-        "draw": lambda: _draw(folder, settings),
-        "embed-images": lambda: _embed_images(folder, settings, load_vision),
-        "caption": lambda: _caption(folder, settings),
-        "embed-text": lambda: _embed_text(folder, settings, load_text),
+    style = settings.caption_style
+    # stage -> what people call its output, where that is, and the call that makes it (None: it was up to date)
+    stages: dict[str, tuple[str, Path, Callable[[], object]]] = {
+        "read": (
+            "events",
+            folder.events,
+            lambda: read_home(
+                folder, logs, settings.layout, settings.home, settings.columns, unclosed=settings.unclosed
+            ),
+        ),
+        "windows": ("windows", folder.windows, lambda: _cut(folder, settings.windows)),
+        "draw": ("pictures", folder.root / "contact_sheet.png", lambda: draw_home(folder, settings.picture_size)),
+        "embed-images": (
+            "image embeddings",
+            folder.image_embeddings(settings.vision_model),
+            lambda: _embed_images(folder, settings, load_vision),
+        ),
+        "caption": (
+            "captions",
+            folder.captions(style),
+            lambda: caption_home(folder, style, settings.seed, captions=settings.captions),
+        ),
+        "embed-text": (
+            "text embeddings",
+            folder.text_embeddings(style, settings.text_model),
+            lambda: _embed_text(folder, settings, load_text),
+        ),
     }
     with locked(folder.root, "casita build"):
-        for name in STAGES:
-            if name in settings.stages:
-                stages[name]()
+        for stage in STAGES:
+            if stage not in settings.stages:
+                continue
+            output, path, run = stages[stage]
+            made = run()
+            print(f"{output}: {path}{' (up to date)' if made is None else ''}")
+            if isinstance(made, str | ReadSummary):
+                print(made)
 
 
-def _read(folder: HomeFolder, logs: Sequence[Path], settings: BuildSettings) -> None:
-    summary = read.read_home(folder, logs, settings.layout, settings.home, settings.columns, settings.unclosed)
-    _tell("events", folder.events, str(summary or read.run_summary(folder)), summary is None)
+def _cut(folder: HomeFolder, settings: WindowSettings) -> str | None:
+    summary = cut_home(folder, settings)
+    return None if summary is None else "\n".join(summary_lines(summary))
 
 
-def _cut(folder: HomeFolder, settings: BuildSettings) -> None:
-    cut = windows.cut_home(folder, settings.windows)
-    told = "\n".join(windows.describe(cut or folder.summary("windows")))
-    _tell("windows", folder.windows, told, cut is None)
+# Two functions because torch takes seconds to import: only for the stages that need it.
+def _embed_images(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> object:
+    from casita.datasets_scripts.pictures.image_embeddings import embed_home
+
+    return embed_home(folder, settings.vision_model, settings.normalization, load=load)
 
 
-def _draw(folder: HomeFolder, settings: BuildSettings) -> None:
-    drawn = floor_plans.draw_home(folder, settings.picture_size)
-    _tell("pictures", folder.root / "contact_sheet.png", "", drawn is None)
+def _embed_text(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> object:
+    from casita.datasets_scripts.captions.text_embeddings import embed_captions
 
-
-def _embed_images(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> None:
-    from casita.datasets_scripts.pictures import (
-        image_embeddings,  # torch takes seconds: only for the stages that need it
-    )
-
-    table = image_embeddings.embed_home(folder, settings.vision_model, settings.normalization, load=load)
-    _tell("image embeddings", folder.image_embeddings(settings.vision_model), "", table is None)
-
-
-def _caption(folder: HomeFolder, settings: BuildSettings) -> None:
-    told = captions.caption_home(folder, settings.caption_style, settings.seed, captions=settings.captions)
-    _tell("captions", folder.captions(settings.caption_style), "", told is None)
-
-
-def _embed_text(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> None:
-    from casita.datasets_scripts.captions import text_embeddings
-
-    done = text_embeddings.embed_captions(folder, settings.caption_style, settings.text_model, load=load)
-    _tell("text embeddings", folder.text_embeddings(settings.caption_style, settings.text_model), "", done is None)
-
-
-def _tell(stage: str, path: Path, summary: str, current: bool) -> None:
-    print(f"{stage}: {path}{' (up to date)' if current else ''}")
-    if summary and not current:
-        print(summary)
+    return embed_captions(folder, settings.caption_style, settings.text_model, load=load)

@@ -1,1 +1,1 @@
-"""Hub."""
+"""Data sets from the Hub as home folders."""

@@ -25,7 +25,7 @@ _font = cache(ImageFont.load_default)  # by size; it unpacks a file each time
 def draw_contact_sheet(
     title: str, plan: Image.Image, dots: Mapping[str, Point], rooms: Mapping[str, Point], pictures: Path
 ) -> Image.Image:
-    """One tall RGB picture: title, `plan` with labels, then every picture of the folder `pictures` with its key.
+    """Draw one tall RGB picture: title, `plan` with labels, then every picture of the folder `pictures` with its key.
 
     Args:
         plan: the home with all of its dots, PLAN_SIDE x PLAN_SIDE.
@@ -34,7 +34,7 @@ def draw_contact_sheet(
         pictures: a folder with `index.json` (key -> file).
     """
     index = read_json(pictures / "index.json")
-    labelled = _label(plan, dots, rooms)
+    labelled = _label_plan(plan, dots, rooms)
     top = labelled.crop((0, *_filled_rows(labelled)))
     columns = (SHEET_WIDTH - _GAP) // (THUMBNAIL + _GAP)
     pitch = THUMBNAIL + 30
@@ -42,20 +42,20 @@ def draw_contact_sheet(
     grid_top = 70 + top.height + 20
     sheet = Image.new("RGB", (SHEET_WIDTH, grid_top + rows * pitch + _GAP), _WHITE)
     pen = ImageDraw.Draw(sheet)
-    told = f"{title}: {len(dots)} sensors, {len(index)} pictures"
-    pen.text((_GAP, 20), told, fill=_INK, font=_font(30))
+    pen.text((_GAP, 20), f"{title}: {len(dots)} sensors, {len(index)} pictures", fill=_INK, font=_font(30))
     sheet.paste(top, ((SHEET_WIDTH - top.width) // 2, 70))
     for i, (key, name) in enumerate(index.items()):
-        left, upper = _GAP + i % columns * (THUMBNAIL + _GAP), grid_top + i // columns * pitch
+        left = _GAP + i % columns * (THUMBNAIL + _GAP)
+        upper = grid_top + i // columns * pitch
         picture = open_picture(pictures / name).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left, upper))
         pen.rectangle([left, upper, left + THUMBNAIL - 1, upper + THUMBNAIL - 1], outline=(200, 200, 200))
-        pen.text((left, upper + THUMBNAIL + 3), *_fitting(key, THUMBNAIL))
+        pen.text((left, upper + THUMBNAIL + 3), *_fit_text(key, THUMBNAIL))
     return sheet
 
 
-def _fitting(text: str, width_px: int) -> tuple[str, tuple[int, int, int], Font]:
-    """`text`, ink and the largest font up to 14 in which it fits `width_px`; shortened in its middle if none does."""
+def _fit_text(text: str, width_px: int) -> tuple[str, tuple[int, int, int], Font]:
+    """Return `text`, ink and the largest font up to 14 that fits `width_px`; shortened in its middle if none does."""
     for size in (14, 12, 10):
         font = _font(size)
         if font.getlength(text) <= width_px:
@@ -67,40 +67,44 @@ def _fitting(text: str, width_px: int) -> tuple[str, tuple[int, int, int], Font]
 
 
 def _filled_rows(plan: Image.Image) -> tuple[int, int, int]:
-    """(upper, right, lower) of the part of a square plan that is not white padding."""
+    """Return (upper, right, lower) of the part of a square plan that is not white padding."""
     box = Image.eval(plan.convert("L"), lambda value: 255 - value).getbbox() or (0, 0, *plan.size)
     return max(0, box[1] - 10), plan.width, min(plan.height, box[3] + 10)
 
 
-def _label(plan: Image.Image, dots: Mapping[str, Point], rooms: Mapping[str, Point]) -> Image.Image:
-    """`plan` with room names, and the sensor names beside their dots where they cover least of one another."""
+def _label_plan(plan: Image.Image, dots: Mapping[str, Point], rooms: Mapping[str, Point]) -> Image.Image:
+    """Copy `plan` with room names, and the sensor names beside their dots where they cover least of one another."""
     picture = plan.copy()
     pen = ImageDraw.Draw(picture)
-    small, large = _font(15), _font(24)
+    small = _font(15)
+    large = _font(24)
     taken: list[Box] = [(x - 9, y - 9, x + 9, y + 9) for x, y in dots.values()]
     for sensor, at in sorted(dots.items(), key=lambda item: item[1][::-1]):
         _, _, right, lower = pen.textbbox((0, 0), sensor, font=small)
-        best = min(_places(at, right, lower), key=lambda box: sum(_overlap(box, other) for other in taken))
+        best = min(_label_boxes(at, right, lower), key=lambda box: sum(_overlap(box, other) for other in taken))
         taken.append(best)
         pen.rounded_rectangle(best, radius=3, fill=_WHITE, outline=(190, 190, 190))
         pen.text((best[0] + 2, best[1] + 1), sensor, fill=_INK, font=small)
     for room, at in rooms.items():
         name = room.replace("_", " ")
         _, _, right, lower = pen.textbbox((0, 0), name, font=large)
-        home = (at[0] - right / 2, at[1] - lower / 2)
+        x = at[0] - right / 2
+        y = at[1] - lower / 2
         # up or down from the room's middle, until the name lies on no dot and no label
         shifts = sorted(range(-140, 141, 10), key=abs)
-        boxes = [(home[0], home[1] + dy, home[0] + right, home[1] + dy + lower) for dy in shifts]
+        boxes = [(x, y + dy, x + right, y + dy + lower) for dy in shifts]
         best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken))
         taken.append(best)
         pen.text((best[0], best[1]), name, fill=_PALE, font=large, stroke_width=2, stroke_fill=_WHITE)
     return picture
 
 
-def _places(at: Point, width: float, height: float) -> Iterator[Box]:
-    """Boxes for a label around a dot, the best-liked first: right, left, below, above, then the corners."""
+def _label_boxes(at: Point, width: float, height: float) -> Iterator[Box]:
+    """Yield boxes for a label around a dot, the best-liked first: right, left, below, above, then the corners."""
     x, y = at
-    w, h, away = width + 4, height + 4, 11
+    w = width + 4
+    h = height + 4
+    away = 11
     sides = [(x + away, y - h / 2), (x - away - w, y - h / 2), (x - w / 2, y + away), (x - w / 2, y - away - h)]
     corners = [(x + sx, y + sy) for sx in (away - 3, 3 - away - w) for sy in (away - 3, 3 - away - h)]
     for left, top in (*sides, *corners):
@@ -108,6 +112,7 @@ def _places(at: Point, width: float, height: float) -> Iterator[Box]:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Common area of two boxes in square pixels."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    """Return the common area of two boxes in square pixels."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
     return max(0.0, width) * max(0.0, height)

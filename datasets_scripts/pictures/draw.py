@@ -1,7 +1,7 @@
 """Pictures: one for each sensor in each of its states, a coloured dot on the home's floor plan.
 
-A vision model sees these pictures, so they carry no words: the plan, and one dot. Where the dot is tells the sensor,
-its colour tells the type and the state (`dot_colours.py`). The contact sheet, for people, has the names.
+A vision model sees these pictures, so they carry no words: the plan, and one dot. The dot's place stands for the
+sensor, its colour for the type and the state (`palettes.py`). The contact sheet, for people, has the names.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _FINE = 8  # supersampling of a dot
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the plan lies in a square picture of `side` pixels: its aspect kept, centred, the rest white."""
+    """The plan's place in a square picture of `side` pixels: its aspect kept, centred, the rest white."""
 
     side: int
     scale: float  # pixels for one unit of the layout
@@ -47,17 +47,18 @@ class Frame:
 
     @classmethod
     def fit(cls, layout: Layout, side: int) -> "Frame":
+        """Fit the plan of `layout` into a picture of `side` pixels."""
         width, height = layout["size"]
         scale = side * (1 - 2 * MARGIN) / max(width, height)
         return cls(side, scale, (side - width * scale) / 2, (side - height * scale) / 2)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """A position of the layout in pixels of the picture."""
+        """Return a position of the layout in pixels of the picture."""
         return self.left + x * self.scale, self.top + y * self.scale
 
 
 def picture_keys(layout: Layout, seen: Iterable[str]) -> list[str]:
-    """The keys to draw, sorted: for each placed sensor the states `seen` (keys), completed to their natural set.
+    """Return the keys to draw, sorted: for each placed sensor the states `seen` (keys), completed to a natural set.
 
     A sensor seen ON may be OFF tomorrow, so a state brings its opposite, and a level brings the other two; a sensor
     never seen gets the states of its type (`NATURAL_STATES`). Sensors without a position cannot be drawn.
@@ -67,17 +68,17 @@ def picture_keys(layout: Layout, seen: Iterable[str]) -> list[str]:
         sensor, _, state = key.rpartition("_")
         if sensor in states:
             states[sensor].add(state)
-    for sensor, found in states.items():
+    for sensor, seen_states in states.items():
         for group in (*PAIRS, LEVELS):
-            if found & set(group):
-                found.update(group)
-        if not found:
-            found.update(NATURAL_STATES[layout["sensors"][sensor]["type"]])
-    return sorted(f"{sensor}_{state}" for sensor, found in states.items() for state in found)
+            if seen_states & set(group):
+                seen_states.update(group)
+        if not seen_states:
+            seen_states.update(NATURAL_STATES[layout["sensors"][sensor]["type"]])
+    return sorted(f"{sensor}_{state}" for sensor, sensor_states in states.items() for state in sensor_states)
 
 
 def seen_keys(events_path: Path) -> list[str]:
-    """The distinct keys of an events file; a numeric sensor (most readings are numbers) counts as its three levels."""
+    """Return the distinct keys of an events file; a sensor whose readings are mostly numbers has its three levels."""
     events = read_table(events_path, EVENTS, ["sensor", "state", "value"])
     sensors = events.group_by("sensor").aggregate([("value", "count"), ("state", "count")]).to_pylist()
     numeric = {row["sensor"] for row in sensors if 2 * row["value_count"] > row["state_count"]}
@@ -90,7 +91,7 @@ def seen_keys(events_path: Path) -> list[str]:
 
 
 def draw_background(layout: Layout, size: int, folder: Path | None = None) -> Image.Image:
-    """The home without a dot, `size` x `size` RGB, its aspect kept, padded with white.
+    """Draw the home without a dot, `size` x `size` RGB, its aspect kept, padded with white.
 
     With a `floor_plan` in the layout it is that picture (a relative path is taken from `folder`), stretched over the
     layout's `size`; else rooms and walls are drawn, from the polygons or, without any, from where the sensors are.
@@ -117,7 +118,7 @@ def _draw_floor_plan(layout: Layout, frame: Frame, path: Path) -> Image.Image:
 
 
 def _draw_rooms(layout: Layout, frame: Frame) -> Image.Image:
-    """Tinted rooms, walls and the outer frame, drawn large and reduced so that slanted walls are smooth."""
+    """Draw tinted rooms, walls and the outer frame, large and then reduced so that slanted walls are smooth."""
     fine = max(1, min(4, 2000 // frame.side))
     large = Frame.fit(layout, frame.side * fine)
     stroke = round(fine * max(1, min(3, frame.side / 160)))
@@ -139,7 +140,7 @@ def _draw_rooms(layout: Layout, frame: Frame) -> Image.Image:
 
 
 def _nearest_rooms(layout: Layout, frame: Frame, tints: dict[str, Colour], stroke: int) -> np.ndarray:
-    """`(side, side, 3)` uint8: each point of the plan has the tint of its nearest sensor's room."""
+    """Return `(side, side, 3)` uint8: each point of the plan has the tint of its nearest sensor's room."""
     sensors = layout["sensors"].values()
     rooms = sorted(tints)
     across = np.arange(frame.side, dtype=np.float32)
@@ -163,7 +164,7 @@ def _nearest_rooms(layout: Layout, frame: Frame, tints: dict[str, Colour], strok
 
 
 def room_tints(layout: Layout) -> dict[str, Colour]:
-    """A pastel for each room that has a polygon or a sensor, far apart for neighbours in the alphabet."""
+    """Return a pastel for each room that has a polygon or a sensor, far apart for neighbours in the alphabet."""
     rooms = sorted({sensor["room"] for sensor in layout["sensors"].values()} | set(layout.get("rooms", {})))
     golden = 0.618034  # steps of the golden ratio never come near an earlier hue for a long while
     hues = [colorsys.hsv_to_rgb(i * golden % 1, 0.16, 0.98) for i in range(len(rooms))]
@@ -179,7 +180,7 @@ def draw_sensor(
     radius: float = RADIUS,
     palette: str = DEFAULT_PALETTE,
 ) -> Image.Image:
-    """A copy of `background` with the dot of `key`; `radius` is a share of the picture's side.
+    """Copy `background` with the dot of `key`; `radius` is a share of the picture's side.
 
     `ValueError` when the layout has no position for the key's sensor.
     """
@@ -217,7 +218,7 @@ def draw_home(
     radius: float = RADIUS,
     progress: bool = True,
     palette: str = DEFAULT_PALETTE,
-) -> dict | None:
+) -> dict[str, int] | None:
     """Draw every key of a home: `pictures/<quoted key>.png`, `pictures/index.json` (key -> file), `contact_sheet.png`.
 
     Args:
@@ -235,9 +236,14 @@ def draw_home(
     if palette not in PALETTES:
         raise ValueError(f"palette={palette!r} is unknown; known: {', '.join(PALETTES)}.")
     layout = folder.layout
-    drawn = {key: layout.get(key) for key in ("size", "rooms", "floor_plan", "sensors")}
-    settings = {"version": DRAWING_VERSION, "size": size, "radius": radius, "palette": palette}
-    settings["layout"] = hash_json(drawn)
+    drawn_parts = {key: layout.get(key) for key in ("size", "rooms", "floor_plan", "sensors")}
+    settings = {
+        "version": DRAWING_VERSION,
+        "size": size,
+        "radius": radius,
+        "palette": palette,
+        "layout": hash_json(drawn_parts),
+    }
     inputs = [folder.require(folder.events, "read")]
     if "floor_plan" in layout:
         inputs.append(folder.root / layout["floor_plan"])
@@ -246,9 +252,8 @@ def draw_home(
     keys = picture_keys(layout, seen_keys(folder.events))
     sheet = folder.root / "contact_sheet.png"
     with write_beside(sheet) as temporary, write_beside(folder.pictures) as pictures:  # both new, or both as they were
-        plan_folder = folder.root
-        draw_pictures(layout, keys, pictures, size, radius, palette, plan_folder=plan_folder, progress=progress)
-        _contact_sheet(layout, pictures, palette, plan_folder).save(temporary, compress_level=1)
+        draw_pictures(layout, keys, pictures, size, radius, palette, plan_folder=folder.root, progress=progress)
+        _contact_sheet(layout, pictures, palette, folder.root).save(temporary, compress_level=1)
     summary = {"pictures": len(keys), "size": size}
     folder.record("draw", settings, inputs, [folder.pictures, sheet], summary)
     return summary
@@ -281,7 +286,7 @@ def write_index(pictures: Path, index: Mapping[str, str]) -> None:
 
 
 def _contact_sheet(layout: Layout, pictures: Path, palette: str, plan_folder: Path) -> Image.Image:
-    """The plan with every sensor active and named, above the `pictures`."""
+    """Draw the plan with every sensor active and named, above the `pictures`."""
     plan = draw_background(layout, PLAN_SIDE, plan_folder)
     frame = Frame.fit(layout, PLAN_SIDE)
     dots = {sensor: frame.at(place["x"], place["y"]) for sensor, place in layout["sensors"].items()}
@@ -292,7 +297,7 @@ def _contact_sheet(layout: Layout, pictures: Path, palette: str, plan_folder: Pa
 
 
 def _middle(layout: Layout, room: str, frame: Frame) -> tuple[float, float]:
-    """Where a room's name goes, in pixels: the polygon's point farthest from its walls, else amid its sensors."""
+    """Return the place of a room's name in pixels: the polygon's point farthest from its walls, else amid sensors."""
     if room not in layout.get("rooms", {}):
         inside = [(place["x"], place["y"]) for place in layout["sensors"].values() if place["room"] == room]
         return frame.at(*np.mean(inside, axis=0))
@@ -305,7 +310,7 @@ def _middle(layout: Layout, room: str, frame: Frame) -> tuple[float, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `casita draw`."""
+    """Add the arguments of `casita draw`."""
     parser.description = "Draw each sensor of a home in each of its states, and a contact sheet for the human eye."
     parser.epilog = "example: casita draw homes/milan --size 224"
     add_folder_argument(parser)
@@ -324,8 +329,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """`casita draw DIR`."""
+    """Run `casita draw DIR`."""
     for folder in home_folders(args.dir):
         summary = draw_home(folder, args.size, args.radius, palette=args.palette)
-        told = f"{summary['pictures']} pictures" if summary else "up to date"
-        print(f"{folder.pictures}: {told}; look at {folder.root / 'contact_sheet.png'}")
+        result = f"{summary['pictures']} pictures" if summary else "up to date"
+        print(f"{folder.pictures}: {result}; look at {folder.root / 'contact_sheet.png'}")

@@ -9,7 +9,7 @@ LARGEST_PICTURE = 50_000_000  # pixels; a floor plan scanned at 600 dots an inch
 
 
 def open_picture(path: Path, mode: str = "RGB") -> Image.Image:
-    """The picture of a file, decoded and converted to `mode`.
+    """Open the picture of a file, decoded and converted to `mode`.
 
     Raises:
         FileNotFoundError: there is none. ValueError: no picture, a damaged one, or one with so many pixels that it

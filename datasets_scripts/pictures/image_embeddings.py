@@ -35,7 +35,7 @@ PIXEL_CELLS = 16  # a side: 16 * 16 * 3 = 768 values, as wide as the base-sized 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionModel:
-    """A short name's meaning: the Hub id (None: no model), the output taken, its length D."""
+    """A vision model with a short name: its Hub id (None: no model), the output taken, its length D."""
 
     model_id: str | None
     output: str
@@ -51,18 +51,18 @@ VISION_MODELS: dict[str, VisionModel] = {
 
 
 class VisionEncoder(Protocol):
-    """Pictures to vectors, frozen; `output` and `revision` say what the vectors are."""
+    """A frozen encoder of pictures into vectors; `output` and `revision` say what the vectors are."""
 
     output: str
     revision: str | None
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """RGB pictures to `(B, D)` float32, not normalised."""
+        """Encode RGB pictures into `(B, D)` float32, not normalised."""
         ...
 
 
 class PixelEncoder:
-    """The picture itself, averaged over 16 x 16 cells: `(B, 768)` in [0, 1], ordered row, column, channel."""
+    """An encoder that averages a picture over 16 x 16 cells: `(B, 768)` in [0, 1], ordered row, column, channel."""
 
     output: str = "pixels"
     revision: str | None = None
@@ -70,7 +70,8 @@ class PixelEncoder:
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         pooled = []
         for picture in pictures:
-            down, across = cell_weights(picture.height), cell_weights(picture.width)
+            down = cell_weights(picture.height)
+            across = cell_weights(picture.width)
             pixels = np.asarray(picture, np.float64) / 255
             pooled.append(np.einsum("iy,yxc,jx->ijc", down, pixels, across, optimize=True))
         return np.stack(pooled).reshape(len(pooled), -1).astype(np.float32)
@@ -78,7 +79,7 @@ class PixelEncoder:
 
 @cache
 def cell_weights(side: int) -> np.ndarray:
-    """`(16, side)`: the share of each pixel in each cell's mean; a pixel across a border counts for both."""
+    """Return `(16, side)`: the share of each pixel in each cell's mean; a pixel across a border counts for both."""
     borders = np.arange(PIXEL_CELLS + 1) * side / PIXEL_CELLS
     pixel = np.arange(side)
     overlap = np.minimum(borders[1:, None], pixel + 1) - np.maximum(borders[:-1, None], pixel)
@@ -113,11 +114,11 @@ class HubEncoder:
             ) from error
         self.output = output_of(self.model)
         self.revision = getattr(self.model.config, "_commit_hash", None)
-        self.view = whole_picture(self.processor)
+        self.uncropped = uncropped(self.processor)
 
     @torch.inference_mode()
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        pixels = self.processor(images=list(pictures), return_tensors="pt", **self.view)["pixel_values"]
+        pixels = self.processor(images=list(pictures), return_tensors="pt", **self.uncropped)["pixel_values"]
         pixels = pixels.to(self.model.device, self.model.dtype)
         if hasattr(self.model, "get_image_features"):
             vectors = self.model.get_image_features(pixel_values=pixels).pooler_output
@@ -128,7 +129,7 @@ class HubEncoder:
 
 
 def output_of(model: torch.nn.Module) -> str:
-    """Which output to take from a vision model: `"projected"`, `"pooled"` or `"cls"`.
+    """Return which output to take from a vision model: `"projected"`, `"pooled"` or `"cls"`.
 
     `ValueError` when the architecture has none of them.
     """
@@ -145,8 +146,8 @@ def output_of(model: torch.nn.Module) -> str:
     )
 
 
-def whole_picture(processor: Any) -> dict[str, Any]:
-    """Arguments by which an image processor shows a square picture whole, scaled to the side that its crop had.
+def uncropped(processor: Any) -> dict[str, Any]:
+    """Return arguments by which an image processor scales a square picture to the side of its crop, and crops none.
 
     DINOv2's scales to 256 and keeps the middle 224: made for photographs, it would cut off sensors along the walls.
     """
@@ -157,13 +158,13 @@ def whole_picture(processor: Any) -> dict[str, Any]:
 
 
 def model_id_of(vision_model: str) -> str:
-    """The Hub id that a short name stands for: what a user without casita can look up; other names are their own."""
+    """Return the Hub id that a short name stands for, to be looked up without casita; other names stay."""
     known = VISION_MODELS.get(vision_model)
     return (known.model_id if known else None) or vision_model
 
 
 def choose_device(device: str | None = None) -> torch.device:
-    """The named device, or the best that is there: cuda, mps, cpu."""
+    """Return the named device, or the best that is there: cuda, mps, cpu."""
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
@@ -172,7 +173,7 @@ def choose_device(device: str | None = None) -> torch.device:
 def load_vision_model(
     name: str, *, revision: str | None = None, device: str | None = None, dtype: str = "float32"
 ) -> VisionEncoder:
-    """The encoder behind a short name, a Hub id or a folder; `ValueError` when it cannot be had."""
+    """Load the encoder behind a short name, a Hub id or a folder; `ValueError` when it cannot be had."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; known: {', '.join(DTYPES)}.")
     model_id = VISION_MODELS[name].model_id if name in VISION_MODELS else name
@@ -184,7 +185,7 @@ def load_vision_model(
 def embed_pictures(
     encoder: VisionEncoder, paths: Sequence[Path], *, batch_size: int = 32, progress: bool = True
 ) -> np.ndarray:
-    """`(N, D)` float32, not normalised, one row a picture file; a batch of files is in memory at a time."""
+    """Embed picture files: `(N, D)` float32, not normalised; a batch of files is in memory at a time."""
     if batch_size < 1 or not paths:
         raise ValueError(f"batch_size={batch_size} and {len(paths)} pictures: expected at least one of each.")
     rows = []
@@ -236,7 +237,8 @@ def embed_home(
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization={normalization!r} is unknown; known: {', '.join(NORMALIZATIONS)}.")
     index_path = folder.require(folder.pictures / "index.json", "draw")
-    stage, path = f"embed-images:{slug(vision_model)}", folder.image_embeddings(vision_model)
+    stage = f"embed-images:{slug(vision_model)}"
+    path = folder.image_embeddings(vision_model)
     settings = {"vision_model": vision_model, "normalization": normalization, "dtype": dtype, "revision": revision}
     is_folder = vision_model not in VISION_MODELS and Path(vision_model).is_dir()
     inputs = [folder.pictures, *([Path(vision_model)] if is_folder else [])]
@@ -245,12 +247,12 @@ def embed_home(
     index: dict[str, str] = read_json(index_path)
     paths = [folder.pictures / name for name in index.values()]
     encoder = load() if load else load_vision_model(vision_model, revision=revision, device=device, dtype=dtype)
-    raw = embed_pictures(encoder, paths, batch_size=batch_size, progress=progress)
+    vectors = embed_pictures(encoder, paths, batch_size=batch_size, progress=progress)
     with Image.open(paths[0]) as first:
         side = first.width
     table = SensorEmbeddingTable.build(
         list(index),
-        raw,
+        vectors,
         home=folder.name,
         vision_model=model_id_of(vision_model),
         output=encoder.output,
@@ -266,7 +268,7 @@ def embed_home(
 
 
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
-    """`--vision-model` and `--normalization`, as `casita embed-images` and `casita build` take them."""
+    """Add `--vision-model` and `--normalization`, as `casita embed-images` and `casita build` take them."""
     parser.add_argument("--vision-model", default="clip", help="short name, Hub id or folder (default: %(default)s)")
     parser.add_argument(
         "--normalization",
@@ -278,10 +280,10 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `casita embed-images`."""
+    """Add the arguments of `casita embed-images`."""
     known = [
-        f"{name} ({told.model_id or 'no model, a control'}: {told.output}, {told.width})"
-        for name, told in VISION_MODELS.items()
+        f"{name} ({model.model_id or 'no model, a control'}: {model.output}, {model.width})"
+        for name, model in VISION_MODELS.items()
     ]
     parser.description = "Pass every picture of a home once through a frozen vision model."
     parser.epilog = (
@@ -297,10 +299,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """`casita embed-images DIR`."""
+    """Run `casita embed-images DIR`."""
     options = {"device": args.device, "dtype": args.dtype, "revision": args.revision}
     load = cache(lambda: load_vision_model(args.vision_model, **options))  # once for all homes, if at all
     for folder in home_folders(args.dir):
         table = embed_home(folder, args.vision_model, args.normalization, args.batch_size, load=load, **options)
-        told = f"{len(table.keys)} rows of {table.width}, output {table.output}" if table else "up to date"
-        print(f"{folder.image_embeddings(args.vision_model)}: {told}")
+        result = f"{len(table.keys)} rows of {table.width}, output {table.output}" if table else "up to date"
+        print(f"{folder.image_embeddings(args.vision_model)}: {result}")

@@ -1,6 +1,6 @@
 """The colours of the dots: a sensor's type and state to red, green, blue, by one of a few palettes.
 
-| palette | what a dot's colour tells |
+| palette | what a dot's colour stands for |
 |---|---|
 | `casita` | type and state: no two of them are alike |
 | `mono` | nothing: a sensor's states have equal pictures, so that a model reads where something happened and no more |
@@ -61,15 +61,18 @@ RANK = {"OFF": 0, "CLOSE": 0, "ABSENT": 0, "LOW": 0, "NORMAL": 1, "HIGH": 2, "ON
 
 
 def colour_of(sensor_type: str, state: str, palette: str = DEFAULT_PALETTE) -> Colour:
-    """The dot's colour. A state outside PAIRS and LEVELS gets, the same in every run, a hue of its own in `casita`, in
-    another palette one of the colours that its type has not, if there are any."""
-    known = PALETTES[palette]
+    """Return the dot's colour.
+
+    A state outside PAIRS and LEVELS gets, the same in every run, a hue of its own in `casita`, in another palette one
+    of the colours that its type has not, if there are any.
+    """
+    colours_of = PALETTES[palette]
     if state in RANK:
-        return known[sensor_type][RANK[state]]
+        return colours_of[sensor_type][RANK[state]]
     number = zlib.crc32(f"{sensor_type} {state}".encode())
     if palette != "casita":
-        every = dict.fromkeys(colour for colours in known.values() for colour in colours)
-        others = [colour for colour in every if colour not in known[sensor_type]] or list(every)
+        all_colours = dict.fromkeys(colour for colours in colours_of.values() for colour in colours)
+        others = [colour for colour in all_colours if colour not in colours_of[sensor_type]] or list(all_colours)
         return others[number % len(others)]
     red, green, blue = colorsys.hsv_to_rgb(number / 2**32, 0.75, 0.8)
     return round(red * 255), round(green * 255), round(blue * 255)

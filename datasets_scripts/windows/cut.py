@@ -3,10 +3,10 @@
 import argparse
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from casita.datasets_scripts.schema import (
 )
 from casita.datasets_scripts.windows.events import choose_events, event_labels, segments, sensor_keys
 from casita.datasets_scripts.windows.splits import PURGED, TRAIN, assign_splits, leak_audit, refuse_leaks
-from casita.datasets_scripts.windows.table import count_windows, windows_table
+from casita.datasets_scripts.windows.table import SplitCounts, count_windows, windows_table
 from casita.processing.event_windows import STRATEGIES, Windowing, fixed_step
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -34,7 +34,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "numeric": ("drop", "levels"),
     "unplaced": ("error", "drop"),
 }
-# Told in words in a window's id; what else differs from the default goes in as a short hash. What `train_overlap` adds
+# Written out in a window's id; what else differs from the default goes in as a short hash. What `train_overlap` adds
 # has ids as if it were the overlap of all.
 _NAMED = {
     "strategy",
@@ -51,12 +51,12 @@ _NAMED = {
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings(Windowing):
-    """How a home's windows are cut; the defaults are the reference system's FL_20.
+    """Settings by which a home's windows are cut; the defaults are the reference system's FL_20.
 
     min_events: None stands for 8 with `fixed_length` and for 1 with durations, and is replaced by it.
     presegment: no window crosses a change of the true label, at level "fine" or "coarse".
     unlabelled: "drop" leaves out windows without a majority label.
-    resident: "R1", ...: labels are this resident's (`window_events.event_labels`); None: the most recently opened.
+    resident: "R1", ...: labels are this resident's (`windows.events.event_labels`); None: the most recently opened.
     types: only sensors of these types. numeric, unplaced, split, split_by: see `casita windows --help`.
     seed: of a random split, and of the durations drawn.
     train_overlap: the train split has also the windows of this larger overlap (`fixed_length`: of a step that goes
@@ -85,26 +85,27 @@ class WindowSettings(Windowing):
             self._check_train_overlap(self.train_overlap)
 
     def _check_train_overlap(self, share: float) -> None:
-        wrong = "" if self.overlap < share < 1 else f"in ({self.overlap:g}, 1): above overlap"
-        if not wrong and self.strategy == "fixed_length":
-            step, own = (fixed_step(self.length, overlap) for overlap in (self.overlap, share))
-            fitting = [1 - s / self.length for s in range(step - 1, 0, -1) if step % s == 0]
-            if own == step or step % own:
+        expected = "" if self.overlap < share < 1 else f"in ({self.overlap:g}, 1): above overlap"
+        if not expected and self.strategy == "fixed_length":
+            step = fixed_step(self.length, self.overlap)
+            train_step = fixed_step(self.length, share)
+            if train_step == step or step % train_step:
+                fitting = [1 - s / self.length for s in range(step - 1, 0, -1) if step % s == 0]
                 allowed = ", ".join(f"{overlap:.4g}" for overlap in fitting) or "none is there"
-                wrong = f"of a step that divides overlap's of {step} events: {allowed}"
-        if wrong:
-            raise ValueError(f"train_overlap={share:g}: expected a share {wrong}. Leave it out to cut all alike.")
+                expected = f"of a step that divides overlap's of {step} events: {allowed}"
+        if expected:
+            raise ValueError(f"train_overlap={share:g}: expected a share {expected}. Leave it out to cut all alike.")
 
     @property
-    def more(self) -> "WindowSettings | None":
-        """The settings of the windows that `train_overlap` adds to the train split, as if all were cut so."""
+    def added(self) -> "WindowSettings | None":
+        """Return the settings of the windows that `train_overlap` adds to the train split, as if all were cut so."""
         if self.train_overlap is None:
             return None
         return replace(self, overlap=self.train_overlap, train_overlap=None)
 
     @property
     def name(self) -> str:
-        """The sampling as part of a window's id: another one for settings that may give other windows."""
+        """Return the sampling as part of a window's id: another one for settings that may give other windows."""
         size = "-".join(f"{d:.12g}" for d in self.all_durations_s) or str(self.length)
         parts = [f"{self.strategy}_{size}_{self.overlap:.12g}"]
         parts += [f"max{self.max_events}"] if self.max_events else []
@@ -112,8 +113,8 @@ class WindowSettings(Windowing):
         default = WindowSettings(
             strategy=self.strategy, duration_s=self.duration_s, durations_s=self.durations_s, length=self.length
         )
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NAMED}
-        other = {name: value for name, value in told.items() if value != getattr(default, name)}
+        unnamed = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NAMED}
+        other = {name: value for name, value in unnamed.items() if value != getattr(default, name)}
         if self.split == "chronological" and self.strategy != "variable_duration":
             other.pop("seed", None)  # draws nothing
         if other:
@@ -121,12 +122,26 @@ class WindowSettings(Windowing):
         return "_".join(parts)
 
 
-def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) -> tuple[pa.Table, dict[str, Any]]:
+class WindowsSummary(TypedDict):
+    """A summary of the windows of a home, as home.json keeps it.
+
+    Events left out by reason, windows left out for want of a label, the unit of the splits, the numeric sensors'
+    levels, the leak audit, and counts of each split.
+    """
+
+    left_out: dict[str, int]
+    windows_without_label: int
+    split_unit: str
+    levels: dict[str, list[float]]
+    leak_audit: dict[str, int]
+    splits: dict[str, SplitCounts]
+
+
+def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) -> tuple[pa.Table, WindowsSummary]:
     """Cut `events` (schema `EVENTS`, sorted by session and time) into windows (schema `WINDOWS`).
 
     Returns:
-        The windows (`sensor_keys` as dictionaries in memory), and a summary: events left out by reason, windows left
-        out for want of a label, windows and labels of each split, the numeric sensors' levels, the leak audit.
+        The windows (`sensor_keys` as dictionaries in memory), and their summary.
 
     Raises:
         ValueError: sensors without a position (with `unplaced="error"`), nothing left, a label without a coarse one
@@ -155,13 +170,13 @@ def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) ->
     first, last = first[kept], last[kept]
     keys, levels = sensor_keys(chosen, train=split == TRAIN)
     windows = windows_table(chosen, keys, label, split, first, last, settings.name)
-    if more := settings.more:
-        between, ends = more.cut(chosen.t_us, *codes)
-        added = (split[between] == TRAIN) & ~np.isin(between, first)
-        between, ends = between[added], ends[added]
-        windows = pa.concat_tables(
-            [windows, windows_table(chosen, keys, label, split, between, ends, more.name)]
-        ).take(np.argsort(np.concatenate([first, between]), kind="stable"))
+    if added_settings := settings.added:
+        added_first, added_last = added_settings.cut(chosen.t_us, *codes)
+        is_new = (split[added_first] == TRAIN) & ~np.isin(added_first, first)
+        added_first, added_last = added_first[is_new], added_last[is_new]
+        added = windows_table(chosen, keys, label, split, added_first, added_last, added_settings.name)
+        order = np.argsort(np.concatenate([first, added_first]), kind="stable")
+        windows = pa.concat_tables([windows, added]).take(order)
     unlabelled = windows["activity"].null_count if settings.unlabelled == "drop" else 0
     if unlabelled and unlabelled == len(windows):
         raise ValueError(
@@ -169,8 +184,8 @@ def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) ->
         )
     if unlabelled:
         windows = windows.filter(pc.is_valid(windows["activity"]))
-    seen = pa.table({"home": chosen.home.as_arrow(), "timestamp": pa.array(chosen.t_us)})
-    audit = leak_audit(windows, seen)
+    audited_events = pa.table({"home": chosen.home.as_arrow(), "timestamp": pa.array(chosen.t_us)})
+    audit = leak_audit(windows, audited_events)
     refuse_leaks(audit)
     left_out["purged between splits"] = int((split == PURGED).sum())
     return windows, {
@@ -179,27 +194,28 @@ def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) ->
         "split_unit": unit,
         "levels": levels,
         "leak_audit": audit,
-        **count_windows(windows),
+        "splits": count_windows(windows),
     }
 
 
 @writes("windows")
-def cut_home(home: HomeFolder, settings: WindowSettings) -> dict[str, Any] | None:
-    """Write `windows.parquet` of a home folder; returns the summary, or None when it was up to date."""
+def cut_home(home: HomeFolder, settings: WindowSettings) -> WindowsSummary | None:
+    """Write `windows.parquet` of a home folder; return the summary, or None when it was up to date."""
     home.require(home.events, "read")
-    stage, layout = {**asdict(settings), "layout": home.layout}, home.layout
-    if home.is_current("windows", stage, [home.events]):
+    layout = home.layout
+    stage_settings = {**asdict(settings), "layout": layout}
+    if home.is_current("windows", stage_settings, [home.events]):
         return None
     columns = [name for name in EVENTS.names if name != ("activities" if settings.resident is None else "activity")]
     texts = [name for name in columns if EVENTS.field(name).type == pa.string()]
     windows, summary = build_windows(read_table(home.events, EVENTS, columns, texts), layout, settings)
     write_table(home.windows, windows, WINDOWS, {"sampling": asdict(settings), "levels": summary["levels"]})
-    home.record("windows", stage, [home.events], [home.windows], summary)
+    home.record("windows", stage_settings, [home.events], [home.windows], summary)
     return summary
 
 
 def sampling_options(name: str) -> dict[str, Any]:
-    """The settings that a short name of the reference system's samplings stands for; any number may stand in it.
+    """Return the settings that a short name of the reference system's samplings stands for, with any number in it.
 
     `fl_20`: windows of 20 events. `fd_60`: of 60 seconds, three events at least. `_p` after it: cut by the true
     labels, without unlabelled windows. `ValueError` for anything else.
@@ -215,7 +231,7 @@ def sampling_options(name: str) -> dict[str, Any]:
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `WindowSettings`; shared with `casita build`. What is not given is not in the namespace."""
+    """Add the options of `WindowSettings`, for `casita build` too; what is not given is not in the namespace."""
     default = WindowSettings()
     group = parser.add_argument_group("windows", argument_default=argparse.SUPPRESS)
     add = group.add_argument
@@ -260,12 +276,12 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _minutes(text: str) -> float | None:
-    """`30` minutes, or `none`."""
+    """Read `30` minutes, or `none`."""
     return None if text.lower() == "none" else float(text)
 
 
 def settings_from(args: argparse.Namespace) -> WindowSettings:
-    """`WindowSettings` from parsed arguments; `ValueError` where `--sampling` and another one say different things."""
+    """Make `WindowSettings` of parsed arguments; `ValueError` where `--sampling` and another one differ."""
     given = {f.name: getattr(args, f.name) for f in fields(WindowSettings) if hasattr(args, f.name)}
     for name in ("types", "durations_s"):
         if name in given:
@@ -277,33 +293,29 @@ def settings_from(args: argparse.Namespace) -> WindowSettings:
                 flag = f"--{name.replace('_', '-')} says {given[name]}"
                 raise ValueError(f"--sampling {sampling} says {name}={options[name]}, {flag}. Leave one of them out.")
         given |= options
-    _refuse_unread(given)
+    strategy = given.get("strategy", "fixed_length")
+    if "length" in given and strategy != "fixed_length":  # it would have no effect
+        raise ValueError(f"strategy={strategy} does not read length; leave it out, or see --max-events.")
     return WindowSettings(**given)
 
 
-def _refuse_unread(given: Mapping[str, Any]) -> None:
-    """`--length` with a strategy of durations would have no effect: say so."""
-    strategy = given.get("strategy", "fixed_length")
-    if "length" in given and strategy != "fixed_length":
-        raise ValueError(f"strategy={strategy} does not read length; leave it out, or see --max-events.")
-
-
-def describe(summary: dict[str, Any]) -> Iterable[str]:
-    """The summary as lines for a person."""
+def summary_lines(summary: WindowsSummary) -> Iterator[str]:
+    """Yield the summary as lines for a person."""
     for reason, count in summary["left_out"].items():
         if count:
             yield f"  left out: {count:,} events {reason}"
     if count := summary.get("windows_without_label"):
         yield f"  left out: {count:,} windows without a label"
-    for name, told in summary["splits"].items():
+    for split, counts in summary["splits"].items():
         yield (
-            f"  {name:<10} {told['windows']:>8,} windows, {told['labelled']:>8,} labelled, "
-            f"{told['sessions']} session(s), {told['first'][:16]} to {told['last'][:16]}"
+            f"  {split:<10} {counts['windows']:>8,} windows, {counts['labelled']:>8,} labelled, "
+            f"{counts['sessions']} session(s), {counts['first'][:16]} to {counts['last'][:16]}"
         )
     yield f"  split by {summary['split_unit']}; leak audit: {sum(summary['leak_audit'].values())} events in two splits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita windows`."""
     parser.description = (
         "Cut the events of a home, or of each home in a folder of home folders, into windows, split them, and check "
         "that no event is in two splits."
@@ -320,8 +332,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run `casita windows DIR`."""
     settings = settings_from(args)
     for home in home_folders(args.dir):
         summary = cut_home(home, settings)
         print(f"{home.windows}: {'up to date' if summary is None else 'written'}")
-        print("\n".join(describe(summary or home.summary("windows"))))
+        print("\n".join(summary_lines(summary or cast(WindowsSummary, home.summary("windows")))))

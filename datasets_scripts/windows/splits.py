@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from casita.processing.event_windows import run_starts
 
 SPLITS = ("train", "validation", "test")
 RATIOS = (0.7, 0.1, 0.2)  # of the days or sessions, the reference system's
@@ -47,26 +48,29 @@ def assign_splits(
         raise ValueError(
             f"split unit {unit!r}, order {order!r}: expected auto, day or session; chronological or random."
         )
-    starts = _changes(session)
+    starts = run_starts(t_us, session)
     if unit == "auto":
         unit = "session" if len(np.unique(session[starts])) >= 10 else "day"
     if unit == "day":
         day = (t_us - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
-        starts = _changes(session, day)
+        starts = run_starts(t_us, session, day)
     # A stretch is a session, or a day of a session: few, and sorted by time within.
     size = np.diff(np.append(starts, len(t_us)))
-    first, last = t_us[starts], t_us[starts + size - 1]
-    code = _together(session[starts], first, last) if unit == "session" else day[starts]
-    units, inverse = np.unique(code, return_inverse=True)
-    if len(units) < 3:
+    first = t_us[starts]
+    last = t_us[starts + size - 1]
+    code = _overlapping_sessions(session[starts], first, last) if unit == "session" else day[starts]
+    distinct, inverse = np.unique(code, return_inverse=True)
+    num_units = len(distinct)
+    if num_units < 3:
         alone = " that do not overlap in time" if unit == "session" else ""
-        raise ValueError(f"the log has {len(units)} {unit}(s){alone}; train, validation and test need at least 3.")
-    rank = np.empty(len(units), dtype=np.int64)
-    ranked = np.argsort(_first_time(first, inverse, len(units)), kind="stable")
-    rank[ranked] = (
-        np.arange(len(units)) if order == "chronological" else np.random.default_rng(seed).permutation(len(units))
-    )
-    of_stretch = np.searchsorted(_bounds(len(units)), rank, side="right")[inverse]
+        raise ValueError(f"the log has {num_units} {unit}(s){alone}; train, validation and test need at least 3.")
+    in_time_order = np.argsort(_first_time(first, inverse, num_units), kind="stable")
+    rank = np.empty(num_units, dtype=np.int64)
+    if order == "chronological":
+        rank[in_time_order] = np.arange(num_units)
+    else:
+        rank[in_time_order] = np.random.default_rng(seed).permutation(num_units)
+    of_stretch = np.searchsorted(_bounds(num_units), rank, side="right")[inverse]
     split = np.repeat(of_stretch.astype(np.int8), size)
     session_end = np.append(starts[1:][np.diff(session[starts]) != 0], len(t_us))
     for k in np.flatnonzero((np.diff(of_stretch) != 0) & (np.diff(session[starts]) == 0)) + 1:
@@ -76,35 +80,27 @@ def assign_splits(
     return split, unit
 
 
-def _changes(*codes: np.ndarray) -> np.ndarray:
-    """Where a stretch of equal codes begins: `(S,)` indices, the first one 0; none without events."""
-    new = np.zeros(len(codes[0]), dtype=bool)
-    new[:1] = True
-    for code in codes:
-        new[1:] |= code[1:] != code[:-1]
-    return np.flatnonzero(new)
-
-
-def _together(session: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """`(S,)` code of each stretch's session, the same one for sessions that overlap in time."""
+def _overlapping_sessions(session: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the `(S,)` code of each stretch's session, the same one for sessions that overlap in time."""
     names, inverse = np.unique(session, return_inverse=True)
-    first, last = _first_time(begin, inverse, len(names)), -_first_time(-end, inverse, len(names))
+    first = _first_time(begin, inverse, len(names))
+    last = -_first_time(-end, inverse, len(names))
     order = np.argsort(first, kind="stable")
-    apart = first[order][1:] > np.maximum.accumulate(last[order])[:-1]
+    apart = first[order][1:] > np.maximum.accumulate(last[order])[:-1]  # from all sessions that began before
     group = np.empty(len(names), dtype=np.int64)
     group[order] = np.concatenate([[0], np.cumsum(apart)])
     return group[inverse]
 
 
 def _first_time(t_us: np.ndarray, unit: np.ndarray, num_units: int) -> np.ndarray:
-    """`(U,)` earliest of each unit's times."""
+    """Return `(U,)` the earliest of each unit's times."""
     first = np.full(num_units, np.iinfo(np.int64).max)
     np.minimum.at(first, unit, t_us)
     return first
 
 
 def _bounds(num_units: int) -> np.ndarray:
-    """Number of units before validation and before test; each split gets at least one."""
+    """Return the numbers of units before validation and before test; each split gets at least one."""
     validation = min(max(1, round(num_units * RATIOS[0])), num_units - 2)
     test = min(max(validation + 1, round(num_units * (RATIOS[0] + RATIOS[1]))), num_units - 1)
     return np.array([validation, test])
@@ -112,23 +108,26 @@ def _bounds(num_units: int) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------- windows, split again
 def bootstrap_clusters(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarray, str]:
-    """`(N,)` number of each window's day or session, in the order of time, as `assign_splits` counts them; and which.
+    """Return `(N,)` the number of each window's day or session in time order, as `assign_splits` counts; and which.
 
     Args:
         windows: of one home, with the columns `session`, `start` and `end`.
         unit: `day`, `session`, or `auto`: sessions when there are at least ten, else days.
     """
     _, session = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
-    start, end = _microseconds(windows, "start"), _microseconds(windows, "end")
+    start = _microseconds(windows, "start")
     if unit == "auto":
         unit = "session" if session.max(initial=-1) + 1 >= 10 else "day"
-    code = (start - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US if unit == "day" else _together(session, start, end)
-    found = np.unique(code, return_inverse=True)
-    return found[1], unit
+    if unit == "day":
+        code = (start - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
+    else:
+        code = _overlapping_sessions(session, start, _microseconds(windows, "end"))
+    _, number = np.unique(code, return_inverse=True)
+    return number, unit
 
 
 def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
-    """`(N,)` object: a split for each window by whole days or sessions, drawn by `seed`; None where it was purged.
+    """Draw `(N,)` object: a split for each window by whole days or sessions and `seed`; None where it was purged.
 
     The windows stay as they were cut. Where two splits meet, the later windows that share time with the earlier split
     are purged and, within a session, those of one more window's length.
@@ -136,22 +135,26 @@ def split_randomly(windows: pa.Table, unit: str, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: fewer than three days or sessions.
     """
-    code, unit = bootstrap_clusters(windows, unit)
-    units = int(code.max(initial=-1)) + 1
-    if units < 3:
-        raise ValueError(f"the windows are of {units} {unit}(s); train, validation and test need at least 3.")
-    place = np.random.default_rng(seed).permutation(units)
-    split = np.searchsorted(_bounds(units), place, side="right")[code]
-    kept = _apart(split, windows)
+    number, unit = bootstrap_clusters(windows, unit)
+    num_units = int(number.max(initial=-1)) + 1
+    if num_units < 3:
+        raise ValueError(f"the windows are of {num_units} {unit}(s); train, validation and test need at least 3.")
+    rank = np.random.default_rng(seed).permutation(num_units)
+    split = np.searchsorted(_bounds(num_units), rank, side="right")[number]
+    kept = _purge(split, windows)
     return np.array([*SPLITS, None], dtype=object)[np.where(kept, split, PURGED)]
 
 
-def _apart(split: np.ndarray, windows: pa.Table) -> np.ndarray:
-    """`(N,)` bool: which windows stay, so that no two splits share time and a window's length lies between them."""
-    start, end = _microseconds(windows, "start"), _microseconds(windows, "end")
+def _purge(split: np.ndarray, windows: pa.Table) -> np.ndarray:
+    """Return `(N,)` bool: the windows to keep, so that no two splits share time and a window's length is between."""
+    start = _microseconds(windows, "start")
+    end = _microseconds(windows, "end")
     _, name = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
-    session, kept = _together(name, start, end), np.zeros(len(split), dtype=bool)  # one recording may have two names
-    last, until, gap = -1, np.iinfo(np.int64).min, None  # the last one kept, the end of all kept, the end of the gap
+    session = _overlapping_sessions(name, start, end)  # one recording may have two names
+    kept = np.zeros(len(split), dtype=bool)
+    last = -1  # the last window that was kept
+    until = np.iinfo(np.int64).min  # the end of all that were kept
+    gap = None  # the end of the gap between two splits, in which windows are purged
     for i in np.argsort(start, kind="stable").tolist():
         if last >= 0 and split[i] != split[last]:
             if start[i] <= until or (gap is not None and start[i] <= gap):
@@ -159,23 +162,26 @@ def _apart(split: np.ndarray, windows: pa.Table) -> np.ndarray:
             if gap is None and session[i] == session[last]:
                 gap = end[i]
                 continue
-        last, until, gap = i, max(until, end[i]), None
+        last = i
+        until = max(until, end[i])
+        gap = None
         kept[i] = True
     return kept
 
 
 def share_time(windows: pa.Table, others: pa.Table) -> np.ndarray:
-    """`(N,)` bool: which of `windows` share time, ends included, with any of `others`; all of one home."""
-    start, end = _microseconds(others, "start"), _microseconds(others, "end")
+    """Return `(N,)` bool: which of `windows` share time, ends included, with any of `others`; all of one home."""
+    start = _microseconds(others, "start")
     order = np.argsort(start, kind="stable")
-    begun = np.searchsorted(start[order], _microseconds(windows, "end"), side="right")
-    latest = np.append(np.iinfo(np.int64).min, np.maximum.accumulate(end[order]))
-    return latest[begun] >= _microseconds(windows, "start")
+    num_begun = np.searchsorted(start[order], _microseconds(windows, "end"), side="right")
+    latest_end = np.maximum.accumulate(_microseconds(others, "end")[order])
+    latest_end = np.append(np.iinfo(np.int64).min, latest_end)  # of the first k others
+    return latest_end[num_begun] >= _microseconds(windows, "start")
 
 
 # ------------------------------------------------------------------------------------------------------ the audit
 def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
-    """Events shared by the windows of two splits, for each pair of splits: `{"train/test": 0, ...}`.
+    """Count the events shared by the windows of two splits, for each pair of splits: `{"train/test": 0, ...}`.
 
     Knows nothing of how the windows were cut: an event is in a window when it is of the same home and its time lies
     within the window's start and end, both included. So it may count too much, never too little. Sessions do not come
@@ -193,39 +199,20 @@ def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
         axis = np.sort(axis)
     start = np.clip(_microseconds(windows, "start") - low, 0, span - 1) + of_window * span
     end = np.clip(_microseconds(windows, "end") - low, -1, span - 1) + of_window * span
-    first, last = np.searchsorted(axis, start, side="left"), np.searchsorted(axis, end, side="right")
-    split = windows["split"]
+    first = np.searchsorted(axis, start, side="left")
+    last = np.maximum(first, np.searchsorted(axis, end, side="right"))
     covered = {}
-    for name in SPLITS:
-        chosen = np.asarray(pc.equal(split, name).combine_chunks())
-        covered[name] = _united(first[chosen], last[chosen])
-    return {f"{a}/{b}": _shared(covered[a], covered[b]) for a, b in combinations(SPLITS, 2)}
-
-
-def _united(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Stretches [first, last) `(B,)` as ascending ones that do not meet: what they cover together."""
-    order = np.argsort(first[first < last], kind="stable")
-    first, last = first[first < last][order], np.maximum.accumulate(last[first < last][order])
-    new = np.flatnonzero(first[1:] > last[:-1]) + 1
-    return first[np.append(0, new)[: len(first)]], last[np.append(new - 1, len(last) - 1)[: len(last)]]
-
-
-def _shared(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> int:
-    """How many events lie both in the stretches of `a` and in those of `b`."""
-    if not len(a[0]) or not len(b[0]):
-        return 0
-    ends = np.append(0, np.cumsum(b[1] - b[0]))
-
-    def covered_before(x: np.ndarray) -> np.ndarray:
-        """Events of `b` before each index `x`."""
-        begun = np.searchsorted(b[0], x)
-        return ends[begun] - np.where(begun > 0, np.maximum(0, b[1][begun - 1] - x), 0)
-
-    return int((covered_before(a[1]) - covered_before(a[0])).sum())
+    for split in SPLITS:
+        of_split = np.asarray(pc.equal(windows["split"], split).combine_chunks())
+        # how many windows hold each event: one more from a window's first event on, one less behind its last
+        change = np.bincount(first[of_split], minlength=len(axis) + 1)
+        change -= np.bincount(last[of_split], minlength=len(axis) + 1)
+        covered[split] = np.cumsum(change[:-1]) > 0
+    return {f"{a}/{b}": int((covered[a] & covered[b]).sum()) for a, b in combinations(SPLITS, 2)}
 
 
 def _home_codes(*tables: pa.Table) -> list[np.ndarray]:
-    """`(N,)` integer code of each row's home, the same codes in all tables."""
+    """Return the `(N,)` integer code of each row's home, the same codes in all tables."""
     known: dict[str, int] = {}
     codes = []
     for table in tables:
@@ -240,11 +227,11 @@ def _microseconds(table: pa.Table, column: str) -> np.ndarray:
     return np.asarray(table[column].cast(pa.int64()))
 
 
-def refuse_leaks(audit: Mapping[str, Any]) -> None:
+def refuse_leaks(audit: Mapping[str, int]) -> None:
     """Raise `ValueError` when an audit found events in two splits."""
     leaks = {pair: count for pair, count in audit.items() if count}
     if leaks:
-        told = ", ".join(f"{pair}: {count}" for pair, count in leaks.items())
+        counts = ", ".join(f"{pair}: {count}" for pair, count in leaks.items())
         raise ValueError(
-            f"leak audit: events in two splits ({told}); expected 0. Cut the windows again: casita windows."
+            f"leak audit: events in two splits ({counts}); expected 0. Cut the windows again: casita windows."
         )
