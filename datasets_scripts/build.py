@@ -8,7 +8,7 @@ from casita.datasets_scripts.captions import caption as captions
 from casita.datasets_scripts.readers import read
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.stages import STAGES, BuildSettings, build_home
-from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_made_up_homes
+from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_synthetic_homes
 from casita.datasets_scripts.synthetic.home import write_synthetic_log
 from casita.datasets_scripts.windows import cut as windows
 from casita.files import locked
@@ -109,7 +109,7 @@ def _build_many(args: argparse.Namespace, settings: BuildSettings) -> None:
     if settings.layout or settings.home:
         raise ValueError("--layout and --home are for one home; made-up homes bring their own. Leave them out.")
     homes = SyntheticHomes(**args.synthetic)
-    events = build_made_up_homes(args.out, homes, settings, args.workers)
+    events = build_synthetic_homes(args.out, homes, settings, args.workers)
     print(
         f"\n{args.out}: {len(events)} homes, {sum(events.values()):,} events, {max(events.values()):,} in the largest"
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,15 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from casita.datasets_scripts.benchmarks import scale as scale_benchmark
-from casita.datasets_scripts.benchmarks.scale import peak_memory_mib
+from casita.datasets_scripts.benchmarks.scale import Figures, peak_memory_mib
 from casita.datasets_scripts.captions.caption import STYLES, caption_windows
-from casita.datasets_scripts.layouts.layout import load_layout
+from casita.datasets_scripts.layouts.layout import Layout, Sensor, load_layout
 from casita.datasets_scripts.pictures.draw import draw_pictures, picture_keys
 from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.schema import EVENTS, WINDOWS, write_table
 from casita.datasets_scripts.windows.cut import WindowSettings, build_windows
+
+Result = TypeVar("Result")
 
 DAY_ZERO = np.datetime64("2010-01-04T00:00:00", "us")
 ACTIVITIES = ("Sleep", "Cook", "Watch_TV", "Work", "Bed_to_Toilet", "Wash_Dishes")
@@ -48,31 +50,38 @@ def write_casas_log(path: Path, lines: int, seed: int = 0) -> None:
             file.writelines(f"{t.replace('T', ' ')}\tM{m:03d}\t{s}{mark}\n" for t, m, s, mark in rows)
 
 
-def best_of(repeats: int, work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What `work` gave last, and the least seconds and processor seconds of `repeats` runs.
+def best_of(repeats: int, work: Callable[[], Result]) -> tuple[Result, float, float]:
+    """Run `work` `repeats` times; return its last result, and the least seconds and processor seconds.
 
     Processor seconds are what a machine shared with others would need alone.
     """
-    seconds, cpu_seconds, made = [], [], None
+    seconds = []
+    cpu_seconds = []
     for _ in range(repeats):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        made = work()
+        start = time.perf_counter()
+        cpu_start = time.process_time()
+        result = work()
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-    return made, min(seconds), min(cpu_seconds)
+    return result, min(seconds), min(cpu_seconds)
 
 
 def parquet_seconds(table: pa.Table, schema: pa.Schema) -> float:
-    """How long it takes to write `table` as Parquet."""
+    """Measure how long it takes to write `table` as Parquet."""
     with tempfile.TemporaryDirectory() as folder:
         return best_of(1, lambda: write_table(Path(folder) / "table.parquet", table, schema))[1]
 
 
-def benchmark_read(log: Path, repeats: int = 3) -> dict[str, Any]:
-    """Read `log` `repeats` times and write it as Parquet: lines/s of the best run, seconds, and peak memory in MiB.
+def benchmark_read(log: Path | None = None, lines: int = 2_000_000, repeats: int = 3, seed: int = 0) -> Figures:
+    """Measure the reading of `log`, or of a generated one of `lines` lines: lines/s of the best run, peak memory.
 
     Reading is parsing, sorting, labels and states, all but the Parquet file, which has its own figure.
     """
+    if log is None:
+        with tempfile.TemporaryDirectory() as folder:
+            generated = Path(folder) / "generated.txt"
+            write_casas_log(generated, lines, seed)
+            return benchmark_read(generated, repeats=repeats)
     (table, summary), seconds, cpu_seconds = best_of(repeats, lambda: read_events([log], "benchmark"))
     parquet_s = parquet_seconds(table, EVENTS)
     return {
@@ -90,8 +99,8 @@ def benchmark_read(log: Path, repeats: int = 3) -> dict[str, Any]:
     }
 
 
-def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
-    """A DataFrame of `windows * length` events to the model's tensors, with every optional one: the best run's ms.
+def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, seed: int = 0) -> Figures:
+    """Measure a DataFrame of `windows * length` events to the model's tensors, with every optional one.
 
     The frame is as pandas makes it from Python strings; 40 sensors, windows do not overlap.
     """
@@ -131,7 +140,7 @@ def benchmark_encode(windows: int = 1000, length: int = 50, repeats: int = 3, se
 
 
 def make_events(events: int, seed: int = 0) -> pa.Table:
-    """An events table as the windows stage reads it: one home, 40 motion sensors, an event in 6 s on average."""
+    """Make an events table as the windows stage reads it: one home, 40 motion sensors, an event in 6 s on average."""
     random = np.random.default_rng(seed)
     t_us = DAY_ZERO + np.cumsum(random.integers(1, 12_000_000, events)).astype("timedelta64[us]")
     label = (np.arange(events) // 40) % (len(ACTIVITIES) + 1)
@@ -148,18 +157,18 @@ def make_events(events: int, seed: int = 0) -> pa.Table:
 
 def benchmark_windows(
     events: int = 5_000_000, length: int = 20, repeats: int = 3, seed: int = 0, **settings: Any
-) -> dict[str, Any]:
-    """Events to the windows table, with choice of events, splits, labels and leak audit: the best run's windows/s.
+) -> Figures:
+    """Measure events to the windows table, with choice of events, splits, labels and leak audit: windows/s.
 
     `settings` go to `WindowSettings`. The Parquet file has its own figure.
     """
     table = make_events(events, seed)
-    sensors = {
+    sensors: dict[str, Sensor] = {
         name: {"x": 1, "y": 1, "room": "hall", "type": "motion"} for name in table["sensor"].unique().to_pylist()
     }
-    layout: Any = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
-    how = WindowSettings(length=length, **settings)
-    (windows, _), seconds, cpu_seconds = best_of(repeats, lambda: build_windows(table, layout, how))
+    layout: Layout = {"home": "benchmark", "size": [2, 2], "sensors": sensors}
+    window_settings = WindowSettings(length=length, **settings)
+    (windows, _), seconds, cpu_seconds = best_of(repeats, lambda: build_windows(table, layout, window_settings))
     parquet_s = parquet_seconds(windows, WINDOWS)
     return {
         "stage": "windows",
@@ -175,9 +184,10 @@ def benchmark_windows(
 
 
 def make_windows(count: int, length: int = 20, seed: int = 0) -> pa.Table:
-    """Windows of the shipped Kyoto home as the caption stage reads them: a walk that stays at a sensor for a while."""
+    """Make windows of the shipped Kyoto home as the caption stage reads them: a walk that stays at sensors a while."""
     random = np.random.default_rng(seed)
-    sensors = [name for name, told in load_layout("kyoto")["sensors"].items() if told["type"] in ("motion", "door")]
+    placed = load_layout("kyoto")["sensors"]
+    sensors = [name for name, sensor in placed.items() if sensor["type"] in ("motion", "door")]
     keys = [f"{name}_{state}" for name in sensors for state in ("ON", "OFF")]
     moves = np.where(random.random(count * length) < 0.2, random.integers(0, len(sensors), count * length), 0)
     codes = 2 * (np.cumsum(moves) % len(sensors)) + random.integers(0, 2, count * length)
@@ -185,31 +195,32 @@ def make_windows(count: int, length: int = 20, seed: int = 0) -> pa.Table:
     seconds -= seconds[:, :1]
     start = DAY_ZERO + np.cumsum(random.integers(1, 600_000_000, count)).astype("timedelta64[us]")
     offsets = pa.array(np.arange(count + 1, dtype=np.int32) * length)
-    told = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), keys).cast(pa.string())
+    sensor_keys = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), keys).cast(pa.string())
     return pa.table(
         {
             "window_id": [f"kyoto/s/fixed_length/{i}" for i in range(count)],
             "start": start,
             "end": start + (seconds[:, -1] * 1e6).astype("timedelta64[us]"),
-            "sensor_keys": pa.ListArray.from_arrays(offsets, told),
+            "sensor_keys": pa.ListArray.from_arrays(offsets, sensor_keys),
             "seconds": pa.ListArray.from_arrays(offsets, pa.array(seconds.reshape(-1))),
         }
     )
 
 
-def benchmark_captions(windows: int = 50_000, repeats: int = 3, seed: int = 0) -> dict[str, Any]:
-    """Windows of 20 events to captions, one or four a window: the best run's captions a CPU second, by style."""
-    table, layout = make_windows(windows, seed=seed), load_layout("kyoto")
-    figures: dict[str, Any] = {"stage": "captions", "windows": windows}
+def benchmark_captions(windows: int = 50_000, repeats: int = 3, seed: int = 0) -> Figures:
+    """Measure windows of 20 events to captions, one or four a window: captions a CPU second, by style."""
+    table = make_windows(windows, seed=seed)
+    layout = load_layout("kyoto")
+    figures: Figures = {"stage": "captions", "windows": windows}
     for style, captions in [*((style, 1) for style in STYLES), ("narrative", 4)]:
         work = partial(caption_windows, table, layout, style, captions=captions, seed=seed)
-        told, _, cpu_seconds = best_of(repeats, work)
-        figures[f"{style}_x{captions}_per_cpu_s"] = round(sum(map(len, told)) / cpu_seconds)
+        captions_of, _, cpu_seconds = best_of(repeats, work)
+        figures[f"{style}_x{captions}_per_cpu_s"] = round(sum(map(len, captions_of)) / cpu_seconds)
     return {**figures, "peak_mib": peak_memory_mib()}
 
 
-def benchmark_draw(size: int = 224, repeats: int = 3) -> dict[str, Any]:
-    """Draw the pictures of the shipped Kyoto home, `size` pixels a side, as PNG files: the best run's figures."""
+def benchmark_draw(size: int = 224, repeats: int = 3) -> Figures:
+    """Measure the drawing of the shipped Kyoto home's pictures, `size` pixels a side, as PNG files."""
     layout = load_layout("kyoto")
     keys = picture_keys(layout, [])
     with tempfile.TemporaryDirectory() as folder:
@@ -235,77 +246,62 @@ def use_one_core() -> None:
     pa.set_io_thread_count(1)
 
 
-def run_read(args: argparse.Namespace) -> dict[str, Any]:
-    if args.log is not None:
-        return benchmark_read(args.log, args.repeats)
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "generated.txt"
-        write_casas_log(log, args.lines, args.seed)
-        return benchmark_read(log, args.repeats)
+class Benchmark(NamedTuple):
+    """A benchmark of one stage: what it measures, its function, and the options of that function with their help."""
+
+    description: str
+    run: Callable[..., Figures]
+    options: dict[str, tuple[int, str]]  # name -> default and help
 
 
-def add_read_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lines", type=int, default=2_000_000, help="lines of the generated log (default 2000000)")
-    parser.add_argument("--log", type=Path, metavar="PATH", help="a real log or folder of logs instead")
-
-
-def run_encode(args: argparse.Namespace) -> dict[str, Any]:
-    return benchmark_encode(args.windows, args.length, args.repeats, args.seed)
-
-
-def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--windows", type=int, default=1000, help="windows of the generated stream (default 1000)")
-    parser.add_argument("--length", type=int, default=50, help="events a window (default 50)")
-
-
-def run_windows(args: argparse.Namespace) -> dict[str, Any]:
-    return benchmark_windows(args.events, args.length, args.repeats, args.seed)
-
-
-def add_windows_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--events", type=int, default=5_000_000, help="events of the generated table (5000000)")
-    parser.add_argument("--length", type=int, default=20, help="events a window (default 20)")
-
-
-def run_draw(args: argparse.Namespace) -> dict[str, Any]:
-    return benchmark_draw(args.size, args.repeats)
-
-
-def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=224, help="side of a picture in pixels (default 224)")
-
-
-def run_captions(args: argparse.Namespace) -> dict[str, Any]:
-    return benchmark_captions(args.windows, args.repeats, args.seed)
-
-
-def add_captions_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--windows", type=int, default=50_000, help="windows of the generated table (default 50000)")
-
-
-# stage -> (what it measures, adds its arguments, runs and returns its figures)
-STAGES: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., dict[str, Any]]]] = {
-    "read": ("raw CASAS text to the events table", add_read_arguments, run_read),
-    "captions": ("the windows table to captions of each style", add_captions_arguments, run_captions),
-    "draw": ("a layout to a picture file for each sensor state", add_draw_arguments, run_draw),
-    "encode": ("a DataFrame of events to the model's tensors", add_encode_arguments, run_encode),
-    "windows": ("the events table to the windows table", add_windows_arguments, run_windows),
+SEED = {"seed": (0, "of what is generated")}
+BENCHMARKS: dict[str, Benchmark] = {
+    "read": Benchmark(
+        "raw CASAS text to the events table",
+        benchmark_read,
+        {"lines": (2_000_000, "lines of the generated log"), **SEED},
+    ),
+    "captions": Benchmark(
+        "the windows table to captions of each style",
+        benchmark_captions,
+        {"windows": (50_000, "windows of the generated table"), **SEED},
+    ),
+    "draw": Benchmark(
+        "a layout to a picture file for each sensor state",
+        benchmark_draw,
+        {"size": (224, "side of a picture in pixels")},
+    ),
+    "encode": Benchmark(
+        "a DataFrame of events to the model's tensors",
+        benchmark_encode,
+        {"windows": (1000, "windows of the generated stream"), "length": (50, "events a window"), **SEED},
+    ),
+    "windows": Benchmark(
+        "the events table to the windows table",
+        benchmark_windows,
+        {"events": (5_000_000, "events of the generated table"), "length": (20, "events a window"), **SEED},
+    ),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark and print its figures; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m casita.datasets_scripts.benchmarks.stages",
         description=__doc__,
         epilog="example: python -m casita.datasets_scripts.benchmarks.stages read --lines 500000 --json",
     )
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name, (told, add_arguments, _) in STAGES.items():
-        stage = stages.add_parser(name, help=told)
-        add_arguments(stage)
-        stage.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts (default 3)")
-        stage.add_argument("--seed", type=int, default=0, help="of what is generated (default 0)")
+    for name, benchmark in BENCHMARKS.items():
+        stage = stages.add_parser(name, help=benchmark.description)
+        for option, (default, text) in {
+            **benchmark.options,
+            "repeats": (3, "the best of so many runs counts"),
+        }.items():
+            stage.add_argument(f"--{option}", type=int, default=default, help=f"{text} (default %(default)s)")
         stage.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+        if name == "read":
+            stage.add_argument("--log", type=Path, metavar="PATH", help="a real log or folder of logs instead")
     scale = stages.add_parser("scale", help="all data stages at growing numbers of events: time and peak memory")
     scale_benchmark.add_arguments(scale)
     args = parser.parse_args(argv)
@@ -314,19 +310,16 @@ def main(argv: list[str] | None = None) -> int:
         if args.stage == "scale":
             scale_benchmark.run(args)
             return 0
-        figures = STAGES[args.stage][2](args)
+        options = {name: value for name, value in vars(args).items() if name not in ("stage", "json")}
+        figures = BENCHMARKS[args.stage].run(**options)
     except (ValueError, OSError) as error:
         print(f"benchmark {args.stage}: error: {error}", file=sys.stderr)
         return 2
     if args.json:
         print(json.dumps(figures))
     else:
-        print(
-            "\n".join(
-                f"{name:>12}  {value:,}" if name != "stage" and not isinstance(value, str) else f"{name:>12}  {value}"
-                for name, value in figures.items()
-            )
-        )
+        for name, value in figures.items():
+            print(f"{name:>12}  {value if isinstance(value, str) else format(value, ',')}")
     return 0
 
 

@@ -18,30 +18,29 @@ NAME = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w][\w./-]*
 
 
 def resolve_revision(data: str) -> str:
-    """`data` as it is if it is a folder; of a data set on the Hub with the commit that its revision names now.
+    """Return a folder as it is, and a data set on the Hub as `ORG/NAME@COMMIT`, its revision's commit now.
 
     Raises:
         FileNotFoundError: no such folder, and no such data set on the Hub or in its cache.
     """
-    named = _named(data)
+    named = _parse_name(data)
     if named is None:
         return data
     repo, revision = named
     try:
-        found = HfApi().resolve_revision(repo, repo_type="dataset", revision=revision)
+        resolved = HfApi().resolve_revision(repo, repo_type="dataset", revision=revision)
     except (OSError, ValueError, RevisionResolutionError) as error:  # not there, not for this token, out of reach
-        raise _not_there(data, error) from None
-    return f"{repo}@{found.resolved}"
+        raise _missing_error(data, error) from None
+    return f"{repo}@{resolved.resolved}"
 
 
 def data_folder(data: Path | str) -> Path:
-    """The folder of `data`: itself, or home folders made of a data set on the Hub. Any rank may call it, at any time.
+    """Return the folder of `data`: itself, or home folders made of a data set on the Hub. Safe to call on every rank.
 
     Raises:
         FileNotFoundError: neither. ValueError: a data set whose files are not what its checksums say.
     """
-    named = _named(data)
-    if named is None:
+    if _parse_name(data) is None:
         return Path(data)
     repo, commit = resolve_revision(str(data)).split("@")
     homes = Path(constants.HF_HOME, "casita", "homes", repo.replace("/", "--"), commit)
@@ -49,7 +48,7 @@ def data_folder(data: Path | str) -> Path:
         try:
             snapshot = Path(snapshot_download(repo, repo_type="dataset", revision=commit))
         except (OSError, ValueError) as error:
-            raise _not_there(data, error) from None
+            raise _missing_error(data, error) from None
         homes.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(homes.with_suffix(".made")):  # other processes wait; `home_from_dataset` would refuse them
             home_from_dataset(snapshot, homes)
@@ -57,19 +56,19 @@ def data_folder(data: Path | str) -> Path:
 
 
 def named_homes(data: Path | str) -> list[HomeFolder]:
-    """The home folders of `data_folder(data)`."""
+    """Return the home folders of `data_folder(data)`."""
     return home_folders(data_folder(data))
 
 
-def _named(data: Path | str) -> tuple[str, str | None] | None:
-    """Id and revision of a data set on the Hub; None for what is a folder, or cannot be anything else."""
-    found = NAME.fullmatch(str(data))
-    return (found["id"], found["revision"]) if found and not Path(data).exists() else None
+def _parse_name(data: Path | str) -> tuple[str, str | None] | None:
+    """Return id and revision of a data set on the Hub; None for what is a folder, or cannot be anything else."""
+    match = NAME.fullmatch(str(data))
+    return (match["id"], match["revision"]) if match and not Path(data).exists() else None
 
 
-def _not_there(data: Path | str, error: Exception) -> FileNotFoundError:
-    told = " ".join(str(error).split())[:160].rstrip(" .")
+def _missing_error(data: Path | str, error: Exception) -> FileNotFoundError:
+    reason = " ".join(str(error).split())[:160].rstrip(" .")
     return FileNotFoundError(
         f"{data}: holds no home.json, for there is no such folder; nor does {constants.ENDPOINT} give a data set of "
-        f"this name ({type(error).__name__}: {told})."
+        f"this name ({type(error).__name__}: {reason})."
     )

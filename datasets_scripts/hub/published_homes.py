@@ -47,11 +47,11 @@ def home_from_dataset(snapshot: Path, out: Path) -> Path:
         ValueError: a file is damaged or missing, or `out` holds something else.
     """
     snapshot, out = Path(snapshot), Path(out)
-    found = sorted(snapshot.glob("homes/*/home.json"))
-    if not (snapshot / SUMS).is_file() or not found:
+    descriptions = sorted(snapshot.glob("homes/*/home.json"))
+    if not (snapshot / SUMS).is_file() or not descriptions:
         raise FileNotFoundError(
             f"{snapshot}: no {SUMS} and homes/*/home.json, so this is no data set of Casita's, or one without the "
-            "recordings: its build.md then tells how to make it from the raw log."
+            "recordings: its build.md then says how to make it from the raw log."
         )
     sums = hash_file(snapshot / SUMS)
     with locked(out.parent, f"making {out.name} from a data set"):
@@ -61,26 +61,26 @@ def home_from_dataset(snapshot: Path, out: Path) -> Path:
             return out
         check_sums(snapshot)
         with write_beside(out) as temporary:
-            for path in found:
-                home = temporary if len(found) == 1 else temporary / path.parent.name
+            for path in descriptions:
+                home = temporary if len(descriptions) == 1 else temporary / path.parent.name
                 _restore(snapshot, path, HomeFolder(home), sums)
     return out
 
 
 def _made_from(out: Path) -> str | None:
-    """The hash of the checksums that the home folder or folders `out` were made from."""
+    """Return the hash of the checksums that the home folder or folders `out` were made from."""
     first = next(iter([*out.glob("home.json"), *sorted(out.glob("*/home.json"))]), None)
     return read_json(first).get("made_from") if first else None
 
 
 def check_sums(snapshot: Path) -> None:
-    """`ValueError` for the first file that is missing, or is not what `SHA256SUMS` says."""
+    """Raise `ValueError` for the first file that is missing, or is not what `SHA256SUMS` says."""
     for line in (snapshot / SUMS).read_text(encoding="utf-8").splitlines():
-        told, _, name = line.partition("  ")
+        expected, _, name = line.partition("  ")
         path = snapshot / name
         if Path(name).is_absolute() or ".." in Path(name).parts:  # a cached file itself is a link out of the snapshot
             raise ValueError(f"{snapshot / SUMS}: {name!r} leads out of the data set. Do not use it.")
-        if not path.is_file() or hash_file(path) != told:
+        if not path.is_file() or hash_file(path) != expected:
             what = "differs from its checksum" if path.is_file() else "is missing"
             raise ValueError(f"{path}: {what}, so the data set is not whole. Download it again.")
 
@@ -100,17 +100,17 @@ def _restore(snapshot: Path, description: Path, home: HomeFolder, sums: str) -> 
         home.image_embeddings(path.stem).write_bytes(path.read_bytes())
     _restore_tables(snapshot, name, home)
     for stage in content["stages"].values():
-        for told in (stage["inputs"], stage["outputs"]):
-            told |= {file: hash_file(home.root / file) for file in told if (home.root / file).exists()}
+        for hashes in (stage["inputs"], stage["outputs"]):
+            hashes |= {file: hash_file(home.root / file) for file in hashes if (home.root / file).exists()}
     write_json(home.root / "home.json", {**content, "made_from": sums})
 
 
 def _check_description(content: Any, path: Path) -> None:
-    """`ValueError` for a home.json that somebody else wrote and that breaks the contract, or names files elsewhere."""
+    """Raise `ValueError` for somebody's home.json that breaks the contract, or names files elsewhere."""
     if not isinstance(content, dict) or not isinstance(content.get("home"), str) or "stages" not in content:
         raise ValueError(f"{path}: no home.json of a home folder, which has home, layout and stages.")
-    if found := list(check_layout(content.get("layout"))):
-        raise ValueError(f"{path}: {len(found)} thing(s) to mend in its layout: {'; '.join(found)}.")
+    if violations := list(check_layout(content.get("layout"))):
+        raise ValueError(f"{path}: {len(violations)} thing(s) to mend in its layout: {'; '.join(violations)}.")
     files = [file for stage in content["stages"].values() for file in (*stage["inputs"], *stage["outputs"])]
     for name in [*files, content["layout"].get("floor_plan", "")]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -148,7 +148,7 @@ def _restore_tables(snapshot: Path, name: str, home: HomeFolder) -> None:
 
 
 def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
-    """The rows of all shards below a folder, splits one after the other."""
+    """Read the rows of all shards below a folder, splits one after the other."""
     parts = [path for split in splits for path in sorted(folders.glob(f"{split}-*-of-*.parquet"))]
     if not parts:
         raise ValueError(f"{folders}: no shards, so the data set is not whole. Download it again.")
@@ -160,12 +160,12 @@ def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What the stage's own file had in its header."""
+    """Return the settings that the stage's own file had in its header."""
     return read_metadata(min(folder.glob("*.parquet")))
 
 
 def _like(table: pa.Table, windows: pa.Table) -> pa.Table:
-    """Captions or embeddings in the order of their windows; those of a window stay in theirs."""
+    """Sort captions or embeddings in the order of their windows; those of a window stay in theirs."""
     place = pc.index_in(table["window_id"], value_set=windows["window_id"].combine_chunks())
     keys = pa.table({"place": place, "row": np.arange(len(table))})
     return table.take(pc.sort_indices(keys, [("place", "ascending"), ("row", "ascending")]))

@@ -1,4 +1,4 @@
-"""A data set of many made-up homes: a folder of home folders, built side by side by several processes."""
+"""A data set of many synthetic homes: a folder of home folders, built side by side by several processes."""
 
 import io
 import multiprocessing
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.stages import BuildSettings, build_home
-from casita.datasets_scripts.synthetic.home import write_made_up_home
+from casita.datasets_scripts.synthetic.home import write_synthetic_home
 from casita.files import locked
 
 
@@ -37,34 +37,33 @@ def _text_model(name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticHomes:
-    """`homes` homes of `days` days each. Home k of a seed is the same however many there are."""
+    """A choice of `homes` homes of `days` days each. Home k of a seed is the same however many there are."""
 
     homes: int
     days: int = 60
     seed: int = 0
 
 
-def build_made_up_home(root: Path, number: int, homes: SyntheticHomes, settings: BuildSettings) -> int:
-    """Make home `number` of the data set `root`, in silence; the number of its events."""
+def build_synthetic_home(root: Path, number: int, homes: SyntheticHomes, settings: BuildSettings) -> int:
+    """Make home `number` of the data set `root`, without output; return the number of its events."""
     folder = HomeFolder(root / f"synthetic_{number:03d}")
-    silence = io.StringIO()  # what the stages tell, and their progress bars, which would be drawn over one another
-    with redirect_stdout(silence), redirect_stderr(silence), locked(folder.root, "casita build"):
-        write_made_up_home(folder, number, homes.days, homes.seed, progress=False)
-        given = replace(settings, layout=folder.root / "layout.json")
+    hidden = io.StringIO()  # the lines of the stages, and their progress bars, which would be drawn over one another
+    with redirect_stdout(hidden), redirect_stderr(hidden), locked(folder.root, "casita build"):
+        write_synthetic_home(folder, number, homes.days, homes.seed, progress=False)
         build_home(
             folder,
             [folder.root / "synthetic.txt"],
-            given,
+            replace(settings, layout=folder.root / "layout.json"),
             load_vision=lambda: _vision_model(settings.vision_model),
             load_text=lambda: _text_model(settings.text_model),
         )
     return folder.summary("read").get("events", 0)
 
 
-def build_made_up_homes(
+def build_synthetic_homes(
     root: Path, homes: SyntheticHomes, settings: BuildSettings, workers: int = 1
 ) -> dict[str, int]:
-    """Make a data set of made-up homes below `root` with `workers` processes; homes that are done are skipped.
+    """Make a data set of synthetic homes below `root` with `workers` processes; homes that are done are skipped.
 
     Returns:
         `{"synthetic_001": events, ...}`
@@ -78,7 +77,7 @@ def build_made_up_homes(
     events = {}
     with locked(root, "casita build"), _pool(workers) as pool:
         jobs = {
-            pool.submit(build_made_up_home, root, number, homes, settings): f"synthetic_{number:03d}"
+            pool.submit(build_synthetic_home, root, number, homes, settings): f"synthetic_{number:03d}"
             for number in range(1, homes.homes + 1)
         }
         try:
@@ -97,18 +96,18 @@ def build_made_up_homes(
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Fresh processes (torch does not outlive a fork), which share the cores among them."""
+    """Start fresh processes (torch does not outlive a fork), which share the cores among them."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
 
 
 def _start_worker() -> None:
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would build on in secret."""
+def _exit_with_parent() -> None:
+    """End this worker when its parent was killed; it would build on in secret."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,18 +1,19 @@
-"""Made-up homes in any number: each with a floor plan, sensors, ids and a person of its own.
+"""Synthetic homes in any number: each with a floor plan, sensors, ids and a person of its own.
 
 A plan is a corridor with a row of rooms on either side, mirrored and turned. Drawn are which rooms there are, their
 order and size, where the bed, the stove and the sensors stand, and which of the sensors a home has at all. What stays
 makes transfer between homes a fair question: the activities, their labels, and how a person goes about them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from casita.datasets_scripts.layouts.layout import Layout, check_layout, load_layout
+from casita.datasets_scripts.layouts.layout import Layout, Sensor, check_layout, load_layout
 from casita.datasets_scripts.synthetic.simulator import Dwelling, Person
 
 Point = tuple[float, float]
@@ -67,28 +68,40 @@ class Room:
 
     @property
     def corners(self) -> list[Point]:
-        right, bottom = self.x + self.width, self.y + self.height
+        """Return the four corners, clockwise."""
+        right = self.x + self.width
+        bottom = self.y + self.height
         return [(self.x, self.y), (right, self.y), (right, bottom), (self.x, bottom)]
 
-    def inside(self, rng: np.random.Generator, margin_cm: float = 35.0) -> Point:
-        """A point off the walls."""
+    def draw_point(self, rng: np.random.Generator, margin_cm: float = 35.0) -> Point:
+        """Draw a point off the walls."""
         low = (self.x + margin_cm, self.y + margin_cm)
         high = (self.x + self.width - margin_cm, self.y + self.height - margin_cm)
         return float(rng.uniform(low[0], high[0])), float(rng.uniform(low[1], high[1]))
 
-    def at_the_door(self, rng: np.random.Generator) -> Point:
-        """A point just behind the door, which opens to the corridor."""
+    def draw_point_at_door(self, rng: np.random.Generator) -> Point:
+        """Draw a point just behind the door, which opens to the corridor."""
         inwards = 1 if self.corridor_y <= self.y else -1
         x = self.x + self.width * float(rng.uniform(0.3, 0.7))
         return x, self.corridor_y + inwards * float(rng.uniform(40, 80))
 
 
-class Builder:
-    """One home in the making; sensors get their final ids last, since the ids tell nothing."""
+class PlannedSensor(NamedTuple):
+    """A sensor without an id: its place before the plan is turned, room, type, and the letter of its id."""
+
+    at: Point
+    room: str
+    type: str
+    letter: str
+    description: str | None
+
+
+class HomeBuilder:
+    """One home in the making; sensors are known by their number and get their ids last."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
-        self.sensors: list[dict] = []  # x, y, room, type, letter, perhaps a description; known by their number
+        self.sensors: list[PlannedSensor] = []
         self.paths: dict[int, list[int]] = {}
         self.places: dict[str, int] = {}
         self.things: dict[str, int] = {}
@@ -96,36 +109,36 @@ class Builder:
         self.thermometers: list[tuple[int, float, bool]] = []
 
     def chance(self, probability: float) -> bool:
+        """Draw whether something of this probability happens."""
         return bool(self.rng.random() < probability)
 
     def add(self, letter: str, room: str, at: Point, type: str, description: str | None = None) -> int:
-        told = {"x": at[0], "y": at[1], "room": room, "type": type, "letter": letter}
-        self.sensors.append({**told, "description": description} if description else told)
+        """Add a sensor; return its number."""
+        self.sensors.append(PlannedSensor(at, room, type, letter, description))
         return len(self.sensors) - 1
 
     def motion(self, room: str, at: Point, place: str | None = None) -> int:
-        """A motion sensor, which is the dwelling's `place` if one is given."""
-        described = str(self.rng.choice(DESCRIPTIONS[place])) if place in DESCRIPTIONS else None
-        number = self.add("M", room, at, "motion", described)
+        """Add a motion sensor, which is the dwelling's `place` if one is given; return its number."""
+        description = str(self.rng.choice(DESCRIPTIONS[place])) if place in DESCRIPTIONS else None
+        number = self.add("M", room, at, "motion", description)
         if place is not None:
             self.places[place] = number
         return number
 
     def connect(self, a: int, b: int) -> None:
+        """Add a path between two motion sensors."""
         self.paths.setdefault(a, []).append(b)
 
-    def position(self, number: int) -> Point:
-        return self.sensors[number]["x"], self.sensors[number]["y"]
-
-    def free_spot(self, room: Room) -> Point:
-        """A point of the room away from the sensors that are there, or the farthest of some that were tried."""
-        others = np.array([self.position(i) for i, s in enumerate(self.sensors) if s["room"] == room.name])
-        tried = [room.inside(self.rng) for _ in range(12)]
-        away = [float(np.hypot(*(others - point).T).min()) for point in tried]
-        return next((p for p, far in zip(tried, away, strict=True) if far > APART_CM), tried[int(np.argmax(away))])
+    def draw_free_point(self, room: Room) -> Point:
+        """Draw a point of the room away from the sensors in it; of those that were tried the farthest, if none is."""
+        others = np.array([sensor.at for sensor in self.sensors if sensor.room == room.name])
+        points = [room.draw_point(self.rng) for _ in range(12)]
+        distance_cm = np.array([np.hypot(*(others - point).T).min() for point in points])
+        is_free = distance_cm > APART_CM
+        return points[int(is_free.argmax() if is_free.any() else distance_cm.argmax())]
 
     def corridor(self, width: float, top: float, depth: float) -> list[int]:
-        """Motion sensors along the corridor, the first one behind the front door."""
+        """Add motion sensors along the corridor, the first one behind the front door; return their numbers."""
         count = max(2, round(width / float(self.rng.uniform(180, 320))))
         across = (np.arange(count) + 0.5) * width / count + self.rng.uniform(-30, 30, count)
         along = [self.motion("hallway", (float(x), top + depth / 2)) for x in across]
@@ -136,92 +149,101 @@ class Builder:
         return along
 
     def furnish(self, room: Room, corridor: Sequence[int], more: Sequence[str]) -> int:
-        """The motion sensors of a room: at the door, at its places and at those of rooms that this home lacks."""
+        """Add a room's motion sensors: at the door, at its places and at those of rooms that this home lacks.
+
+        Returns:
+            The number of the one at the door.
+        """
         _, _, _, door_place, places = ROOMS[room.name]
-        door = self.motion(room.name, room.at_the_door(self.rng), door_place)
-        near = min(corridor, key=lambda i: abs(self.position(i)[0] - self.position(door)[0]))
-        self.connect(near, door)
+        door = self.motion(room.name, room.draw_point_at_door(self.rng), door_place)
+        nearest = min(corridor, key=lambda i: abs(self.sensors[i].at[0] - self.sensors[door].at[0]))
+        self.connect(nearest, door)
         for place in (*places, *more):
-            twin = next((b for a, b, often in SHARED if a == place and self.chance(often)), None)
-            if twin is not None:
-                self.places[place] = self.places[twin]
+            shared_with = next((b for a, b, often in SHARED if a == place and self.chance(often)), None)
+            if shared_with is not None:
+                self.places[place] = self.places[shared_with]
             else:
-                self.connect(door, self.motion(room.name, self.free_spot(room), place))
+                self.connect(door, self.motion(room.name, self.draw_free_point(room), place))
         if room.width * room.height > 120_000 and self.chance(0.5):  # 12 square metres
-            self.connect(door, self.motion(room.name, self.free_spot(room)))
+            self.connect(door, self.motion(room.name, self.draw_free_point(room)))
         if room.name in ("kitchen", "living_room", "bedroom") and self.chance(0.5):
             centre = (room.x + room.width / 2, room.y + room.height / 2)
             self.area[room.name] = self.add("M", room.name, centre, "motion_area")
         return door
 
-    def equip(self, rooms: dict[str, Room]) -> None:
-        """Doors, items, taps, ... near the places they belong to, and thermometers."""
+    def equip(self, rooms: Mapping[str, Room]) -> None:
+        """Add doors, items, taps, ... near the places they belong to, and thermometers."""
         for thing, (letter, kind, description, place, often) in THINGS.items():
             if thing not in self.things and self.chance(often):
-                room = rooms[self.sensors[self.places[place]]["room"]]
-                centre, wish = self.position(self.places[place]), self.rng.uniform(-70, 70, 2)
+                place_sensor = self.sensors[self.places[place]]
+                room = rooms[place_sensor.room]
+                x, y = place_sensor.at
+                dx, dy = self.rng.uniform(-70, 70, 2)
                 at = (
-                    float(np.clip(centre[0] + wish[0], room.x + 5, room.x + room.width - 5)),
-                    float(np.clip(centre[1] + wish[1], room.y + 5, room.y + room.height - 5)),
+                    float(np.clip(x + dx, room.x + 5, room.x + room.width - 5)),
+                    float(np.clip(y + dy, room.y + 5, room.y + room.height - 5)),
                 )
                 self.things[thing] = self.add(letter, room.name, at, kind, description)
         for name, often in (("kitchen", 0.9), ("bedroom", 0.5), ("living_room", 0.4), ("bathroom", 0.3)):
             if self.chance(often):
-                number = self.add("T", name, rooms[name].inside(self.rng), "temperature")
+                number = self.add("T", name, rooms[name].draw_point(self.rng), "temperature")
                 self.thermometers.append((number, float(self.rng.uniform(17, 23)), name == "kitchen"))
 
-    def names(self) -> list[str]:
-        """An id for each sensor: a letter and a number in this home's style, in no order."""
+    def draw_names(self) -> list[str]:
+        """Draw an id for each sensor: a letter and a number in this home's style, in no order."""
         style = str(self.rng.choice(ID_STYLES))
         names = [""] * len(self.sensors)
-        for letter in sorted({sensor["letter"] for sensor in self.sensors}):
-            of_letter = [i for i, sensor in enumerate(self.sensors) if sensor["letter"] == letter]
+        for letter in sorted({sensor.letter for sensor in self.sensors}):
+            of_letter = [i for i, sensor in enumerate(self.sensors) if sensor.letter == letter]
             for number, i in enumerate(self.rng.permutation(of_letter), start=1):
                 names[i] = style.format(letter, number)
         return names
 
 
-def _rows(rng: np.random.Generator) -> tuple[list[Room], float, float, float]:
-    """The rooms on both sides of the corridor; the home's width, the corridor's upper edge and its depth, in cm."""
+def _draw_rooms(rng: np.random.Generator) -> tuple[list[Room], float, float, float]:
+    """Draw the rooms on both sides of the corridor; the home's width, the corridor's upper edge and depth, in cm."""
     chosen = [name for name, (_, _, often, _, _) in ROOMS.items() if rng.random() < often]
     sides: tuple[list[tuple[str, float]], list[tuple[str, float]]] = ([], [])
     for name in rng.permutation(chosen):
         shorter = min(sides, key=lambda side: sum(width for _, width in side))
         shorter.append((str(name), float(rng.uniform(*ROOMS[name][:2]))))
     home_width = max(sum(width for _, width in side) for side in sides)
-    above, corridor, below = (float(rng.uniform(*span)) for span in ((260, 420), (110, 170), (260, 420)))
+    above = float(rng.uniform(260, 420))
+    corridor = float(rng.uniform(110, 170))
+    below = float(rng.uniform(260, 420))
     rooms = []
     for side, y, height, edge in (
         (sides[0], 0.0, above, above),
         (sides[1], above + corridor, below, above + corridor),
     ):
-        x, stretch = 0.0, home_width / sum(width for _, width in side)
+        x = 0.0
+        stretch = home_width / sum(width for _, width in side)
         for name, width in side:
             rooms.append(Room(name, x, y, width * stretch, height, edge))
             x += width * stretch
     return rooms, home_width, above, corridor
 
 
-def _turned(size: Point, rng: np.random.Generator) -> tuple[Point, Callable[[Point], list[float]]]:
-    """The plan's size after mirroring and turning, each by the toss of a coin; and where a point goes."""
-    across, down, turn = (bool(rng.random() < 0.5) for _ in range(3))
+def _draw_orientation(size: Point, rng: np.random.Generator) -> tuple[Point, Callable[[Point], list[float]]]:
+    """Draw how the plan is mirrored and turned; return its size then, and a function from a point to its new place."""
+    mirror_x, mirror_y, swap = (bool(rng.random() < 0.5) for _ in range(3))
 
     def moved(point: Point) -> list[float]:
-        x = size[0] - point[0] if across else point[0]
-        y = size[1] - point[1] if down else point[1]
-        return [round(y, 1), round(x, 1)] if turn else [round(x, 1), round(y, 1)]
+        x = size[0] - point[0] if mirror_x else point[0]
+        y = size[1] - point[1] if mirror_y else point[1]
+        return [round(y, 1), round(x, 1)] if swap else [round(x, 1), round(y, 1)]
 
-    return (size[1], size[0]) if turn else size, moved
+    return (size[1], size[0]) if swap else size, moved
 
 
-def made_up_dwelling(seed: int, number: int) -> Dwelling:
-    """Home `number` of the family that `seed` stands for; its layout is called `synthetic_007` for number 7.
+def draw_dwelling(seed: int, number: int) -> Dwelling:
+    """Draw home `number` of the family that `seed` stands for; its layout is called `synthetic_007` for number 7.
 
     The same two numbers always give the same home, however many others are made.
     """
     rng = np.random.default_rng([seed, number, 0])
-    builder = Builder(rng)
-    rooms, width, top, depth = _rows(rng)
+    builder = HomeBuilder(rng)
+    rooms, width, top, depth = _draw_rooms(rng)
     by_name = {room.name: room for room in rooms}
     more: dict[str, list[str]] = {name: [] for name in by_name}
     if "dining_area" not in by_name:
@@ -232,7 +254,7 @@ def made_up_dwelling(seed: int, number: int) -> Dwelling:
     along = builder.corridor(width, top, depth)
     doors = {room.name: builder.furnish(room, along, more[room.name]) for room in rooms}
     builder.places.setdefault("office_door", doors[desk_room])
-    for a, b in pairwise(rooms):  # an open kitchen: a way that needs no corridor
+    for a, b in pairwise(rooms):  # an open kitchen: a path that needs no corridor
         neighbours = a.y == b.y and {a.name, b.name} <= {"kitchen", "living_room", "dining_area"}
         if neighbours and builder.chance(0.6):
             builder.connect(doors[a.name], doors[b.name])
@@ -242,19 +264,20 @@ def made_up_dwelling(seed: int, number: int) -> Dwelling:
     return _finish(builder, [*rooms, hallway], (width, lowest), f"synthetic_{number:03d}", seed)
 
 
-def _finish(builder: Builder, rooms: Sequence[Room], size: Point, home: str, seed: int) -> Dwelling:
+def _finish(builder: HomeBuilder, rooms: Sequence[Room], size: Point, home: str, seed: int) -> Dwelling:
     """Turn the plan, name the sensors and check the layout."""
-    (wide, high), moved = _turned(size, builder.rng)
-    names = builder.names()
-    sensors = {}
-    for i in sorted(range(len(names)), key=names.__getitem__):
-        x, y = moved(builder.position(i))
-        told = {key: builder.sensors[i][key] for key in ("room", "type", "description") if key in builder.sensors[i]}
-        sensors[names[i]] = {"x": x, "y": y, **told}
+    (width, height), moved = _draw_orientation(size, builder.rng)
+    names = builder.draw_names()
+    sensors: dict[str, Sensor] = {}
+    for name, planned in sorted(zip(names, builder.sensors, strict=True)):
+        x, y = moved(planned.at)
+        sensors[name] = {"x": x, "y": y, "room": planned.room, "type": planned.type}
+        if planned.description is not None:
+            sensors[name]["description"] = planned.description
     shipped = load_layout("synthetic")
     layout: Layout = {
         "home": home,
-        "size": [round(wide, 1), round(high, 1)],
+        "size": [round(width, 1), round(height, 1)],
         "source": f"invented by casita build --synthetic, seed {seed}; lengths in centimetres",
         "redistribution": shipped["redistribution"],
         "terms": shipped["terms"],
@@ -263,7 +286,7 @@ def _finish(builder: Builder, rooms: Sequence[Room], size: Point, home: str, see
         "sensors": sensors,
         "activities": shipped["activities"],
     }
-    assert not (found := list(check_layout(layout))), found
+    assert not (violations := list(check_layout(layout))), violations
     return Dwelling(
         layout=layout,
         paths={names[a]: tuple(names[b] for b in others) for a, others in builder.paths.items()},
@@ -274,12 +297,15 @@ def _finish(builder: Builder, rooms: Sequence[Room], size: Point, home: str, see
     )
 
 
-def made_up_person(seed: int, number: int) -> Person:
-    """Who lives in home `number`: an early or a late riser, at home a lot or not, quick or slow, ..."""
+def draw_person(seed: int, number: int) -> Person:
+    """Draw who lives in home `number`: an early or a late riser, at home a lot or not, quick or slow, ..."""
     draw = partial(np.random.default_rng([seed, number, 1]).uniform)
-    late_h, later_h = float(draw(-1.7, 2.2)), float(draw(0.0, 1.8))
-    desk, tv = float(draw(0.1, 0.65)), float(draw(0.1, 0.3))
-    wake_h, bed_h = 6.8 + late_h, 22.0 + late_h + float(draw(-0.6, 0.8))
+    late_h = float(draw(-1.7, 2.2))
+    later_h = float(draw(0.0, 1.8))  # at weekends
+    desk = float(draw(0.1, 0.65))
+    tv = float(draw(0.1, 0.3))
+    wake_h = 6.8 + late_h
+    bed_h = 22.0 + late_h + float(draw(-0.6, 0.8))
     return Person(
         wake_h=(wake_h, wake_h + later_h),
         lunch_h=12.3 + 0.6 * late_h + float(draw(-0.4, 0.5)),

@@ -1,4 +1,4 @@
-"""A made-up person who lives in a dwelling: where they are while the clock runs, and what the sensors notice of it."""
+"""A simulated person in a dwelling: their activities and walks while the clock runs, and the sensors that notice."""
 
 import heapq
 import math
@@ -14,7 +14,7 @@ DAY_S = 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Dwelling:
-    """A layout, and what one must know of it to live there; every name but the layout's is a sensor's id.
+    """A layout with the paths, places and things of a home; every name but the layout's is a sensor's id.
 
     `places` has a motion sensor for each of bed, toilet, basin, desk, office_door, stove, counter, table, armchair,
     front_door. `things` may have bed_mat, toilet_flush, fridge, stove_switch, tap, medicine_cabinet, pill_box,
@@ -51,7 +51,7 @@ class Person:
 
 
 def synthetic_dwelling() -> Dwelling:
-    """The shipped made-up home, `layouts/synthetic.json`."""
+    """Return the shipped synthetic home, `layouts/synthetic.json`."""
     return Dwelling(
         layout=load_layout("synthetic"),
         paths={
@@ -91,11 +91,12 @@ def synthetic_dwelling() -> Dwelling:
     )
 
 
-class Life:
-    """The person's whereabouts while the clock runs, and what the sensors noticed.
+class ResidentSimulator:
+    """A person's whereabouts while the clock runs, and what the sensors noticed.
 
     `now_s` counts from midnight of the first day; `at` is the motion sensor the person stands at. An activity is the
-    method with its label's name in lower case; it returns with the clock at its end.
+    method with its label's name in lower case; it returns with the clock at its end. Every draw comes from one random
+    generator, so the order of the draws is part of the log.
     """
 
     def __init__(self, dwelling: Dwelling, rng: np.random.Generator, person: Person | None = None):
@@ -109,29 +110,33 @@ class Life:
         self.changes: list[tuple[float, str, str]] = []  # time, sensor, state
         self.activities: list[tuple[str, float, float]] = []  # label, begin, end
         self.neighbours: dict[str, list[str]] = {}
-        for a, b in ((a, b) for a, others in dwelling.paths.items() for b in others):
-            self.neighbours.setdefault(a, []).append(b)
-            self.neighbours.setdefault(b, []).append(a)
+        for sensor, others in dwelling.paths.items():
+            for other in others:
+                self.neighbours.setdefault(sensor, []).append(other)
+                self.neighbours.setdefault(other, []).append(sensor)
         self._routes: dict[tuple[str, str], list[str]] = {}
 
     def minutes(self, low: float, high: float) -> float:
-        """A duration in seconds between `low` and `high` minutes."""
+        """Draw a duration in seconds between `low` and `high` minutes."""
         return 60 * self.rng.uniform(low, high)
 
     def chance(self, probability: float) -> bool:
+        """Draw whether something of this probability happens."""
         return bool(self.rng.random() < probability)
 
     def distance_cm(self, a: str, b: str) -> float:
-        one, other = self.sensors[a], self.sensors[b]
-        return math.hypot(one["x"] - other["x"], one["y"] - other["y"])
+        """Return the distance of two sensors."""
+        dx = self.sensors[a]["x"] - self.sensors[b]["x"]
+        dy = self.sensors[a]["y"] - self.sensors[b]["y"]
+        return math.hypot(dx, dy)
 
     def route(self, goal: str) -> list[str]:
-        """The sensors passed on the shortest way from here to `goal`, which comes last."""
+        """Return the sensors passed on the shortest route from here to `goal`, which comes last."""
         if (self.at, goal) not in self._routes:
-            self._routes[self.at, goal] = self._shortest(goal)
+            self._routes[self.at, goal] = self._shortest_route(goal)
         return self._routes[self.at, goal]
 
-    def _shortest(self, goal: str) -> list[str]:
+    def _shortest_route(self, goal: str) -> list[str]:
         queue: list[tuple[float, list[str]]] = [(0.0, [self.at])]
         while queue:
             length, path = heapq.heappop(queue)
@@ -140,10 +145,10 @@ class Life:
             for step in self.neighbours[path[-1]]:
                 if step not in path:
                     heapq.heappush(queue, (length + self.distance_cm(path[-1], step), [*path, step]))
-        raise AssertionError(f"no way from {self.at} to {goal}")
+        raise AssertionError(f"no route from {self.at} to {goal}")
 
-    def notice(self, sensor: str, at_s: float) -> None:
-        """One motion sensor sees the person; it falls silent one to some seconds later."""
+    def trigger(self, sensor: str, at_s: float) -> None:
+        """Let one motion sensor see the person; it falls silent one to some seconds later."""
         self.pulses.append((sensor, at_s, at_s + 1.1 + self.rng.exponential(1.3)))
 
     def walk(self, place: str) -> None:
@@ -152,7 +157,7 @@ class Life:
             pace = self.person.walking_cm_per_s * self.rng.uniform(0.7, 1.2)
             self.now_s += self.distance_cm(self.at, step) / pace
             self.at = step
-            self.notice(step, self.now_s + self.rng.uniform(0.0, 0.3))
+            self.trigger(step, self.now_s + self.rng.uniform(0.0, 0.3))
 
     def stay(self, place: str, seconds: float, every_s: float) -> None:
         """Go to `place` and be there for `seconds`, moving about every `every_s` seconds on average."""
@@ -162,20 +167,23 @@ class Life:
         while (step := self.rng.exponential(every_s / self.person.restless)) < end - self.now_s:
             self.now_s += step
             seen_by = area if area and self.chance(0.35) else self.at
-            self.notice(seen_by, self.now_s)
+            self.trigger(seen_by, self.now_s)
         self.now_s = end
 
-    def turn(self, thing: str, first: str, then: str | None = None, after_s: tuple[float, float] = (2.0, 8.0)) -> None:
+    def set_state(
+        self, thing: str, first: str, then: str | None = None, after_s: tuple[float, float] = (2.0, 8.0)
+    ) -> None:
         """Put `thing` into state `first` now and, when `then` is given, into that one a while later."""
         sensor = self.dwelling.things.get(thing)
-        began = self.now_s
+        begin = self.now_s
         self.now_s += self.rng.uniform(*after_s) if then else self.rng.uniform(0.3, 1.5)
         if sensor is not None:
-            self.changes.append((began, sensor, first))
+            self.changes.append((begin, sensor, first))
             if then:
                 self.changes.append((self.now_s, sensor, then))
 
     def sleep_until(self, wake_s: float) -> None:
+        """Sleep, with a few trips to the toilet, until `wake_s`."""
         trips = self.rng.uniform(self.now_s + 3600, wake_s - 1800, self.rng.poisson(self.person.nightly_trips))
         for trip_s in [*sorted(trips), wake_s]:
             if trip_s - self.now_s < 1800:  # two trips in half an hour are one
@@ -183,9 +191,9 @@ class Life:
             begin = self.now_s
             self.walk("bed")
             self.now_s += self.rng.uniform(1.0, 4.0)
-            self.turn("bed_mat", "ON")
+            self.set_state("bed_mat", "ON")
             self.stay("bed", trip_s - self.now_s, every_s=540)
-            self.turn("bed_mat", "OFF")
+            self.set_state("bed_mat", "OFF")
             self.activities.append(("Sleep", begin, self.now_s))
             if trip_s < wake_s:
                 begin = self.now_s
@@ -194,114 +202,125 @@ class Life:
                 self.activities.append(("Bed_to_Toilet", begin, self.now_s))
 
     def toilet(self) -> None:
+        """Use the toilet and wash hands; part of other activities, without a label of its own."""
         self.stay("toilet", self.minutes(1.5, 4), every_s=25)
-        self.turn("toilet_flush", "ON", "OFF", (3.0, 6.0))
+        self.set_state("toilet_flush", "ON", "OFF", (3.0, 6.0))
         self.stay("basin", self.minutes(0.3, 1), every_s=15)
 
     def bathing(self) -> None:
+        """Wash, after the toilet perhaps."""
         if self.chance(0.7):
             self.toilet()
         self.stay("basin", self.minutes(8, 20), every_s=50)
 
     def cook(self, shortest_min: float, longest_min: float) -> None:
+        """Cook at the counter and the stove for so many minutes."""
         end = self.now_s + self.minutes(shortest_min, longest_min)
         self.walk("counter")
         for _ in range(self.rng.integers(1, 4)):
-            self.turn("fridge", "OPEN", "CLOSE", (4.0, 25.0))
+            self.set_state("fridge", "OPEN", "CLOSE", (4.0, 25.0))
             self.stay("counter", self.minutes(0.5, 2), every_s=18)
         self.walk("stove")
-        self.turn("stove_switch", "ON")
+        self.set_state("stove_switch", "ON")
         while self.now_s < end:
             self.stay("stove", self.minutes(1, 4), every_s=40)
             if self.chance(0.5):
                 self.stay("counter", self.minutes(0.3, 1.5), every_s=20)
             if self.chance(0.25):
-                self.turn("tap", "ON", "OFF", (4.0, 15.0))
+                self.set_state("tap", "ON", "OFF", (4.0, 15.0))
         self.walk("stove")
-        self.turn("stove_switch", "OFF")
+        self.set_state("stove_switch", "OFF")
 
     def eat(self) -> None:
+        """Eat at the table."""
         self.stay("table", self.minutes(10, 25), every_s=70)
 
     def wash_dishes(self) -> None:
+        """Wash the dishes at the counter."""
         for _ in range(self.rng.integers(3, 7)):
             self.walk("counter")
-            self.turn("tap", "ON", "OFF", (15.0, 60.0))
+            self.set_state("tap", "ON", "OFF", (15.0, 60.0))
             self.stay("counter", self.minutes(0.4, 1.5), every_s=15)
 
     def take_medicine(self) -> None:
+        """Take a pill from the cabinet."""
         self.walk("counter")
-        self.turn("medicine_cabinet", "OPEN")
-        self.turn("pill_box", "ABSENT")
+        self.set_state("medicine_cabinet", "OPEN")
+        self.set_state("pill_box", "ABSENT")
         self.stay("counter", self.minutes(0.4, 1.5), every_s=12)
-        self.turn("tap", "ON", "OFF", (3.0, 6.0))
-        self.turn("pill_box", "PRESENT")
-        self.turn("medicine_cabinet", "CLOSE")
+        self.set_state("tap", "ON", "OFF", (3.0, 6.0))
+        self.set_state("pill_box", "PRESENT")
+        self.set_state("medicine_cabinet", "CLOSE")
 
     def watch_tv(self, until_s: float) -> None:
+        """Sit in the armchair until `until_s`, with a snack now and then."""
         self.walk("armchair")
-        self.turn("tv_remote", "ABSENT")
+        self.set_state("tv_remote", "ABSENT")
         while self.now_s < until_s:
             self.stay("armchair", max(60.0, min(self.minutes(20, 45), until_s - self.now_s)), every_s=180)
             if self.now_s < until_s and self.chance(0.3):
                 self.stay("counter", self.minutes(0.5, 2), every_s=20)
-                self.turn("fridge", "OPEN", "CLOSE")
+                self.set_state("fridge", "OPEN", "CLOSE")
         self.walk("armchair")
-        self.turn("tv_remote", "PRESENT")
+        self.set_state("tv_remote", "PRESENT")
 
     def work_at_desk(self, until_s: float) -> None:
+        """Sit at the desk until `until_s`, with a step to the door now and then."""
         while self.now_s < until_s:
             self.stay("desk", max(60.0, min(self.minutes(25, 50), until_s - self.now_s)), every_s=170)
             if self.chance(0.3):
                 self.stay("office_door", self.minutes(0.3, 1), every_s=15)
 
     def leave_until(self, back_s: float) -> None:
+        """Leave the home and come back at `back_s`, after ten minutes at least."""
         begin = self.now_s
         self.stay("front_door", self.minutes(0.5, 2), every_s=8)
-        self.turn("front_door", "OPEN", "CLOSE")
+        self.set_state("front_door", "OPEN", "CLOSE")
         self.activities.append(("Leave_Home", begin, self.now_s))
         self.now_s = max(back_s, self.now_s + 600)
         begin = self.now_s
-        self.turn("front_door", "OPEN", "CLOSE")
+        self.set_state("front_door", "OPEN", "CLOSE")
         self.stay("front_door", self.minutes(0.5, 2), every_s=8)
         self.activities.append(("Enter_Home", begin, self.now_s))
 
-    def wander(self) -> None:
-        """Something that nobody labelled: a look into a room, a visit to the toilet."""
+    def run_errand(self) -> None:
+        """Do something that nobody labels: look into a room, visit the toilet."""
         if self.chance(0.3):
             self.toilet()
         for place in self.rng.choice(sorted(self.neighbours), self.rng.integers(0, 3)):
             self.stay(str(place), self.minutes(0.3, 2.5), every_s=20)
 
-    def do(self, label: str, *arguments: float) -> None:
-        """One labelled activity, then perhaps an unlabelled errand about the home."""
+    def perform(self, label: str, *arguments: float) -> None:
+        """Perform one labelled activity, then perhaps an unlabelled errand about the home."""
         begin = self.now_s
         getattr(self, label.lower())(*arguments)
         self.activities.append((label, begin, self.now_s))
         if self.chance(self.person.errands):
-            self.wander()
+            self.run_errand()
 
     def meal(self, shortest_min: float, longest_min: float) -> None:
-        self.do("Cook", shortest_min * self.person.meal_length, longest_min * self.person.meal_length)
-        self.do("Eat")
+        """Cook for so many minutes, eat, and perhaps wash the dishes."""
+        self.perform("Cook", shortest_min * self.person.meal_length, longest_min * self.person.meal_length)
+        self.perform("Eat")
         if self.chance(self.person.dishes):
-            self.do("Wash_Dishes")
+            self.perform("Wash_Dishes")
 
-    def spend(self, until_s: float, weekend: bool) -> None:
-        """Fill the time to `until_s` with work, leisure or a way out; at weekends with other shares."""
-        desk, tv = self.person.desk_share[weekend], self.person.tv_share[weekend]
+    def fill_time(self, until_s: float, weekend: bool) -> None:
+        """Fill the time to `until_s` with work, leisure or a trip out; at weekends with other shares."""
+        desk = self.person.desk_share[weekend]
+        tv = self.person.tv_share[weekend]
         while until_s - self.now_s > 900:
             end = min(until_s, self.now_s + self.minutes(40, 130))
             drawn = self.rng.random()
             if drawn < desk:
-                self.do("Work_at_Desk", end)
+                self.perform("Work_at_Desk", end)
             elif drawn < desk + tv:
-                self.do("Watch_TV", end)
+                self.perform("Watch_TV", end)
             else:
                 self.leave_until(end)
 
-    def day(self, midnight_s: float, weekend: bool) -> None:
-        """From getting up to falling asleep again; the night before ends here."""
+    def live_day(self, midnight_s: float, weekend: bool) -> None:
+        """Simulate a day from getting up to the last hour before sleep; the night before ends here."""
         person = self.person
 
         def clock(hour: float, spread_min: float) -> float:
@@ -311,13 +330,13 @@ class Life:
         self.sleep_until(clock(person.wake_h[weekend], 25))
         morning = ["Bathing", "Take_Medicine"] if self.chance(person.morning_pills) else ["Bathing"]
         for label in self.rng.permutation(morning):
-            self.do(str(label))
+            self.perform(str(label))
         self.meal(6, 15)
-        self.spend(clock(person.lunch_h, 25), weekend)
+        self.fill_time(clock(person.lunch_h, 25), weekend)
         self.meal(12, 25)
-        self.spend(clock(person.dinner_h, 30), weekend)
+        self.fill_time(clock(person.dinner_h, 30), weekend)
         self.meal(20, 45)
         if self.chance(person.evening_pills):
-            self.do("Take_Medicine")
-        self.do("Watch_TV", clock(person.bed_h[weekend], 25))
+            self.perform("Take_Medicine")
+        self.perform("Watch_TV", clock(person.bed_h[weekend], 25))
         self.stay("basin", self.minutes(2, 5), every_s=20)

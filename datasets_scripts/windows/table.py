@@ -91,9 +91,8 @@ def _majority(label: Codes, first: np.ndarray, last: np.ndarray) -> tuple[np.nda
         first_stretch = stretch[first[which]]
         size = stretch[last[which] - 1] - first_stretch + 1  # in stretches
         window = np.repeat(np.arange(len(which)), size)
-        part = np.arange(size.sum()) - np.repeat(
-            np.cumsum(size) - size - first_stretch, size
-        )  # each window's stretches
+        skipped = np.cumsum(size) - size  # stretches of the windows before
+        part = np.arange(size.sum()) + np.repeat(first_stretch - skipped, size)  # each window's stretches
         begin = np.maximum(bounds[part], first[which][window])
         end = np.minimum(bounds[part + 1], last[which][window])
         counts = np.zeros((len(which), len(label.names)), dtype=np.int64)

@@ -11,8 +11,8 @@ import pytest
 from casita.cli import main
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, home_folders, read_table
 from casita.datasets_scripts.stages import BuildSettings
-from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_made_up_home, build_made_up_homes
-from casita.datasets_scripts.synthetic.home import write_made_up_home
+from casita.datasets_scripts.synthetic.dataset import SyntheticHomes, build_synthetic_home, build_synthetic_homes
+from casita.datasets_scripts.synthetic.home import write_synthetic_home
 
 EARLY = BuildSettings(stages=("read", "windows"))
 
@@ -25,13 +25,13 @@ def content(root: Path) -> dict[str, bytes]:
 def built(tmp_path_factory):
     """Two homes of three days, made by two processes."""
     root = tmp_path_factory.mktemp("made_up")
-    return root, build_made_up_homes(root, SyntheticHomes(homes=2, days=3), EARLY, workers=2)
+    return root, build_synthetic_homes(root, SyntheticHomes(homes=2, days=3), EARLY, workers=2)
 
 
 def test_two_processes_make_the_same_bytes_as_one_and_every_home_is_a_home_folder(built, tmp_path):
     root, events = built
     alone = {
-        f"synthetic_{n:03d}": build_made_up_home(tmp_path, n, SyntheticHomes(homes=9, days=3), EARLY) for n in (1, 2)
+        f"synthetic_{n:03d}": build_synthetic_home(tmp_path, n, SyntheticHomes(homes=9, days=3), EARLY) for n in (1, 2)
     }
     assert events == alone
     assert content(root) == content(tmp_path)
@@ -44,19 +44,19 @@ def test_two_processes_make_the_same_bytes_as_one_and_every_home_is_a_home_folde
 def test_homes_that_are_done_are_not_made_again(built, tmp_path):
     root, _ = built
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.name != "home.json" and path.is_file()}
-    assert build_made_up_home(root, 1, SyntheticHomes(homes=2, days=3), EARLY) > 0
+    assert build_synthetic_home(root, 1, SyntheticHomes(homes=2, days=3), EARLY) > 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_a_log_is_made_again_when_it_was_touched_or_asked_for_otherwise(tmp_path):
     folder = HomeFolder(tmp_path / "a")
-    write_made_up_home(folder, 1, 1, 0, progress=False)
+    write_synthetic_home(folder, 1, 1, 0, progress=False)
     log = folder.root / "synthetic.txt"
     whole = log.read_bytes()
     log.write_bytes(whole[:100])
-    write_made_up_home(folder, 1, 1, 0, progress=False)
+    write_synthetic_home(folder, 1, 1, 0, progress=False)
     assert log.read_bytes() == whole
-    write_made_up_home(folder, 1, 2, 0, progress=False)
+    write_synthetic_home(folder, 1, 2, 0, progress=False)
     assert log.read_bytes().startswith(whole[:100])
     assert len(log.read_bytes()) > 1.5 * len(whole)
 

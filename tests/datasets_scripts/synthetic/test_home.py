@@ -11,7 +11,7 @@ import pytest
 from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.synthetic.home import DAMAGED, write_synthetic_log
-from casita.datasets_scripts.synthetic.simulator import Life, synthetic_dwelling
+from casita.datasets_scripts.synthetic.simulator import ResidentSimulator, synthetic_dwelling
 
 DAYS = 14
 
@@ -118,13 +118,13 @@ def test_the_reader_mends_every_fault(log, tmp_path):
 def test_a_walk_passes_the_sensors_on_the_way_at_walking_pace():
     dwelling = synthetic_dwelling()
     bed, stove, armchair = (dwelling.places[place] for place in ("bed", "stove", "armchair"))
-    life = Life(dwelling, np.random.default_rng(0))
-    life.walk("stove")
-    assert [sensor for sensor, _, _ in life.pulses] == ["M012", "M002", "M005", stove]
-    length_cm = sum(life.distance_cm(a, b) for a, b in pairwise([bed, "M012", "M002", "M005", stove]))
-    assert 50 < length_cm / life.now_s < 100
-    life.walk("armchair")
-    assert [sensor for sensor, _, _ in life.pulses][4:] == ["M005", "M007", "M009", armchair]
+    resident = ResidentSimulator(dwelling, np.random.default_rng(0))
+    resident.walk("stove")
+    assert [sensor for sensor, _, _ in resident.pulses] == ["M012", "M002", "M005", stove]
+    length_cm = sum(resident.distance_cm(a, b) for a, b in pairwise([bed, "M012", "M002", "M005", stove]))
+    assert 50 < length_cm / resident.now_s < 100
+    resident.walk("armchair")
+    assert [sensor for sensor, _, _ in resident.pulses][4:] == ["M005", "M007", "M009", armchair]
 
 
 def test_the_bed_is_pressed_while_the_person_sleeps_and_no_longer(flawless):

@@ -8,15 +8,15 @@ import pytest
 from casita.datasets_scripts.layouts.layout import check_layout, load_layout
 from casita.datasets_scripts.readers.read import read_events
 from casita.datasets_scripts.synthetic.home import write_synthetic_log
-from casita.datasets_scripts.synthetic.layouts import made_up_dwelling, made_up_person
-from casita.datasets_scripts.synthetic.simulator import Life
+from casita.datasets_scripts.synthetic.layouts import draw_dwelling, draw_person
+from casita.datasets_scripts.synthetic.simulator import ResidentSimulator
 
 NUMBERS = range(1, 41)
 
 
 @pytest.fixture(scope="module")
 def dwellings():
-    return [made_up_dwelling(0, number) for number in NUMBERS]
+    return [draw_dwelling(0, number) for number in NUMBERS]
 
 
 def inside(point: tuple[float, float], polygon: list) -> bool:
@@ -41,12 +41,12 @@ def test_rooms_tile_the_plan(dwellings):
 
 def test_there_is_a_way_from_everywhere_to_everywhere(dwellings):
     for dwelling in dwellings:
-        life = Life(dwelling, np.random.default_rng(0))
+        resident = ResidentSimulator(dwelling, np.random.default_rng(0))
         motion = {name for name, told in dwelling.layout["sensors"].items() if told["type"] == "motion"}
-        assert set(life.neighbours) == motion
+        assert set(resident.neighbours) == motion
         for place in dwelling.places:
-            life.walk(place)
-            assert life.at == dwelling.places[place]
+            resident.walk(place)
+            assert resident.at == dwelling.places[place]
 
 
 def test_no_two_homes_and_no_two_people_are_alike(dwellings):
@@ -56,7 +56,7 @@ def test_no_two_homes_and_no_two_people_are_alike(dwellings):
     assert len({len(dwelling.layout["sensors"]) for dwelling in dwellings}) > 5
     assert len(set(beds)) > 5  # an id tells nothing
     assert len({frozenset(dwelling.layout["sensors"]) for dwelling in dwellings}) > 20
-    people = [made_up_person(0, number) for number in NUMBERS]
+    people = [draw_person(0, number) for number in NUMBERS]
     assert all(a != b for a, b in combinations(people, 2))
     assert np.std([person.wake_h[0] for person in people]) > 0.5
 
@@ -66,14 +66,14 @@ def test_activities_are_those_of_the_shipped_home(dwellings):
 
 
 def test_a_home_depends_on_seed_and_number_alone():
-    assert made_up_dwelling(3, 7) == made_up_dwelling(3, 7)
-    assert made_up_dwelling(3, 7).layout["rooms"] != made_up_dwelling(4, 7).layout["rooms"]
-    assert made_up_dwelling(3, 7).layout["rooms"] != made_up_dwelling(3, 8).layout["rooms"]
+    assert draw_dwelling(3, 7) == draw_dwelling(3, 7)
+    assert draw_dwelling(3, 7).layout["rooms"] != draw_dwelling(4, 7).layout["rooms"]
+    assert draw_dwelling(3, 7).layout["rooms"] != draw_dwelling(3, 8).layout["rooms"]
 
 
 @pytest.mark.parametrize("number", [1, 5, 9])
 def test_a_month_in_a_made_up_home_has_all_activities_and_every_sensor_and_the_persons_hours(number, tmp_path):
-    dwelling, person = made_up_dwelling(0, number), made_up_person(0, number)
+    dwelling, person = draw_dwelling(0, number), draw_person(0, number)
     log = write_synthetic_log(
         tmp_path / "log.txt", days=28, seed=[0, number, 2], dwelling=dwelling, person=person, progress=False
     )

@@ -1,8 +1,8 @@
 """Activities told apart by one thing alone are found by what can see that thing, and by nothing else.
 
-A made-up person (`Life`) does the two activities of a pair by turns, with two stray sensors in each: they differ in
-the place, in the order of the same places, in the pace, or in the hour of the day. Encoders are untrained: what a
-probe finds behind them, they let through.
+A simulated person (`ResidentSimulator`) does the two activities of a pair by turns, with two stray sensors in each:
+they differ in the place, in the order of the same places, in the pace, or in the hour of the day. Encoders are
+untrained: what a probe finds behind them, they let through.
 """
 
 from datetime import datetime, timedelta
@@ -16,8 +16,8 @@ from sklearn.preprocessing import normalize
 
 from casita.datasets_scripts.captions.caption import caption_windows
 from casita.datasets_scripts.schema import WINDOWS
-from casita.datasets_scripts.synthetic.home import _merge
-from casita.datasets_scripts.synthetic.simulator import Life, synthetic_dwelling
+from casita.datasets_scripts.synthetic.home import merge_pulses
+from casita.datasets_scripts.synthetic.simulator import ResidentSimulator, synthetic_dwelling
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
@@ -34,8 +34,8 @@ VOCAB = sorted(f"{sensor}_{state}" for sensor in DWELLING.layout["sensors"] for 
 SIZES = {"train": 400, "validation": 80, "test": 240}
 
 
-class Planted(Life):
-    """An activity is a method, as in `Life`; two of a pair leave the same trace but for one thing."""
+class Planted(ResidentSimulator):
+    """An activity is a method, as in `ResidentSimulator`; two of a pair leave the same trace but for one thing."""
 
     def see(self, sensors, every_s=6.0):
         others = [sensor for sensor in sorted(self.neighbours) if sensor not in (HERE, THERE)]
@@ -73,16 +73,16 @@ class Planted(Life):
 
 def lived(pair):
     """Windows of the two activities in turn by chance, with their captions."""
-    life = Planted(DWELLING, np.random.default_rng(0))
+    resident = Planted(DWELLING, np.random.default_rng(0))
     rows = []
     for i in range(sum(SIZES.values())):
-        label = pair[life.rng.integers(2)]
-        life.pulses.clear()
-        life.do(label)
-        events = sorted(event for event in _merge(life.pulses))
+        label = pair[resident.rng.integers(2)]
+        resident.pulses.clear()
+        resident.perform(label)
+        events = sorted(event for event in merge_pulses(resident.pulses))
         events = events[: 2 * 8]  # an errand may follow
         hour = {"by_morning": 8, "by_evening": 20}.get(label, 12)
-        start = datetime(2024, 1, 1, hour) + timedelta(days=i % 7, seconds=float(life.rng.uniform(0, 3000)))
+        start = datetime(2024, 1, 1, hour) + timedelta(days=i % 7, seconds=float(resident.rng.uniform(0, 3000)))
         seconds = [time - events[0][0] for time, _, _ in events]
         rows.append(
             {"window_id": f"w{i}", "home": "synthetic", "session": "s", "split": "train", "start": start}
