@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from casita.datasets_scripts.captions.caption import caption_home
 from casita.datasets_scripts.pictures.draw import draw_home
@@ -12,6 +12,11 @@ from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.windows.cut import WindowSettings, cut_home, summary_lines
 from casita.files import locked
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from casita.datasets_scripts.pictures.image_embeddings import VisionEncoder
 
 STAGES = ("read", "windows", "draw", "embed-images", "caption", "embed-text")  # in this order
 
@@ -43,8 +48,8 @@ def build_home(
     folder: HomeFolder,
     logs: Sequence[Path],
     settings: BuildSettings,
-    load_vision: Callable[[], Any] | None = None,
-    load_text: Callable[[], Any] | None = None,
+    load_vision: "Callable[[], VisionEncoder] | None" = None,
+    load_text: "Callable[[], SentenceTransformer] | None" = None,
 ) -> None:
     """Make `folder` from raw logs: events, windows, pictures, image embeddings, captions, text embeddings.
 
@@ -96,13 +101,15 @@ def _cut(folder: HomeFolder, settings: WindowSettings) -> str | None:
 
 
 # Two functions because torch takes seconds to import: only for the stages that need it.
-def _embed_images(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> object:
+def _embed_images(folder: HomeFolder, settings: BuildSettings, load: "Callable[[], VisionEncoder] | None") -> object:
     from casita.datasets_scripts.pictures.image_embeddings import embed_home
 
     return embed_home(folder, settings.vision_model, settings.normalization, load=load)
 
 
-def _embed_text(folder: HomeFolder, settings: BuildSettings, load: Callable[[], Any] | None) -> object:
+def _embed_text(
+    folder: HomeFolder, settings: BuildSettings, load: "Callable[[], SentenceTransformer] | None"
+) -> object:
     from casita.datasets_scripts.captions.text_embeddings import embed_captions
 
     return embed_captions(folder, settings.caption_style, settings.text_model, load=load)

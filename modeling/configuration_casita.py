@@ -43,7 +43,7 @@ NUM_RESERVED_ROWS = 3  # padding, unknown, mask: the first rows of every table
 @strict
 class CasitaConfig(PreTrainedConfig):
     r"""
-    Configuration of [`CasitaModel`] and its relatives. The defaults are the preset `base` of DESIGN.
+    Configuration of [`CasitaModel`] and its relatives. The defaults are the preset `base`.
 
     Args:
         vocab_size: rows of the table: 3 reserved ones (padding, unknown, mask) and one for each sensor state.
@@ -115,13 +115,13 @@ class CasitaConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, preset: str, **kwargs) -> "CasitaConfig":
-        """The sizes of `preset` (tiny | small | base | large), everything else from `kwargs` or the defaults."""
+        """Make a config with the sizes of `preset` (tiny | small | base | large), the rest by `kwargs` or default."""
         if preset not in PRESETS:
             raise ValueError(f"preset={preset!r} is none of {', '.join(PRESETS)}.")
         return cls(**{**PRESETS[preset], **kwargs})
 
     def validate_architecture(self):
-        """Checks across keys and of ranges; the types themselves are checked by `@strict`."""
+        """Check ranges, and keys against each other; the types themselves are checked by `@strict`."""
         super().validate_architecture()
         for key, allowed in CHOICES.items():
             if getattr(self, key) not in allowed:

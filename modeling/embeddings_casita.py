@@ -1,4 +1,4 @@
-"""What goes into the tower: rows of the home's table, with place and pace of the events where the config wants them.
+"""Inputs of the tower: rows of the home's table, with coordinates and time deltas where the config wants them.
 
 Letters as in the model file: `B` windows, `L` events, `C` width, `D` width of the table, `V` its rows.
 """
@@ -14,20 +14,20 @@ from .configuration_casita import NUM_RESERVED_ROWS, CasitaConfig
 
 # ---------------------------------------------------------------------------------------------------------- functions
 def fourier_features(coordinates: torch.Tensor, bands: int) -> torch.Tensor:
-    """`(B, L, 2)` coordinates in [0, 1] to `(B, L, 4 * bands)`: sin and cos of c * 2^k * pi, k < bands, an axis."""
+    """Encode `(B, L, 2)` coordinates in [0, 1] as `(B, L, 4 * bands)`: sin and cos of c * 2^k * pi, k < bands."""
     frequencies = math.pi * 2.0 ** torch.arange(bands, device=coordinates.device, dtype=torch.float32)
     angles = coordinates.float()[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def time_delta_bucket(delta_s: torch.Tensor, buckets: int, max_s: float) -> torch.Tensor:
-    """Seconds since the previous event to a log bucket: floor(ln(dt + 1) / ln(max + 1) * (buckets - 1)), clamped."""
+    """Return the log bucket of seconds since the previous event: floor(ln(dt + 1) / ln(max + 1) * (buckets - 1))."""
     scaled = delta_s.float().clamp(min=0).log1p() / math.log1p(max_s) * (buckets - 1)
     return scaled.floor().clamp(max=buckets - 1).long()
 
 
 def reserved_rows(rows: int, width: int) -> torch.Tensor:
-    """`(rows, width)` fixed unit vectors, unlike each other: padding, unknown, mask, and rows not filled yet.
+    """Return `(rows, width)` fixed unit vectors, unlike each other: padding, unknown, mask, and rows not set yet.
 
     Deterministic and free of random numbers, so that `__init__`, `_init_weights` and every home get the same ones.
     """
@@ -36,7 +36,8 @@ def reserved_rows(rows: int, width: int) -> torch.Tensor:
     return nn.functional.normalize(torch.sin(row * 0.7 + column * (1.0 + row * 0.6180339)), dim=-1)
 
 
-def needed(tensor: torch.Tensor | None, name: str) -> torch.Tensor:
+def require(tensor: torch.Tensor | None, name: str) -> torch.Tensor:
+    """Return `tensor`; `ValueError` when it is None."""
     if tensor is None:
         raise ValueError(f"the config asks for {name}, but forward got none. CasitaProcessor gives them.")
     return tensor
@@ -56,7 +57,7 @@ class CasitaFrozenTable(nn.Embedding):
 
 
 class CasitaLearnedTable(nn.Module):
-    """The baseline without pictures: a row is the sum of its sensor's, state's and room's trained embedding.
+    """Learned embeddings, the baseline without pictures: a row is the sum of its sensor's, state's and room's one.
 
     Each kind holds the reserved entries first, so padding, unknown and mask are trained ones here.
     """
@@ -67,15 +68,16 @@ class CasitaLearnedTable(nn.Module):
         self.state = nn.Embedding(NUM_RESERVED_ROWS + config.num_states, config.hidden_size)
         self.room = nn.Embedding(NUM_RESERVED_ROWS + config.num_rooms, config.hidden_size)
         # (V, 3): sensor, state, room of a row
-        self.parts = nn.Buffer(self.unfilled(config.vocab_size), persistent=True)
+        self.parts = nn.Buffer(self.placeholder(config.vocab_size), persistent=True)
 
     @staticmethod
-    def unfilled(rows: int) -> torch.Tensor:
+    def placeholder(rows: int) -> torch.Tensor:
+        """Return `(rows, 3)` parts for a table without a vocabulary yet: the reserved rows, then the mask's."""
         return torch.arange(rows)[:, None].clamp(max=NUM_RESERVED_ROWS - 1).repeat(1, 3)
 
     @property
     def weight(self) -> torch.Tensor:
-        """`(V, C)`."""
+        """Return `(V, C)`, the sum of each row's three embeddings."""
         return self.sensor(self.parts[:, 0]) + self.state(self.parts[:, 1]) + self.room(self.parts[:, 2])
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -83,7 +85,7 @@ class CasitaLearnedTable(nn.Module):
 
 
 class CasitaInputProjection(nn.Module):
-    """`(..., D)` rows of the table to `(..., C)`. Frozen, it is a buffer: neither optimizer nor loader can thaw it."""
+    """A linear map, `(..., D)` to `(..., C)`. Frozen, it is a buffer: neither optimizer nor loader can thaw it."""
 
     def __init__(self, config: CasitaConfig):
         super().__init__()
@@ -93,7 +95,7 @@ class CasitaInputProjection(nn.Module):
 
     @staticmethod
     def initial(width_out: int, width_in: int) -> torch.Tensor:
-        """Orthogonal, since a frozen map must not bend what it carries; of a fixed seed, the same in every model."""
+        """Return an orthogonal map of a fixed seed: a frozen one must not bend, and is the same in every model."""
         # Not nn.init.orthogonal_: transformers switches torch's initialisers off while it loads, and a buffer's value
         # must be the same from __init__ as from _init_weights.
         seed = torch.Generator().manual_seed(0)
@@ -108,7 +110,7 @@ class CasitaInputProjection(nn.Module):
 
 
 class CasitaEmbeddings(nn.Module):
-    """Rows of the table, with place and pace of the events where the config wants them, behind a CLS token."""
+    """Embeddings of the events behind a CLS token: rows of the table, with coordinates and time deltas if wanted."""
 
     def __init__(self, config: CasitaConfig):
         super().__init__()
@@ -127,7 +129,7 @@ class CasitaEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def project(self, rows: Any) -> torch.Tensor:
-        """`(..., D)` rows of the table to `(..., C)`; learned ones have width C already."""
+        """Project `(..., D)` rows of the table to `(..., C)`; learned ones have width C already."""
         return self.input_projection(rows) if self.config.embedding_source == "image" else rows
 
     def forward(
@@ -137,18 +139,18 @@ class CasitaEmbeddings(nn.Module):
         time_deltas: torch.Tensor | None = None,
         coordinates: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`(B, L)` ids or `(B, L, D)` rows to `(B, 1 + L, C)`."""
+        """Embed `(B, L)` ids or `(B, L, D)` rows as `(B, 1 + L, C)`."""
         if input_ids is not None:
             # Project the table, then gather: the projection costs O(V), not O(B * L).
             x = nn.functional.embedding(input_ids, self.project(self.table.weight))
         else:
             x = self.project(inputs_embeds)
         if self.config.use_coordinates:
-            features = fourier_features(needed(coordinates, "coordinates"), self.config.fourier_bands)
+            features = fourier_features(require(coordinates, "coordinates"), self.config.fourier_bands)
             x = x + self.coordinates(features.to(x.dtype))
         if self.config.use_time_deltas:
             bucket = time_delta_bucket(
-                needed(time_deltas, "time_deltas"), self.config.time_delta_buckets, self.config.time_delta_max_s
+                require(time_deltas, "time_deltas"), self.config.time_delta_buckets, self.config.time_delta_max_s
             )
             x = x + self.time_deltas(bucket)
         return self.dropout(torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1))

@@ -1,4 +1,4 @@
-"""Casita: windows of sensor events into vectors, beside sentences.
+"""The Casita models: windows of sensor events to vectors, aligned with sentences.
 
 Letters: `B` windows, `L` events, `H` heads, `C` width (`hidden_size`), `D` width of the table, `V` its rows,
 `T` width of the text embeddings, `P` width of the shared space.
@@ -28,24 +28,24 @@ from .embeddings_casita import (
     CasitaFrozenTable,
     CasitaInputProjection,
     CasitaLearnedTable,
-    needed,
+    require,
     reserved_rows,
 )
-from .heads_casita import CasitaMaskedEventHead, hide_places
+from .heads_casita import CasitaMaskedEventHead, mask_coordinates
 
 
 # ---------------------------------------------------------------------------------------------------------- functions
 def alibi_slopes(num_heads: int) -> list[float]:
-    """m_h = 2^(-8h/H), h = 1..H; other H than powers of two take every second slope of 2H's (Press et al. 2022)."""
+    """Return m_h = 2^(-8h/H), h = 1..H (Press et al. 2022); other H than powers of two take slopes of the next one."""
     n = 2 ** math.ceil(math.log2(num_heads))
     slopes = [2 ** (-8 * h / n) for h in range(1, n + 1)]
     return slopes if n == num_heads else (slopes[1::2] + slopes[::2])[:num_heads]
 
 
 def alibi_bias(distance: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """Penalty for attending far: `(B, L, L)` distances and `(H,)` slopes to `(B, H, 1 + L, 1 + L)` logits, all <= 0.
+    """Return a penalty for attending far: `(B, L, L)` distances, `(H,)` slopes to `(B, H, 1 + L, 1 + L)`, all <= 0.
 
-    Row and column 0 are the CLS token's and stay 0: it has no place in the sequence, so it hears every event alike.
+    Row and column 0 are the CLS token's and stay 0: it has no place in the sequence, so it reads every event alike.
     """
     return -slopes[:, None, None] * nn.functional.pad(distance, (1, 0, 1, 0))[:, None]
 
@@ -53,9 +53,12 @@ def alibi_bias(distance: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------------------ outputs
 @dataclass
 class CasitaOutput(ModelOutput):
-    """`loss` scalar (with `return_loss`); `logits_per_sensor` `(B, N)` and `logits_per_text` `(N, B)`, scaled cosines;
-    `sensor_embeds` `(B, P)` and `text_embeds` `(N, P)`, unit rows; `sensor_model_output` the tower's own output, and
-    its `hidden_states` and `attentions` when asked for."""
+    """Output of [`CasitaModel`].
+
+    `loss` scalar (with `return_loss`); `logits_per_sensor` `(B, N)` and `logits_per_text` `(N, B)`, scaled cosines;
+    `sensor_embeds` `(B, P)` and `text_embeds` `(N, P)`, unit rows; `sensor_model_output`, the output of the tower, and
+    its `hidden_states` and `attentions` if they were wanted.
+    """
 
     loss: torch.Tensor | None = None
     logits_per_sensor: torch.Tensor | None = None
@@ -81,7 +84,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The version for reading: `(B, H, L, C/H)` thrice to `(B, L, H, C/H)` and weights `(B, H, L, L)`."""
+    """Attend in plain torch, the version for reading: `(B, H, L, C/H)` thrice to `(B, L, H, C/H)`, and weights."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         weights = weights + attention_mask
@@ -112,7 +115,7 @@ class CasitaAttention(nn.Module):
         position_bias: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`(B, L, C)` to `(B, L, C)` and, in the eager version, the weights `(B, H, L, L)`."""
+        """Attend: `(B, L, C)` to `(B, L, C)` and, in the eager version, the weights `(B, H, L, L)`."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
@@ -136,6 +139,8 @@ class CasitaAttention(nn.Module):
 
 # -------------------------------------------------------------------------------------------------------------- layer
 class CasitaMLP(nn.Module):
+    """Two linear layers with an activation and dropout: `(B, L, C)` to `(B, L, C)`."""
+
     def __init__(self, config: CasitaConfig):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -148,7 +153,7 @@ class CasitaMLP(nn.Module):
 
 
 class CasitaLayer(GradientCheckpointingLayer):
-    """Pre-norm block."""
+    """Pre-norm block of attention and MLP: `(B, L, C)` to `(B, L, C)`."""
 
     def __init__(self, config: CasitaConfig, layer_idx: int):
         super().__init__()
@@ -173,7 +178,7 @@ class CasitaLayer(GradientCheckpointingLayer):
 
 
 class CasitaProjection(nn.Module):
-    """Into the shared space: `(B, C)` or `(B, T)` to `(B, P)`."""
+    """Projection into the shared space: `(B, C)` or `(B, T)` to `(B, P)`."""
 
     def __init__(self, config: CasitaConfig, width: int):
         super().__init__()
@@ -192,7 +197,7 @@ class CasitaProjection(nn.Module):
 
 # --------------------------------------------------------------------------------------------------------- base class
 class CasitaPreTrainedModel(PreTrainedModel):
-    """Loading, saving, initialisation, and the exchange of one home's table for another's."""
+    """Base of all models: loading, saving, initialisation, and the exchange of one home's table for another's."""
 
     config: CasitaConfig
     config_class = CasitaConfig
@@ -216,7 +221,7 @@ class CasitaPreTrainedModel(PreTrainedModel):
         elif isinstance(module, CasitaLearnedTable):
             for part in (module.sensor, module.state, module.room):
                 init.normal_(part.weight, std=3**-0.5)  # the sum of three has variance 1, as the image rows have
-            init.copy_(module.parts, module.unfilled(len(module.parts)))
+            init.copy_(module.parts, module.placeholder(len(module.parts)))
         elif isinstance(module, CasitaEmbeddings):
             init.normal_(module.cls_token)
         elif isinstance(module, CasitaInputProjection):
@@ -268,7 +273,7 @@ class CasitaPreTrainedModel(PreTrainedModel):
         self.config.image_embeddings = kind
 
     def set_sensor_vocabulary(self, keys: Sequence[str], rooms: Sequence[str]) -> None:
-        """Tell a `learned` model which sensor, state and room each row has: `keys` `"M001_ON"` and their rooms.
+        """Set the sensor, state and room of each row of a `learned` model: `keys` `"M001_ON"` and their rooms.
 
         Raises:
             ValueError: an image model, or other numbers of rows, sensors, states or rooms than the config's.
@@ -290,7 +295,7 @@ class CasitaPreTrainedModel(PreTrainedModel):
 
 # ------------------------------------------------------------------------------------------------------------ encoder
 class CasitaSensorModel(CasitaPreTrainedModel):
-    """The tower alone: a window of events to its base embedding (`pooler_output`) and one vector an event."""
+    """The sensor tower: a window of events to its base embedding (`pooler_output`) and one vector an event."""
 
     def __init__(self, config: CasitaConfig):
         super().__init__(config)
@@ -346,7 +351,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
     def _attention_bias(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, timestamps: torch.Tensor | None
     ) -> tuple[Any, torch.Tensor | None]:
-        """The mask and the ALiBi bias for all layers; one tensor `(B or 1, H, 1 + L, 1 + L)`, but two for flex."""
+        """Make mask and ALiBi bias for all layers: one tensor `(B or 1, H, 1 + L, 1 + L)`, but two for flex."""
         length = hidden_states.shape[1] - 1
         if attention_mask is not None:
             if not torch.compiler.is_compiling() and not (attention_mask != 0).any(dim=1).all():
@@ -359,7 +364,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
         if self.config.alibi_distance == "time":
-            position = needed(timestamps, "timestamps").float()
+            position = require(timestamps, "timestamps").float()
         elif mask is None or attention_mask is None:
             position = torch.arange(length, device=hidden_states.device, dtype=torch.float32)[None]
         else:  # counted over events, not slots: padding inside a window must not push events apart
@@ -379,7 +384,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
         return mask + bias, None
 
     def _pool(self, cls: torch.Tensor, events: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """`(B, C)` and `(B, L, C)` to `(B, C)`."""
+        """Pool the CLS token's `(B, C)` and the events' `(B, L, C)` into `(B, C)`."""
         if self.config.pooling == "cls":
             return cls
         if attention_mask is None:
@@ -394,7 +399,7 @@ class CasitaSensorModel(CasitaPreTrainedModel):
 
 # -------------------------------------------------------------------------------------------------------------- heads
 class CasitaModel(CasitaPreTrainedModel):
-    """Sensor tower and frozen text embeddings, projected into one space."""
+    """Model that projects the sensor tower's output and frozen text embeddings into one space."""
 
     def __init__(self, config: CasitaConfig):
         super().__init__(config)
@@ -416,7 +421,7 @@ class CasitaModel(CasitaPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
-        """As `CasitaSensorModel.forward`, but `pooler_output` `(B, P)` is projected; it is not normalised."""
+        """Encode windows as `CasitaSensorModel.forward`; `pooler_output` `(B, P)` is projected, not normalised."""
         output = self.sensor_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -432,7 +437,7 @@ class CasitaModel(CasitaPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(self, text_embeds: torch.FloatTensor, **kwargs) -> BaseModelOutputWithPooling:
-        """`(N, T)` frozen sentence embeddings; `pooler_output` `(N, P)` is projected, not normalised."""
+        """Project `(N, T)` frozen sentence embeddings; `pooler_output` `(N, P)` is not normalised."""
         if text_embeds.shape[-1] != self.config.text_embedding_dim:
             raise ValueError(
                 f"text_embeds have width {text_embeds.shape[-1]}, the model was aligned with width "
@@ -497,7 +502,7 @@ class CasitaModel(CasitaPreTrainedModel):
 
 
 class CasitaForMaskedEventModeling(CasitaPreTrainedModel):
-    """The tower with a head that says which sensor state stood at a masked event; `mask_spans` masks."""
+    """The tower with a head that predicts the sensor states of masked events; `mask_spans` masks."""
 
     def __init__(self, config: CasitaConfig):
         super().__init__(config)
@@ -518,7 +523,7 @@ class CasitaForMaskedEventModeling(CasitaPreTrainedModel):
         labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
-        """`labels` `(B, L)`: the hidden rows, -100 for events that are not scored; `logits` `(B, L, V)`.
+        """Predict `logits` `(B, L, V)`; `labels` `(B, L)`: the masked rows, -100 for events that are not scored.
 
         The coordinates of events that are masked or scored are not read.
         """
@@ -533,7 +538,7 @@ class CasitaForMaskedEventModeling(CasitaPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             time_deltas=time_deltas,
-            coordinates=hide_places(coordinates, input_ids, labels, self.config.mask_token_id),
+            coordinates=mask_coordinates(coordinates, input_ids, labels, self.config.mask_token_id),
             timestamps=timestamps,
             inputs_embeds=inputs_embeds,
             return_dict=True,
@@ -569,7 +574,7 @@ class CasitaForSequenceClassification(CasitaPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
-        """`labels` `(B,)` classes, or `(B, K)` numbers for several labels or regression; `logits` `(B, K)`."""
+        """Classify: `logits` `(B, K)`; `labels` `(B,)` classes, or `(B, K)` for several labels or regression."""
         output = self.sensor_model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -25,7 +25,7 @@ from .streaming_casita import CasitaStream, refuse_training_mode, window_rows
 def window_batches(
     inputs: Mapping[str, np.ndarray], batch_size: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-    """The processor's arrays `(B, L, ...)` as row numbers `(b,)` and tensors `(b, l, ...)` on `device`.
+    """Yield the processor's arrays `(B, L, ...)` in batches: row numbers `(b,)` and tensors `(b, l, ...)` on `device`.
 
     Windows of like length share a batch, and a batch ends at its longest window, so padding costs next to nothing.
     """
@@ -37,13 +37,13 @@ def window_batches(
 
 
 def candidate_logits(model: Any, vectors: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Unit rows `(B, P)` of windows, `(K, P)` of candidates to `(B, K)`: the model's scale * cosine / temperature."""
+    """Score candidates `(K, P)` for windows `(B, P)`, unit rows: `(B, K)` scale * cosine / temperature."""
     scale = min(model.logit_scale.float().exp().item(), float(model.config.logit_scale_max))
     return scale / model.config.zero_shot_temperature * vectors @ directions.T
 
 
 class CasitaPipeline(Pipeline):
-    """What both tasks share: events to windows to unit vectors.
+    """Base of both tasks: events to windows to unit vectors.
 
     Args:
         model: a `CasitaModel` in eval mode.
@@ -68,7 +68,7 @@ class CasitaPipeline(Pipeline):
             raise ValueError(f"{type(self).__name__} needs a CasitaModel and its CasitaProcessor, found {found}.")
 
     def __call__(self, events: Any, batch_size: int | None = None, **options: Any) -> list[dict[str, Any]]:
-        """Encode events; both tasks add to a row what they are for.
+        """Encode events; each task adds its results to a row.
 
         Args:
             events: one stream, which is cut into windows, or a list of windows, each taken as it is, in every form
@@ -93,13 +93,14 @@ class CasitaPipeline(Pipeline):
         return {name: value for name, value in reading.items() if value is not None}, {}, {}
 
     def preprocess(self, events: Any, unknown: str = "error", home: str | None = None) -> dict[str, Any]:
+        """Make windows and the model's inputs of events."""
         stream = self.processor.stream(events, unknown=unknown, home=home)
         if not len(stream.first):
             raise ValueError("there are no events left to encode: the vocabulary lacks all of them. See `unknown`.")
         return {"stream": stream, "inputs": self.processor.tensors(stream)}
 
     def _forward(self, windows: dict[str, Any], batch_size: int) -> dict[str, Any]:
-        """Adds `vectors` `(B, P)`."""
+        """Add `vectors` `(B, P)`."""
         refuse_training_mode(self.model)
         vectors = torch.empty(len(windows["stream"].first), self.model.config.projection_dim)
         for rows, batch in window_batches(windows["inputs"], batch_size, self.device):
@@ -107,11 +108,11 @@ class CasitaPipeline(Pipeline):
         return {"stream": windows["stream"], "vectors": vectors}
 
     def open_stream(self, **options: Any) -> CasitaStream:
-        """The same model on events as they happen; `options` are those of `CasitaStream`."""
+        """Open a stream on the same model, for events as they happen; `options` are those of `CasitaStream`."""
         return CasitaStream(self.model, self.processor, **options)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write a whole directory: model, processor, their code, and both pipelines.
+        """Write a model directory: model, processor, their code, and both pipelines.
 
         Raises:
             ValueError: a model whose code is not marked to travel with it.
@@ -131,6 +132,7 @@ class SensorEmbeddingPipeline(CasitaPipeline):
     """Task `sensor-embedding`: events to one unit vector a window, `vector` `(P,)` float32 of each row."""
 
     def postprocess(self, windows: dict[str, Any]) -> list[dict[str, Any]]:
+        """Make a row of each window."""
         return window_rows(windows["stream"], vector=windows["vectors"].numpy())
 
 
@@ -158,7 +160,7 @@ class ZeroShotActivityPipeline(CasitaPipeline):
         super().__init__(*args, **kwargs)
 
     def __call__(self, events: Any, candidate_labels: Any = None, **options: Any) -> list[dict[str, Any]]:
-        """As `CasitaPipeline.__call__`; each row has `labels` (K) and `scores` (K, sum 1), the best first."""
+        """Encode events as the base class; each row has `labels` (K) and `scores` (K, sum 1), the best first."""
         return super().__call__(events, candidate_labels=candidate_labels, **options)
 
     def _sanitize_parameters(
@@ -168,50 +170,51 @@ class ZeroShotActivityPipeline(CasitaPipeline):
         return super()._sanitize_parameters(**reading)[0], candidates, {}
 
     def _forward(self, windows: dict[str, Any], batch_size: int, candidate_labels: Any = None) -> dict[str, Any]:
-        """Adds `labels` (K) and `scores` `(B, K)`."""
-        self._directions(self._prompts(candidate_labels))  # first, since they can be refused; `score` finds them kept
+        """Add `labels` (K) and `scores` `(B, K)`."""
+        self._directions(self._prompts(candidate_labels))  # first, since they can be refused; `score` has them cached
         encoded = super()._forward(windows, batch_size)
         labels, scores = self.score(encoded["vectors"], candidate_labels)
         return {**encoded, "labels": labels, "scores": scores}
 
     def postprocess(self, windows: dict[str, Any]) -> list[dict[str, Any]]:
+        """Make a row of each window, its labels by falling score."""
         scores, order = windows["scores"].sort(dim=-1, descending=True, stable=True)
         labels = [[windows["labels"][i] for i in row] for row in order.tolist()]
         return window_rows(windows["stream"], labels=labels, scores=scores.tolist())
 
     @torch.inference_mode()
     def score(self, vectors: torch.Tensor, candidate_labels: Any = None) -> tuple[list[str], torch.Tensor]:
-        """Labels (K) and their probabilities `(B, K)` for windows that are unit rows `(B, P)` already."""
+        """Return labels (K) and their probabilities `(B, K)` for windows that are unit rows `(B, P)` already."""
         prompts = self._prompts(candidate_labels)
         return list(prompts), candidate_logits(self.model, vectors, self._directions(prompts)).softmax(dim=-1)
 
     def _prompts(self, candidates: Sequence[str] | Mapping[str, Any] | None) -> dict[str, list[str]]:
-        """Label -> its sentences."""
+        """Map each label to its sentences."""
         candidates = self.processor.label_prompts if candidates is None else candidates
         if isinstance(candidates, str):
             raise ValueError(f"candidate_labels={candidates!r} is one sentence; expected a list of them, or a dict.")
         named = candidates if isinstance(candidates, Mapping) else {sentence: sentence for sentence in candidates}
-        prompts = {label: [told] if isinstance(told, str) else list(told) for label, told in named.items()}
+        prompts = {label: [texts] if isinstance(texts, str) else list(texts) for label, texts in named.items()}
         if not prompts:
             raise ValueError(
                 "there are no candidates: pass candidate_labels=[sentence, ...]; the processor carries no prompts."
             )
-        if empty := [label for label, told in prompts.items() if not told]:
+        if empty := [label for label, sentences in prompts.items() if not sentences]:
             raise ValueError(f"candidate {empty[0]!r} has no sentence. Give it one or leave it out.")
         return prompts
 
     def _directions(self, prompts: Mapping[str, Sequence[str]]) -> torch.Tensor:
-        """`(K, P)` unit rows: for each label the mean direction of its sentences."""
-        texts = [sentence for told in prompts.values() for sentence in told]
+        """Return `(K, P)` unit rows: for each label the mean direction of its sentences."""
+        texts = [sentence for sentences in prompts.values() for sentence in sentences]
         if self._embedded is None or self._embedded[0] != texts:
             self._embedded = texts, self._embed(texts)
         embeds = self._embedded[1].to(self.model.device, self.model.dtype)
         rows = nn.functional.normalize(self.model.get_text_features(embeds).pooler_output.float(), dim=-1).cpu()
-        means = [part.mean(dim=0) for part in rows.split([len(told) for told in prompts.values()])]
+        means = [part.mean(dim=0) for part in rows.split([len(sentences) for sentences in prompts.values()])]
         return nn.functional.normalize(torch.stack(means), dim=-1)
 
     def _embed(self, texts: list[str]) -> torch.Tensor:
-        """`(n, T)` unit rows of sentences, with the prompt that the processor names."""
+        """Embed sentences as `(n, T)` unit rows, with the prompt that the processor names."""
         if self._text_model is None or isinstance(self._text_model, (str, os.PathLike)):
             self._text_model = load_text_model(self._text_model or self.processor.text_model, str(self.device))
         read_as_trained(self._text_model)
@@ -225,7 +228,7 @@ class ZeroShotActivityPipeline(CasitaPipeline):
 
 
 def load_text_model(name: str | os.PathLike | None, device: str) -> Any:
-    """The `SentenceTransformer` of a Hub id or directory, in eval mode."""
+    """Load the `SentenceTransformer` of a Hub id or directory, in eval mode."""
     if name is None:
         raise ValueError(
             "the processor names no text model. Pass text_model= with the one that the model was aligned with."
@@ -237,15 +240,15 @@ def load_text_model(name: str | os.PathLike | None, device: str) -> Any:
     try:
         return SentenceTransformer(str(name), device=device, trust_remote_code=False).eval()
     except (OSError, ValueError, ImportError) as error:
-        why = " ".join(str(error).split())[:160].rstrip(" .")
+        reason = " ".join(str(error).split())[:160].rstrip(" .")
         raise ValueError(
-            f"text model {str(name)!r} could not be loaded ({why}). Without network pass text_model= with its "
+            f"text model {str(name)!r} could not be loaded ({reason}). Without network pass text_model= with its "
             "directory, or a loaded SentenceTransformer."
         ) from None
 
 
 def read_as_trained(text_model: Any) -> None:
-    """Let CLIP and SigLIP cut, and SigLIP pad, texts as they were trained; of other models nothing changes.
+    """Let CLIP and SigLIP cut, and SigLIP pad, texts as they were trained; other models stay as they are.
 
     SigLIP reads texts padded to its full length without a mask; sentence-transformers pads to the longest of a batch.
     """

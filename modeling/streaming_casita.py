@@ -1,4 +1,4 @@
-"""A model on events as they happen: the windows, and the numbers, that the whole recording would have given."""
+"""A stream of events as they happen: the same windows and vectors as of the recording in one piece."""
 
 from collections import deque
 from dataclasses import replace
@@ -9,9 +9,9 @@ import torch
 
 
 class CasitaStream:
-    """Takes one event after another and answers when a window is full, or ended by a silence.
+    """A model that takes one event after another, with a result when a window is full or ended by a silence.
 
-    Only the last `length` events are kept, and the model runs only when a result is due. The answers are those of the
+    Only the last `length` events are kept, and the model runs only when a result is due. The results are those of the
     pipeline `sensor-embedding` over the same events in one piece: a window every `every` events, a shorter last one
     where a silence of more than the processor's `max_gap_min` minutes or `flush()` ends the run. A stream counts
     events: where the processor cuts by duration, say `length` and `every`.
@@ -44,7 +44,10 @@ class CasitaStream:
         home: str | None = None,
     ):
         refuse_training_mode(model)
-        self.model, self.processor, self.unknown, self.home = model, processor, unknown, home
+        self.model = model
+        self.processor = processor
+        self.unknown = unknown
+        self.home = home
         if processor.strategy != "fixed_length" and (length is None or every is None):
             raise ValueError(
                 f"the processor cuts by duration (strategy={processor.strategy!r}), a stream counts events. Give "
@@ -62,7 +65,7 @@ class CasitaStream:
         self._restart()
 
     def push(self, event: Any) -> dict[str, Any] | None:
-        """Take an event, `(timestamp, sensor, state)` or a dict of these; the result that it makes due, if any.
+        """Take an event, `(timestamp, sensor, state)` or a dict of these; return the result that it makes due, if any.
 
         At most one: after a silence the event ends the window before it, else it may fill its own.
 
@@ -85,30 +88,33 @@ class CasitaStream:
         result = self.flush() if silent else None
         self._t_us.append(t_us)
         self._row.append(int(one.row[0]))
-        self._last, self.due_in, self._untold = one, self.due_in - 1, True
+        self._last = one
+        self._unreported = True
+        self.due_in -= 1
         if not self.due_in:
             result = self._encode(self.length)
-            self.due_in, self._untold = self.every, False
+            self.due_in = self.every
+            self._unreported = False
         return result
 
     def flush(self) -> dict[str, Any] | None:
-        """End the run, as at the end of a recording: the window that events are waiting for, if any."""
-        result = self._encode(self.length - self.due_in) if self._untold else None
+        """End the run, as at the end of a recording; return the window that events are waiting for, if any."""
+        result = self._encode(self.length - self.due_in) if self._unreported else None
         self._restart()
         return result
 
     def __len__(self) -> int:
-        """Events that are kept, at most `length`."""
+        """Return the number of events that are kept, at most `length`."""
         return len(self._row)
 
     def _restart(self) -> None:
         self.due_in = self.length
-        self._untold = False  # whether events came since the last result
+        self._unreported = False  # whether events came since the last result
         self._t_us: deque[int] = deque(maxlen=self.length)
         self._row: deque[int] = deque(maxlen=self.length)
 
     def _encode(self, events: int) -> dict[str, Any]:
-        """The newest `events` events as one window."""
+        """Encode the newest `events` events as one window."""
         refuse_training_mode(self.model)
         window = replace(
             self._last,
@@ -126,8 +132,10 @@ class CasitaStream:
 
 
 def window_rows(stream: Any, **columns: Any) -> list[dict[str, Any]]:
-    """A row a window: `start`, `end`, `events`, and a value of each of `columns`, all of length B."""
-    starts, ends, sizes = stream.start.tolist(), stream.end.tolist(), (stream.last - stream.first).tolist()
+    """Make a row of each window: `start`, `end`, `events`, and a value of each of `columns`, all of length B."""
+    starts = stream.start.tolist()
+    ends = stream.end.tolist()
+    sizes = (stream.last - stream.first).tolist()
     return [
         {"start": start, "end": end, "events": size, **dict(zip(columns, values, strict=True))}
         for start, end, size, *values in zip(starts, ends, sizes, *columns.values(), strict=True)
@@ -135,6 +143,7 @@ def window_rows(stream: Any, **columns: Any) -> list[dict[str, Any]]:
 
 
 def refuse_training_mode(model: Any) -> None:
+    """Raise `ValueError` for a model in training mode."""
     if model.training:
         raise ValueError("the model is in training mode, so dropout would blur its answers. Call model.eval() first.")
 

@@ -12,10 +12,10 @@ COLUMNS = ("timestamp", "sensor", "state")
 
 @dataclass
 class EventColumns:
-    """`N` events in the input's order; texts stand as codes, so that each distinct one is looked at once.
+    """Columns of `N` events in the input's order; texts stand as codes, so that each distinct one is looked up once.
 
-    `t_us` `(N,)` int64 microseconds; `sensor`, `state`, `session` `(N,)` int64 codes; `sensors`, `states` what the
-    codes mean (`sensors[sensor[i]]`).
+    `t_us` `(N,)` int64 microseconds; `sensor`, `state`, `session` `(N,)` int64 codes; `sensors`, `states` the texts
+    of the codes (`sensors[sensor[i]]`).
     """
 
     t_us: np.ndarray
@@ -30,8 +30,8 @@ class EventColumns:
 class EventStream:
     """Events sorted by session and time, and their windows.
 
-    `t_us` `(N,)` int64 microseconds; `row` `(N,)` int64 rows of the table; `order` `(N,)` where each event stood in
-    the input; `first`, `last` `(B,)` bounds of the windows.
+    `t_us` `(N,)` int64 microseconds; `row` `(N,)` int64 rows of the table; `order` `(N,)` place of each event in the
+    input; `first`, `last` `(B,)` bounds of the windows.
     """
 
     t_us: np.ndarray
@@ -42,17 +42,17 @@ class EventStream:
 
     @property
     def start(self) -> np.ndarray:
-        """`(B,)` datetime64[us] of each window's first event."""
+        """Return `(B,)` datetime64[us] of each window's first event."""
         return self.t_us[self.first].astype("datetime64[us]")
 
     @property
     def end(self) -> np.ndarray:
-        """`(B,)` datetime64[us] of each window's last event."""
+        """Return `(B,)` datetime64[us] of each window's last event."""
         return self.t_us[self.last - 1].astype("datetime64[us]")
 
 
 def event_columns(events: Any) -> EventColumns:
-    """One stream of any accepted kind: a table (DataFrame, Arrow, dict of columns), tuples, or dicts an event.
+    """Read one stream of any accepted kind: a table (DataFrame, Arrow, dict of columns), tuples, or dicts an event.
 
     Raises:
         ValueError: no events, a column that is missing, an event that is no triple, a timestamp that cannot be read.
@@ -77,7 +77,7 @@ def event_columns(events: Any) -> EventColumns:
 
 
 def window_columns(windows: Sequence[Any]) -> tuple[EventColumns, np.ndarray]:
-    """Many windows, each as `event_columns` takes it, as one: its columns, and `(N,)` the window of each event."""
+    """Read many windows, each as `event_columns` takes it, as one stream; and `(N,)` the window of each event."""
     parts = []
     for i, window in enumerate(windows):
         try:
@@ -86,16 +86,17 @@ def window_columns(windows: Sequence[Any]) -> tuple[EventColumns, np.ndarray]:
             raise ValueError(f"window {i}: {error}") from None
 
     def shifted(name: str, sizes: list[int]) -> np.ndarray:
-        """Codes of all parts, each part's above those of the parts before it."""
-        above = np.cumsum([0, *sizes[:-1]])
-        return np.concatenate([getattr(part, name) + start for part, start in zip(parts, above, strict=True)])
+        """Join the codes of all parts, each part's above those of the parts before it."""
+        offsets = np.cumsum([0, *sizes[:-1]])
+        return np.concatenate([getattr(part, name) + offset for part, offset in zip(parts, offsets, strict=True)])
 
-    same_sensor, sensors = encode_column([sensor for part in parts for sensor in part.sensors], "sensor")
-    same_state, states = encode_column([state for part in parts for state in part.states], "state")
+    # the parts' texts, equal ones of two parts twice -> one code for each distinct text
+    sensor_code, sensors = encode_column([sensor for part in parts for sensor in part.sensors], "sensor")
+    state_code, states = encode_column([state for part in parts for state in part.states], "state")
     columns = EventColumns(
         np.concatenate([part.t_us for part in parts]),
-        same_sensor[shifted("sensor", [len(part.sensors) for part in parts])],
-        same_state[shifted("state", [len(part.states) for part in parts])],
+        sensor_code[shifted("sensor", [len(part.sensors) for part in parts])],
+        state_code[shifted("state", [len(part.states) for part in parts])],
         shifted("session", [int(part.session.max()) + 1 for part in parts]),  # so sorting by session keeps windows
         sensors,
         states,
@@ -104,7 +105,7 @@ def window_columns(windows: Sequence[Any]) -> tuple[EventColumns, np.ndarray]:
 
 
 def is_many(events: Any) -> bool:
-    """Whether `events` is a list of windows rather than one stream."""
+    """Return whether `events` is a list of windows rather than one stream."""
     if not isinstance(events, Sequence) or isinstance(events, str) or not len(events):
         return False
     first = events[0]
@@ -116,7 +117,7 @@ def is_many(events: Any) -> bool:
 
 
 def encode_column(column: Any, name: str) -> tuple[np.ndarray, list[Any]]:
-    """A column of texts (or readings) as `(N,)` int64 codes and what they mean; a missing value is a `ValueError`."""
+    """Encode a column of texts (or readings) as `(N,)` int64 codes and the texts; a missing one is a `ValueError`."""
     distinct: list[Any]
     if hasattr(column, "dictionary_encode"):  # Arrow
         encoded = (column.combine_chunks() if hasattr(column, "combine_chunks") else column).dictionary_encode()
@@ -124,7 +125,8 @@ def encode_column(column: Any, name: str) -> tuple[np.ndarray, list[Any]]:
         distinct = encoded.dictionary.to_pylist()
     elif hasattr(column, "factorize") and column.dtype != object:  # pandas; it would take True and 1 for one object
         code, distinct = column.factorize()
-        code, distinct = code.astype(np.int64), list(distinct)
+        code = code.astype(np.int64)
+        distinct = list(distinct)
     else:
         known: dict[str, int] = {}
         # x != x: NaN, which stands for a missing text in DataFrames
@@ -137,7 +139,7 @@ def encode_column(column: Any, name: str) -> tuple[np.ndarray, list[Any]]:
 
 
 def _column_names(events: Any) -> list[str] | None:
-    """The columns of a table of any kind; None for a list of events."""
+    """Return the columns of a table of any kind; None for a list of events."""
     if isinstance(events, Mapping):
         return list(events)
     names = getattr(events, "column_names", None)  # Arrow, datasets
@@ -146,7 +148,7 @@ def _column_names(events: Any) -> list[str] | None:
 
 
 def _is_columns(events: Mapping[str, Any]) -> bool:
-    """Whether a dict holds columns rather than one event."""
+    """Return whether a dict holds columns rather than one event."""
     stamps = events.get("timestamp")
     return hasattr(stamps, "__len__") and not isinstance(stamps, str)
 
@@ -160,7 +162,7 @@ def _triple(i: int, event: Any) -> Sequence[Any]:
 
 
 def _microseconds(stamps: Any) -> np.ndarray:
-    """Timestamps of any kind (datetime, ISO text, datetime64, seconds as numbers) as `(N,)` int64 microseconds."""
+    """Convert timestamps of any kind (datetime, ISO text, datetime64, seconds) to `(N,)` int64 microseconds."""
     array = np.asarray(stamps)
     if array.dtype.kind == "O" and isinstance(array[0], (int, float)):
         array = array.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Cutting a stream of events into windows, in NumPy: the same code builds the dataset and serves the user.
+"""Windows of a stream of events, cut in NumPy: the same code builds the dataset and serves the user.
 
 `N` events, `R` runs, `B` windows. A run is a stretch of events that a window may not leave: one session, without a
 long silence, and, when wanted, without a change of label or split.
@@ -16,7 +16,7 @@ STRATEGIES = ("fixed_length", "fixed_duration", "variable_duration")
 
 @dataclass(frozen=True, kw_only=True)
 class Windowing:
-    """How a stream of events becomes windows. Every window depends on the events of its own run alone.
+    """Settings by which a stream is cut into windows. A window depends on the events of its run alone.
 
     strategy: `fixed_length`: windows of `length` events. `fixed_duration`: the events in [t0, t0 + `duration_s`),
         where t0 is the first one's time. `variable_duration`: the same with a duration for each window, drawn from
@@ -39,16 +39,16 @@ class Windowing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for wrong in self._contradictions():
-            raise ValueError(wrong)
+        for contradiction in self._contradictions():
+            raise ValueError(contradiction)
 
     @property
     def all_durations_s(self) -> tuple[float, ...]:
-        """The durations that a window may have; none with `fixed_length`."""
+        """Return the durations that a window may have; none with `fixed_length`."""
         return self.durations_s or (() if self.duration_s is None else (self.duration_s,))
 
     def cut(self, t_us: np.ndarray, *codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`(B,)` first event and `(B,)` one past the last of each window, in the order of their first events.
+        """Cut windows: `(B,)` first event and `(B,)` one past the last of each, in the order of their first events.
 
         Args:
             t_us: `(N,)` int64 microseconds, sorted within each session.
@@ -56,39 +56,40 @@ class Windowing:
         """
         starts = run_starts(t_us, *codes, max_gap_s=None if self.max_gap_min is None else self.max_gap_min * 60)
         if self.strategy == "fixed_length":
-            least = min(self.min_events, self.length)
-            return cut_fixed_length(starts, len(t_us), length=self.length, overlap=self.overlap, min_events=least)
-        drawn = draw_durations(t_us, self.all_durations_s, self.seed)
-        first, last = cut_durations(starts, t_us, drawn, overlap=self.overlap, min_events=self.min_events)
+            fewest = min(self.min_events, self.length)
+            return cut_fixed_length(starts, len(t_us), length=self.length, overlap=self.overlap, min_events=fewest)
+        duration_us = draw_durations(t_us, self.all_durations_s, self.seed)
+        first, last = cut_durations(starts, t_us, duration_us, overlap=self.overlap, min_events=self.min_events)
         return (first, last) if self.max_events is None else split_long(first, last, self.max_events)
 
     def _contradictions(self) -> Sequence[str]:
+        """Return a message for each setting that is out of range or contradicts another."""
         durations = {"fixed_length": (), "fixed_duration": ("duration_s",), "variable_duration": ("durations_s",)}
         if self.strategy not in durations:
             return [f"strategy={self.strategy!r} is none of {', '.join(STRATEGIES)}."]
-        found = []
+        messages = []
         for name in ("duration_s", "durations_s"):
             if (getattr(self, name) is not None) != (name in durations[self.strategy]):
                 lacking = name in durations[self.strategy]
-                found.append(f"strategy={self.strategy} {'needs' if lacking else 'does not read'} {name}.")
+                messages.append(f"strategy={self.strategy} {'needs' if lacking else 'does not read'} {name}.")
         # 0.1 ms: anything shorter is a slip, and windows must advance
         if self.durations_s == () or any(not 1e-4 <= d < np.inf for d in self.all_durations_s):
-            found.append(f"durations should be seconds, 0.0001 or more, found {list(self.all_durations_s)}.")
+            messages.append(f"durations should be seconds, 0.0001 or more, found {list(self.all_durations_s)}.")
         if self.length < 1 or self.min_events < 1 or not 0 <= self.overlap < 1:
-            found.append(
+            messages.append(
                 f"length={self.length} and min_events={self.min_events} must be at least 1, "
                 f"overlap={self.overlap} in [0, 1)."
             )
         if self.max_gap_min is not None and not self.max_gap_min > 0:
-            found.append(f"max_gap_min={self.max_gap_min} must be above 0; None: no silence ends a window.")
+            messages.append(f"max_gap_min={self.max_gap_min} must be above 0; None: no silence ends a window.")
         if self.max_events is not None and self.strategy == "fixed_length":
-            found.append(f"strategy=fixed_length does not read max_events; its windows hold length={self.length}.")
+            messages.append(f"strategy=fixed_length does not read max_events; its windows hold length={self.length}.")
         elif self.max_events is not None and not 2 * self.min_events <= self.max_events + 1:
-            found.append(
+            messages.append(
                 f"max_events={self.max_events} splits windows into pieces of {(self.max_events + 1) // 2} events or "
                 f"more, which min_events={self.min_events} would not allow. Raise the one or lower the other."
             )
-        return found
+        return messages
 
 
 # What a processor takes over from the dataset. Not `min_events`: a user who gives three events wants an answer.
@@ -96,7 +97,7 @@ STREAM_SETTINGS = tuple(field.name for field in fields(Windowing) if field.name 
 
 
 def run_starts(t_us: np.ndarray, *codes: np.ndarray, max_gap_s: float | None = None) -> np.ndarray:
-    """`(R,)` index of each run's first event.
+    """Return `(R,)` the index of each run's first event.
 
     Args:
         t_us: `(N,)` int64 microseconds, sorted within each session.
@@ -141,12 +142,12 @@ def cut_fixed_length(
 
 
 def fixed_step(length: int, overlap: float) -> int:
-    """Events from the start of one window of `length` events to that of the next."""
+    """Return the events from the start of one window of `length` events to that of the next."""
     return max(1, round(length * (1 - overlap)))
 
 
 def draw_durations(t_us: np.ndarray, durations_s: Sequence[float], seed: int = 0) -> np.ndarray:
-    """`(N,)` int64 microseconds: how long a window lasts that starts with each event, one of `durations_s`.
+    """Draw `(N,)` int64 microseconds, one of `durations_s`: the length of a window that starts with each event.
 
     Drawn by the event's time and `seed` alone (the finaliser of SplitMix64, Steele et al. 2014), so a window is the
     same whatever lies before it or in other runs.
@@ -184,14 +185,15 @@ def cut_durations(
 
 
 def _reached(starts: np.ndarray, following: np.ndarray) -> np.ndarray:
-    """`(B,)` events met on the ways from `starts` along i -> `following[i]` (`(N,)`; N ends a way), ascending.
+    """Return `(B,)` events met on the paths from `starts` along i -> `following[i]` (`(N,)`; N ends one), ascending.
 
     By doubling: after k rounds all events within 2^k steps are marked, and `jump` goes 2^k steps at once.
     """
     end = len(following)
     marked = np.zeros(end + 1, dtype=bool)
     marked[starts] = True
-    jump, before = np.append(following, end), 0
+    jump = np.append(following, end)
+    before = 0
     marked[end] = True
     while (count := int(np.count_nonzero(marked))) > before:
         before = count
@@ -201,18 +203,19 @@ def _reached(starts: np.ndarray, following: np.ndarray) -> np.ndarray:
 
 
 def split_long(first: np.ndarray, last: np.ndarray, max_events: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows `(B,)` of more than `max_events` events as few pieces whose sizes differ by one at most."""
+    """Split windows `(B,)` of more than `max_events` events into few pieces whose sizes differ by one at most."""
     size = last - first
     pieces = -(-size // max_events)
     window = np.repeat(np.arange(len(first)), pieces)
     nth = np.arange(len(window)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    bounds = [first[window] + (nth + k) * size[window] // pieces[window] for k in (0, 1)]
-    order = np.argsort(bounds[0], kind="stable")
-    return bounds[0][order], bounds[1][order]
+    begin = first[window] + nth * size[window] // pieces[window]
+    end = first[window] + (nth + 1) * size[window] // pieces[window]
+    order = np.argsort(begin, kind="stable")
+    return begin[order], end[order]
 
 
 def window_index(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(B,)` bounds to `(B, L)` event indices and `(B, L)` int64 mask; padding repeats the last event."""
+    """Expand `(B,)` bounds to `(B, L)` event indices and `(B, L)` int64 mask; padding repeats the last event."""
     width = int((last - first).max(initial=0))
     offset = np.arange(width)[None, :]
     mask = offset < (last - first)[:, None]
@@ -220,11 +223,11 @@ def window_index(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def fit_levels(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The bounds between low, normal and high of a numeric sensor: the quartiles of its readings."""
+    """Return the bounds between low, normal and high of a numeric sensor: the quartiles of its readings."""
     low, high = np.quantile(np.asarray(values, dtype=np.float64), [0.25, 0.75])
     return float(low), float(high)
 
 
 def level_of(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    """`LEVELS` of readings: LOW below `low`, HIGH above `high`, NORMAL between and on the bounds (all broadcast)."""
+    """Return `LEVELS` of readings: LOW below `low`, HIGH above `high`, NORMAL between and on them (all broadcast)."""
     return np.asarray(LEVELS)[1 - (values < low) + (values > high)]

@@ -1,4 +1,4 @@
-"""What a processor takes over from a home: place and room of each sensor, and the levels of numeric ones."""
+"""Facts of a home for a processor: coordinates and room of each sensor, and the levels of numeric ones."""
 
 import json
 import os
@@ -12,7 +12,7 @@ LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred th
 
 
 def home_facts(vocabulary: SensorVocabulary, layout: Any, levels: Any) -> dict[str, dict[str, Any]]:
-    """`coordinates` (sensor -> [x, y] in [0, 1]), `rooms` and `levels` of the homes that `vocabulary` holds.
+    """Collect `coordinates` (sensor -> [x, y] in [0, 1]), `rooms` and `levels` of the homes in `vocabulary`.
 
     Args:
         layout: a layout or its JSON file, or None; for several homes a mapping from home to that.
@@ -37,7 +37,7 @@ def home_facts(vocabulary: SensorVocabulary, layout: Any, levels: Any) -> dict[s
 
 
 def load_home_layout(layout: Mapping[str, Any] | str | os.PathLike) -> Mapping[str, Any]:
-    """The layout, read if it is a JSON file; it has `size` and `sensors`, and each of these `x`, `y` and `room`."""
+    """Return the layout, read if it is a JSON file: it has `size` and `sensors`, and each of these x, y and room."""
     where = "the layout"
     if isinstance(layout, (str, os.PathLike)):
         where = str(layout)
@@ -51,33 +51,35 @@ def load_home_layout(layout: Mapping[str, Any] | str | os.PathLike) -> Mapping[s
             raise ValueError(f"{where}: expected JSON, found something else ({error}).") from None
     if not isinstance(layout, Mapping) or not {"size", "sensors"} <= layout.keys():
         raise ValueError(f'{where}: a layout is {{"size": [w, h], "sensors": {{id: {{x, y, room, type}}}}}}.')
-    for sensor, told in layout["sensors"].items():
-        if missing := sorted({"x", "y", "room"} - set(told)):
-            raise ValueError(f"{where}: sensor {sensor!r} lacks {', '.join(missing)}.")
+    for name, sensor in layout["sensors"].items():
+        if missing := sorted({"x", "y", "room"} - set(sensor)):
+            raise ValueError(f"{where}: sensor {name!r} lacks {', '.join(missing)}.")
     return layout
 
 
 def _by_home(name: str, given: Any, homes: Sequence[str]) -> Mapping[str | None, Any]:
-    """What was given for each home; a single home has the name None."""
+    """Return what was given for each home; a single home has the name None."""
     if not homes:
         return {None: given}
     if given is not None and (not isinstance(given, Mapping) or not set(given) <= set(homes)):
-        told = f"names {', '.join(map(str, given))}" if isinstance(given, Mapping) else f"is a {type(given).__name__}"
-        raise ValueError(f"the table holds the homes {', '.join(homes)}; {name} {told}. Map each home to its own.")
+        problem = (
+            f"names {', '.join(map(str, given))}" if isinstance(given, Mapping) else f"is a {type(given).__name__}"
+        )
+        raise ValueError(f"the table holds the homes {', '.join(homes)}; {name} {problem}. Map each home to its own.")
     return given or {}
 
 
 def _places(layout: Mapping[str, Any], sensors: Sequence[str], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Coordinates and rooms of the table's `sensors`, all of which the layout must place."""
+    """Return coordinates and rooms of the table's `sensors`, all of which the layout must place."""
     width, height = layout["size"]
-    places = {f"{prefix}{sensor}": told for sensor, told in layout["sensors"].items()}
+    places = {f"{prefix}{name}": sensor for name, sensor in layout["sensors"].items()}
     if lost := [sensor for sensor in sensors if sensor not in places]:
         raise ValueError(
             f"the layout of home {layout.get('home')!r} does not place {len(lost)} of the table's sensors "
             f"({', '.join(lost[:5])}). Give the layout that the pictures were drawn from."
         )
-    coordinates = {sensor: [told["x"] / width, told["y"] / height] for sensor, told in places.items()}
-    return coordinates, {sensor: told["room"] for sensor, told in places.items()}
+    coordinates = {name: [sensor["x"] / width, sensor["y"] / height] for name, sensor in places.items()}
+    return coordinates, {name: sensor["room"] for name, sensor in places.items()}
 
 
 def _levels(levels: Mapping[str, Any], sensors: Sequence[str], prefix: str) -> dict[str, list[float]]:

@@ -16,13 +16,13 @@ from .sensor_vocabulary import NUM_RESERVED_ROWS, PAD, SensorVocabulary
 
 
 class CasitaProcessorKwargs(ProcessingKwargs, total=False):
-    """What a call can change.
+    """Options of a call.
 
     cut: cut a stream into windows as the processor's settings say (default); False keeps it as one window.
     unknown: what to do with a sensor or state that the vocabulary lacks: "error" (default), "skip" the event, or
         "unk": give it the row for the unknown.
-    return_windows: add which window came from which events: `windows` `(B, 2)`, first event and one past the last,
-        counted in the sorted stream; and `events` `(B, L)`, where each event stood in the input, -1 for padding.
+    return_windows: add the events of each window: `windows` `(B, 2)`, first event and one past the last, counted in
+        the sorted stream; and `events` `(B, L)`, each event's place in the input, -1 for padding.
     """
 
     cut: bool
@@ -31,7 +31,7 @@ class CasitaProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class CasitaProcessor(ProcessorMixin):
-    """Turns events `(timestamp, sensor, state)` into rows of a home's embedding table.
+    """A processor of events `(timestamp, sensor, state)` into rows of a home's embedding table.
 
     Args:
         vocab: the keys `"M001_ON"` in the order of the table's rows; row 3 is the first one's.
@@ -106,22 +106,23 @@ class CasitaProcessor(ProcessorMixin):
 
     @property
     def _windowing(self) -> Windowing:
-        """How a stream is cut, by today's attributes."""
+        """Return the settings by which a stream is cut, of today's attributes."""
         settings = {name: getattr(self, name) for name in STREAM_SETTINGS}
         settings["durations_s"] = None if self.durations_s is None else tuple(self.durations_s)
         return Windowing(**settings)
 
     @property
     def _vocabulary(self) -> SensorVocabulary:
-        """The lookup by today's attributes: they may be set at any time, and this costs microseconds."""
+        """Return the lookup of today's attributes: they may be set at any time, and this costs microseconds."""
         return SensorVocabulary(self.vocab, self.levels, self.homes)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `processor_config.json` holds: the arguments of `__init__`."""
+        """Return the arguments of `__init__`, as `processor_config.json` holds them."""
         return {name: value for name, value in super().to_dict().items() if not name.startswith("_")}
 
     @property
     def model_input_names(self) -> list[str]:
+        """Return the names of the tensors that the model reads."""
         optional = {
             "time_deltas": self.use_time_deltas,
             "coordinates": self.use_coordinates,
@@ -172,25 +173,29 @@ class CasitaProcessor(ProcessorMixin):
         row = self._vocabulary.rows(columns, home, unknown)
         order = np.lexsort((columns.t_us, columns.session))
         order = order[row[order] >= 0]
-        t_us, row, session = columns.t_us[order], row[order], columns.session[order]
+        t_us = columns.t_us[order]
+        row = row[order]
         if window is not None:
             last = np.cumsum(np.bincount(window[order], minlength=len(events)))
             first = np.concatenate([[0], last[:-1]])
             if (empty := first == last).any():
                 raise ValueError(f"window {int(empty.argmax())} has no events left. Leave it out.")
         elif cut:
-            first, last = self._windowing.cut(t_us, session)
+            first, last = self._windowing.cut(t_us, columns.session[order])
         else:
-            first, last = np.zeros(1, dtype=np.int64), np.full(1, len(row))
+            first = np.zeros(1, dtype=np.int64)
+            last = np.full(1, len(row))
         return EventStream(t_us, row, order, first, last)
 
     def tensors(self, stream: EventStream) -> dict[str, np.ndarray]:
-        """The model's inputs for all windows of `stream`, padded on the right to the longest."""
+        """Make the model's inputs for all windows of `stream`, padded on the right to the longest."""
         return self._tensors(stream, *_slots(stream))
 
     def encode_windows(self, sensor_keys: Any, seconds: Any, home: str | None = None) -> dict[str, np.ndarray]:
-        """The model's inputs for windows that are cut already: the list columns `sensor_keys` and `seconds` of a
-        windows table (Arrow, or lists of lists), padded on the right to the longest."""
+        """Make the model's inputs for windows that are cut already, padded on the right to the longest.
+
+        `sensor_keys` and `seconds` are the list columns of a windows table (Arrow, or lists of lists).
+        """
         keys, lengths = _flatten(sensor_keys)
         flat_s, _ = _flatten(seconds)
         row = self._vocabulary.key_rows(keys, self._home(home))
@@ -200,8 +205,10 @@ class CasitaProcessor(ProcessorMixin):
         return self._features(np.where(mask, row[index], PAD), mask, np.where(mask, flat_s[index], 0.0))
 
     def decode(self, ids: Any) -> list[list[dict[str, Any]]]:
-        """Rows `(B, L)` back to events: `{"home", "sensor", "state", "room"}`; padding left out, None for reserved
-        rows."""
+        """Turn rows `(B, L)` back into events, `{"home", "sensor", "state", "room"}`, without padding.
+
+        Reserved rows give None.
+        """
         return [[self._event(int(i)) for i in row if i != PAD] for row in np.atleast_2d(np.asarray(ids))]
 
     def set_home(
@@ -235,49 +242,52 @@ class CasitaProcessor(ProcessorMixin):
         if self.use_coordinates and lost:
             raise ValueError(f"the model reads coordinates: give the layout of the home with sensor {lost[0]!r}.")
         model.set_sensor_embeddings(table)  # refuses before it changes anything; from here on nothing can fail
-        self.vocab, self.homes = list(table.keys), list(table.homes)
+        self.vocab = list(table.keys)
+        self.homes = list(table.homes)
         self.home = None if table.homes else table.home
-        self.coordinates, self.rooms, self.levels = (facts[name] for name in ("coordinates", "rooms", "levels"))
+        self.coordinates = facts["coordinates"]
+        self.rooms = facts["rooms"]
+        self.levels = facts["levels"]
         self.vision_model = table.vision_model
 
     def _home(self, home: str | None) -> str | None:
-        """The home whose events a call reads."""
+        """Return the home whose events a call reads."""
         chosen = self.home if home is None else home
         known: list[str | None] = [*self.homes] or [self.home]
         if chosen in known:
             return chosen
         if chosen is None:
             raise ValueError(f"the processor holds several homes: say whose events these are, home={self.homes[0]!r}.")
-        told = ", ".join(map(repr, known))
-        raise ValueError(f"home={chosen!r} is unknown; known: {told}. Move there: processor.set_home(model, table).")
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"home={chosen!r} is unknown; known: {names}. Move there: processor.set_home(model, table).")
 
     def _tensors(self, stream: EventStream, index: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, L)` events of the stream and their mask to what the model's forward takes."""
+        """Turn `(B, L)` events of the stream and their mask into what the model's forward takes."""
         seconds = (stream.t_us[index] - stream.t_us[stream.first][:, None]) / 1e6
         return self._features(np.where(mask, stream.row[index], PAD), mask, np.where(mask, seconds, 0.0))
 
     def _features(self, ids: np.ndarray, mask: np.ndarray, seconds: np.ndarray) -> dict[str, np.ndarray]:
-        """`(B, L)` rows, mask and seconds since the window's start to what the model's forward takes."""
+        """Turn `(B, L)` rows, mask and seconds since the window's start into what the model's forward takes."""
         features = {"input_ids": ids.astype(np.int64), "attention_mask": mask}
         if self.use_time_deltas:
             # Left padding holds zeros, so the first event is taken out by its mask, not by its place.
             delta = np.diff(seconds, axis=1, prepend=0.0)
             features["time_deltas"] = np.where(mask, delta, 0.0).astype(np.float32)
         if self.use_coordinates:
-            features["coordinates"] = self._places()[ids]
+            features["coordinates"] = self._row_coordinates()[ids]
         if self.use_timestamps:
             features["timestamps"] = seconds.astype(np.float32)
         return features
 
-    def _places(self) -> np.ndarray:
-        """`(V, 2)` coordinates of each row's sensor, the middle of the plan for the reserved rows."""
-        places = np.full((NUM_RESERVED_ROWS + len(self.vocab), 2), 0.5, dtype=np.float32)
+    def _row_coordinates(self) -> np.ndarray:
+        """Return `(V, 2)` coordinates of each row's sensor, the middle of the plan for the reserved rows."""
+        coordinates = np.full((NUM_RESERVED_ROWS + len(self.vocab), 2), 0.5, dtype=np.float32)
         for row, key in enumerate(self.vocab, start=NUM_RESERVED_ROWS):
             sensor = key.rpartition("_")[0]
             if sensor not in self.coordinates:
                 raise ValueError(f"sensor {sensor!r} has no coordinates, but the model reads them. Give the layout.")
-            places[row] = self.coordinates[sensor]
-        return places
+            coordinates[row] = self.coordinates[sensor]
+        return coordinates
 
     def _event(self, row: int) -> dict[str, Any]:
         if not NUM_RESERVED_ROWS <= row < NUM_RESERVED_ROWS + len(self.vocab):
@@ -288,18 +298,22 @@ class CasitaProcessor(ProcessorMixin):
 
 
 def _slots(stream: EventStream, pad_to: int | None = None, side: str = "right") -> tuple[np.ndarray, np.ndarray]:
-    """`(B, L)` index of each slot's event and int64 mask; at least `pad_to` slots, padding on `side`."""
+    """Return `(B, L)` index of each slot's event and int64 mask; at least `pad_to` slots, padding on `side`."""
     index, mask = window_index(stream.first, stream.last)
     if (extra := (pad_to or 0) - mask.shape[1]) > 0:
-        index, mask = np.pad(index, ((0, 0), (0, extra)), mode="edge"), np.pad(mask, ((0, 0), (0, extra)))
+        index = np.pad(index, ((0, 0), (0, extra)), mode="edge")
+        mask = np.pad(mask, ((0, 0), (0, extra)))
     if side == "left":
-        shift = (np.arange(mask.shape[1])[None, :] - (mask.shape[1] - mask.sum(axis=1))[:, None]) % mask.shape[1]
-        index, mask = np.take_along_axis(index, shift, axis=1), np.take_along_axis(mask, shift, axis=1)
+        num_slots = mask.shape[1]
+        padding = num_slots - mask.sum(axis=1, keepdims=True)
+        source = (np.arange(num_slots) - padding) % num_slots  # the slots, each row rolled to the right by its padding
+        index = np.take_along_axis(index, source, axis=1)
+        mask = np.take_along_axis(mask, source, axis=1)
     return index, mask
 
 
 def _flatten(column: Any) -> tuple[Any, np.ndarray]:
-    """A list column `(B, ragged)` as flat values and `(B,)` lengths."""
+    """Flatten a list column `(B, ragged)` to its values and `(B,)` lengths."""
     if hasattr(column, "combine_chunks"):
         column = column.combine_chunks()
     if hasattr(column, "value_lengths"):

@@ -1,4 +1,4 @@
-"""Tables in a data set on the Hub, or in a folder like one: an index tells the file of each home and vision model."""
+"""Tables in a data set on the Hub, or in a folder like one: an index has the file of each home and vision model."""
 
 import hashlib
 import json
@@ -18,31 +18,33 @@ LARGEST_INDEX = 16_000_000  # bytes: a hundred thousand tables
 def find_published(
     source: str | os.PathLike, home: str | None, vision_model: str | None, revision: str | None
 ) -> Path:
-    """The file of a home's table by a vision model, fetched into the cache and checked against the index's hash.
+    """Find the file of a home's table by a vision model, fetched into the cache and checked by the index's hash.
 
     A repository without an index is a model's, with one table.
 
     Raises:
         FileNotFoundError: no such repository or folder. ValueError: no such table, or several; a file that is not the
-            one that the index tells of.
+            one in the index.
     """
     try:
         index = _fetch(source, INDEX, revision)
     except (OSError, ValueError) as error:  # absent, offline, no such revision, or no repository's name
-        told = " ".join(str(error).split())[:160].rstrip(" .")
+        reason = " ".join(str(error).split())[:160].rstrip(" .")
         try:
             return find_table(source, revision)
         except FileNotFoundError as none:
-            raise FileNotFoundError(f"{none} Nor a data set with {INDEX} ({type(error).__name__}: {told}).") from None
-    entry = _chosen(_entries(index), f"{source}", home, vision_model)
+            raise FileNotFoundError(
+                f"{none} Nor a data set with {INDEX} ({type(error).__name__}: {reason})."
+            ) from None
+    entry = _choose(_entries(index), f"{source}", home, vision_model)
     # the index's own commit: a push in between must not pair it with another file
     commit = None if Path(source).is_dir() else index.parents[1].name
     path = _fetch(source, entry["file"], commit)
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != entry["sha256"]:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry["sha256"]:
         raise ValueError(
-            f"{path}: SHA-256 is {found}, the index of {source} tells {entry['sha256']}: damaged or tampered with. "
+            f"{path}: SHA-256 is {digest}, the index of {source} has {entry['sha256']}: damaged or tampered with. "
             "Remove it from the cache and load it again."
         )
     return path
@@ -58,7 +60,7 @@ def _fetch(source: str | os.PathLike, name: str, revision: str | None) -> Path:
 
 
 def _entries(index: Path) -> list[Mapping[str, Any]]:
-    """The index's content, of which nothing is believed unchecked."""
+    """Read the index, of which nothing is believed unchecked."""
     if index.stat().st_size > LARGEST_INDEX:
         raise ValueError(f"{index}: {index.stat().st_size} bytes, expected at most {LARGEST_INDEX}.")
     try:
@@ -72,18 +74,19 @@ def _entries(index: Path) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _chosen(
+def _choose(
     entries: list[Mapping[str, Any]], source: str, home: str | None, vision_model: str | None
 ) -> Mapping[str, Any]:
-    """The one entry of that home and that vision model, by its short name or its Hub id."""
-    found = [
+    """Return the one entry of that home and that vision model, by its short name or its Hub id."""
+    fitting = [
         entry
         for entry in entries
         if home in (None, entry["home"]) and vision_model in (None, entry["name"], entry["vision_model"])
     ]
-    if len(found) == 1:
-        return found[0]
-    asked = f"home={home!r}, vision_model={vision_model!r}"
-    there = ", ".join(f"({entry['home']}, {entry['name']})" for entry in (found or entries)[:10])
-    told = "several tables fit; name one of" if found else "no such table; there are"
-    raise ValueError(f"{source}: {asked}: {told} (home, vision model) {there}.")
+    if len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(f"({entry['home']}, {entry['name']})" for entry in (fitting or entries)[:10])
+    problem = "several tables fit; name one of" if fitting else "no such table; there are"
+    raise ValueError(
+        f"{source}: home={home!r}, vision_model={vision_model!r}: {problem} (home, vision model) {known}."
+    )

@@ -1,4 +1,4 @@
-"""The frozen table: one vector for each sensor state, with all that one must know to make another row of it.
+"""The frozen table: one vector for each sensor state, with the settings by which another row of it is made.
 
 The table is data, not weights: swap it and the same checkpoint reads another home.
 """
@@ -69,9 +69,9 @@ class SensorEmbeddingTable:
             )
         if len(self.keys) != shape[0]:
             raise ValueError(f"{len(self.keys)} keys for {shape[0]} rows of embeddings: expected one key a row.")
-        if twins := [key for key, count in Counter(self.keys).items() if count > 1]:
+        if duplicates := [key for key, count in Counter(self.keys).items() if count > 1]:
             raise ValueError(
-                f"key {twins[0]!r} has more than one row ({len(twins)} such keys): expected each key once."
+                f"key {duplicates[0]!r} has more than one row ({len(duplicates)} such keys): expected each key once."
             )
         broken = ~np.isfinite(self.embeddings).all(axis=1)
         if broken.any():
@@ -84,13 +84,14 @@ class SensorEmbeddingTable:
             raise ValueError(f"key {lost[0]!r} is of none of the homes {', '.join(self.homes)}: expected home/key.")
 
     def _check_statistics(self) -> None:
-        """`ValueError` unless `mean` and `whitening` are there just where the normalisation has them, and fit."""
-        for name, found, having in (("mean vector", self.mean, HAS_MEAN), ("whitening", self.whitening, ("whiten",))):
-            if (self.normalization in having) != (found is not None):
-                told, known = "missing" if found is None else "there", " or ".join(map(repr, having))
-                raise ValueError(f"the {name} is {told} with normalization={self.normalization!r}: {known} has one.")
-            if found is not None and not (found.dtype.kind == "f" and np.isfinite(found).all()):
-                raise ValueError(f"the {name} ({found.dtype}) should hold finite numbers. Embed the pictures anew.")
+        """Raise `ValueError` unless `mean` and `whitening` are there where the normalisation has them, and fit."""
+        for name, array, having in (("mean vector", self.mean, HAS_MEAN), ("whitening", self.whitening, ("whiten",))):
+            if (self.normalization in having) != (array is not None):
+                state = "missing" if array is None else "there"
+                known = " or ".join(map(repr, having))
+                raise ValueError(f"the {name} is {state} with normalization={self.normalization!r}: {known} has one.")
+            if array is not None and not (array.dtype.kind == "f" and np.isfinite(array).all()):
+                raise ValueError(f"the {name} ({array.dtype}) should hold finite numbers. Embed the pictures anew.")
         homes = (len(self.homes),) if self.homes else ()
         expected = (*homes, self.width)
         if self.mean is not None and self.mean.shape != expected:
@@ -103,11 +104,11 @@ class SensorEmbeddingTable:
 
     @property
     def width(self) -> int:
-        """D, the length of a vector."""
+        """Return D, the length of a vector."""
         return self.embeddings.shape[1]
 
     def select(self, keys: Sequence[str]) -> "SensorEmbeddingTable":
-        """The same table with the rows of `keys`, in their order; `ValueError` names a key that has no row."""
+        """Return the same table with the rows of `keys`, in their order; `ValueError` names a key without a row."""
         row_of = {key: row for row, key in enumerate(self.keys)}
         if missing := [key for key in keys if key not in row_of]:
             near = difflib.get_close_matches(missing[0], self.keys, n=3) or self.keys[:3]
@@ -131,14 +132,25 @@ class SensorEmbeddingTable:
         image_size: int = 0,
         pictures_hash: str = "",
     ) -> "SensorEmbeddingTable":
-        """A table from `(N, D)` raw vectors as the vision model gave them; they are normalised here."""
+        """Make a table of `(N, D)` raw vectors as the vision model gave them; they are normalised here."""
         rows, mean, whitening = normalize(vectors, normalization)
-        told = (home, vision_model, revision, output, image_size, pictures_hash, normalization)
-        return cls(list(keys), rows, *told, mean, whitening)
+        return cls(
+            list(keys),
+            rows,
+            home,
+            vision_model,
+            revision,
+            output,
+            image_size,
+            pictures_hash,
+            normalization,
+            mean,
+            whitening,
+        )
 
     @classmethod
     def concatenate(cls, tables: Sequence["SensorEmbeddingTable"]) -> "SensorEmbeddingTable":
-        """The tables of several homes as one, whose keys carry the home's name: `"milan/M001_ON"`.
+        """Join the tables of several homes into one, whose keys carry the home's name: `"milan/M001_ON"`.
 
         Raises:
             ValueError: a home twice, a name with "/", or rows of another kind; the difference is spelled out.
@@ -148,10 +160,10 @@ class SensorEmbeddingTable:
         if not parts or len(set(names)) < len(names) or any("/" in name or not name for name in names):
             raise ValueError(f"homes {names}: expected at least one, each with a name of its own and no '/' in it.")
         for part in parts[1:]:
-            if told := list(_differences(parts[0], part, KIND)):
+            if differences := list(_differences(parts[0], part, KIND)):
                 raise ValueError(
-                    f"the tables of {names[0]!r} and {part.home!r} do not fit together: {'; '.join(told)}. Draw and "
-                    "embed both homes' pictures in the same way."
+                    f"the tables of {names[0]!r} and {part.home!r} do not fit together: {'; '.join(differences)}. "
+                    "Draw and embed both homes' pictures in the same way."
                 )
         means = [part.mean for part in parts if part.mean is not None]
         whitenings = [part.whitening for part in parts if part.whitening is not None]
@@ -167,7 +179,7 @@ class SensorEmbeddingTable:
         )
 
     def split(self) -> "list[SensorEmbeddingTable]":
-        """The table of each home that has rows, as it was before `concatenate`; of one home, the table itself."""
+        """Return the table of each home that has rows, as before `concatenate`; of one home, the table itself."""
         if not self.homes:
             return [self]
         tables = []
@@ -188,26 +200,31 @@ class SensorEmbeddingTable:
         return tables
 
     def compare(self, other: "SensorEmbeddingTable") -> list[str]:
-        """What differs between this table and another, a line each; no lines for equal tables."""
-        told = list(_differences(self, other, (*KIND, "home", "pictures_hash")))
-        mine, theirs = ({key: row for row, key in enumerate(table.keys)} for table in (self, other))
-        for which, keys in (("first", mine.keys() - theirs.keys()), ("second", theirs.keys() - mine.keys())):
-            if keys:
-                few = ", ".join(sorted(keys)[:5])
-                told.append(f"{len(keys)} keys only in the {which}: {few}{', ...' if len(keys) > 5 else ''}")
-        shared = [key for key in self.keys if key in theirs]
-        if shared != [key for key in other.keys if key in mine]:
-            told.append(f"the {len(shared)} shared keys stand in another order")
+        """List what differs between this table and another, a line each; no lines for equal tables."""
+        lines = list(_differences(self, other, (*KIND, "home", "pictures_hash")))
+        keys = set(self.keys)
+        other_keys = set(other.keys)
+        for which, lone_keys in (("first", keys - other_keys), ("second", other_keys - keys)):
+            if lone_keys:
+                few = ", ".join(sorted(lone_keys)[:5])
+                lines.append(
+                    f"{len(lone_keys)} keys only in the {which}: {few}{', ...' if len(lone_keys) > 5 else ''}"
+                )
+        shared = [key for key in self.keys if key in other_keys]
+        if shared != [key for key in other.keys if key in keys]:
+            lines.append(f"the {len(shared)} shared keys stand in another order")
         if shared and self.width == other.width:
-            told += _cosines(shared, self.select(shared).embeddings, other.select(shared).embeddings)
-        return told
+            lines += _cosines(shared, self.select(shared).embeddings, other.select(shared).embeddings)
+        return lines
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the table, whole or not at all: `.safetensors`, or `.npz` for the older form; into a model directory
-        as `sensor_embeddings.safetensors`. Equal tables give equal bytes."""
+        """Write the table, whole or not at all: `.safetensors`, or `.npz` for the older form.
+
+        Into a model directory it goes as `sensor_embeddings.safetensors`. Equal tables give equal bytes.
+        """
         path = Path(path)
-        told = {each.name: getattr(self, each.name) for each in fields(self)}
-        write_table(path / FILE_NAME if path.is_dir() else path, told)
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_table(path / FILE_NAME if path.is_dir() else path, content)
 
     @classmethod
     def from_pretrained(
@@ -218,7 +235,7 @@ class SensorEmbeddingTable:
         vision_model: str | None = None,
         revision: str | None = None,
     ) -> "SensorEmbeddingTable":
-        """The table of a home from a data set, or a model, on the Hub or in a folder.
+        """Load the table of a home from a data set, or a model, on the Hub or in a folder.
 
         Args:
             source: id of the repository, or a folder with its files.
@@ -253,17 +270,17 @@ class SensorEmbeddingTable:
             ValueError: another format, missing metadata, NaN, a key twice, pickled objects; the file is named.
         """
         path = find_table(source, revision)
-        told = read_table(path)
+        content = read_table(path)
         try:
-            return cls(**told)
+            return cls(**content)
         except ValueError as error:
             raise ValueError(f"{path}: no sound embedding table: {error}") from None
 
 
 def _stacked(whitenings: Sequence[np.ndarray]) -> np.ndarray:
-    """`(R, D)` of each home to `(H, most R, D)`; rows of zeros below change nothing of A^T A."""
-    most = max(len(each) for each in whitenings)
-    return np.stack([np.pad(each, ((0, most - len(each)), (0, 0))) for each in whitenings])
+    """Stack `(R, D)` of each home to `(H, most R, D)`; rows of zeros below change nothing of A^T A."""
+    most = max(map(len, whitenings))
+    return np.stack([np.pad(whitening, ((0, most - len(whitening)), (0, 0))) for whitening in whitenings])
 
 
 def _without_zeros(whitening: np.ndarray) -> np.ndarray:
@@ -272,13 +289,14 @@ def _without_zeros(whitening: np.ndarray) -> np.ndarray:
 
 def _differences(one: SensorEmbeddingTable, other: SensorEmbeddingTable, names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        first, second = getattr(one, name), getattr(other, name)
+        first = getattr(one, name)
+        second = getattr(other, name)
         if first != second:
-            yield f"{name}: {first or 'not told'}, {second or 'not told'}"
+            yield f"{name}: {first or 'not given'}, {second or 'not given'}"
 
 
 def _cosines(keys: Sequence[str], one: np.ndarray, other: np.ndarray) -> Iterator[str]:
-    """How far the same keys' vectors `(N, D)` lie apart, where they do."""
+    """Yield a line on how far the same keys' vectors `(N, D)` lie apart, where they do."""
     if np.array_equal(one, other):
         return
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
@@ -293,10 +311,10 @@ def _cosines(keys: Sequence[str], one: np.ndarray, other: np.ndarray) -> Iterato
 def normalize(
     embeddings: np.ndarray, normalization: str, mean: np.ndarray | None = None, whitening: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """`(N, D)` raw vectors to `(N, D)` float32 rows, and the mean and the whitening they went through, None without.
+    """Normalise `(N, D)` raw vectors to float32 rows; and the mean and whitening they went through, None without.
 
     `mean` `(D,)` and `whitening` `(R, D)`: an existing table's, to add rows to it; by default those of these rows. All
-    pictures of a home share one floor plan, so raw cosines are all near 1; what tells two apart is left after
+    pictures of a home share one floor plan, so raw cosines are all near 1; their differences are left after
     centring.
     """
     if normalization not in NORMALIZATIONS:
@@ -321,12 +339,15 @@ def normalize(
         _refuse_nothing(rows @ directions.T, raw_length, normalization)  # an added row may lie across all of them
         rows = rows @ root.T @ root
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    centre, root = (None if each is None else each.astype(np.float32) for each in (centre, root))
-    return rows.astype(np.float32), centre, root
+    return (
+        rows.astype(np.float32),
+        None if centre is None else centre.astype(np.float32),
+        None if root is None else root.astype(np.float32),
+    )
 
 
 def whitening_of(centred: np.ndarray) -> np.ndarray:
-    """`(N, D)` rows of mean 0 to A `(R, D)`: A^T A = V diag(1 / sqrt(l + floor)) V^T whitens them (ZCA).
+    """Return A `(R, D)` of `(N, D)` rows of mean 0: A^T A = V diag(1 / sqrt(l + floor)) V^T whitens them (ZCA).
 
     l `(R,)` are the variances along the directions V that have any, the floor is WHITENING_FLOOR times their mean. Of
     all whitenings ZCA leaves the rows nearest to what they were (Kessy, Lewin and Strimmer 2018, "Optimal whitening
@@ -341,7 +362,7 @@ def whitening_of(centred: np.ndarray) -> np.ndarray:
 
 
 def _refuse_nothing(rows: np.ndarray, raw_length: np.ndarray, normalization: str) -> None:
-    """`ValueError` when hardly anything of `raw_length` `(N,)` is left in a row of `rows` `(N, ...)`."""
+    """Raise `ValueError` when hardly anything of `raw_length` `(N,)` is left in a row of `rows` `(N, ...)`."""
     if (np.linalg.norm(rows, axis=1) <= NOISE * raw_length).any():
         raise ValueError(
             f"{normalization!r} leaves nothing of a picture's vector: are all pictures the same? Use 'l2'."

@@ -29,18 +29,18 @@ _UNSAFE = re.compile(r"(?:[^\w.+]|_)+")
 
 
 def normalize_state(raw: str) -> str:
-    """The state that `raw` means, in upper case, without noise and without "_"; `ValueError` if nothing is left."""
+    """Return the state that `raw` means, in upper case, without noise and "_"; `ValueError` if nothing is left."""
     return normalize_state_by_rule(raw)[0]
 
 
 def normalize_state_by_rule(raw: str) -> tuple[str, str]:
-    """As `normalize_state`, with the name of the rule that decided (see the module's table)."""
+    """Return the state as `normalize_state`, and the name of the rule that decided (see the module's table)."""
     text = raw.strip()
     upper = text.upper()
     if _NUMBER.fullmatch(text):
         return upper, "number"
-    if found := _LETTER_BEHIND_WORD.fullmatch(text) or _NOISE_BEHIND_WORD.fullmatch(upper):
-        return found[1], "trailing noise"
+    if match := _LETTER_BEHIND_WORD.fullmatch(text) or _NOISE_BEHIND_WORD.fullmatch(upper):
+        return match[1], "trailing noise"
     if upper in _CUT_SHORT:
         return _CUT_SHORT[upper], "cut short"
     if upper in _SPELLING:
@@ -55,5 +55,5 @@ def normalize_state_by_rule(raw: str) -> tuple[str, str]:
 
 
 def state_value(state: str) -> float | None:
-    """The reading of a numeric state, `"21.5"` -> 21.5; None for a word."""
+    """Return the reading of a numeric state, `"21.5"` -> 21.5; None for a word."""
     return float(state) if _NUMBER.fullmatch(state) else None

@@ -1,4 +1,4 @@
-"""Which row of the table an event reads.
+"""The vocabulary: keys of sensor states, and the row of the table that an event reads.
 
 A key is `M001_ON`, a sensor in a state; where one table holds several homes, `milan/M001_ON`. A call reads the events
 of one home, so its name is put before every sensor, and from there on nothing differs.
@@ -37,15 +37,17 @@ class SensorVocabulary:
         self.row = {key: NUM_RESERVED_ROWS + i for i, key in enumerate(keys)}
 
     def prefix(self, home: str | None) -> str:
-        """What stands before the sensors of `home`."""
+        """Return the text that stands before the sensors of `home`."""
         return f"{home}/" if home in self.homes else ""
 
     def rows(self, events: EventColumns, home: str | None, unknown: str = "error") -> np.ndarray:
-        """`(N,)` row of each event of `home`; -1 marks one to be skipped."""
+        """Return the `(N,)` row of each event of `home`; -1 marks one to be skipped."""
         if unknown not in UNKNOWN:
             raise ValueError(f"unknown={unknown!r} is none of {', '.join(UNKNOWN)}.")
         pairs, inverse = np.unique(events.sensor * len(events.states) + events.state, return_inverse=True)
-        prefix, missing, rows = self.prefix(home), {}, []
+        prefix = self.prefix(home)
+        missing: dict[str, str] = {}
+        rows = []
         for pair in pairs.tolist():
             sensor, state = divmod(pair, len(events.states))
             key = self.key(f"{prefix}{events.sensors[sensor]}", events.states[state])
@@ -53,11 +55,11 @@ class SensorVocabulary:
                 missing[key] = str(events.states[state])
             rows.append(self.row.get(key, UNKNOWN[unknown]))
         if missing and unknown == "error":
-            raise ValueError(self._told(missing, home))
+            raise ValueError(self._missing_message(missing, home))
         return np.array(rows, dtype=np.int64)[inverse]
 
     def key(self, sensor: str, state: Any) -> str:
-        """`sensor_STATE` with the state normalised, and a numeric sensor's reading as its level."""
+        """Return `sensor_STATE` with the state normalised, and a numeric sensor's reading as its level."""
         text = normalize_state(str(state))
         if sensor in self.levels:
             reading = state_value(text)
@@ -67,28 +69,29 @@ class SensorVocabulary:
         return f"{sensor}_{text}"
 
     def key_rows(self, keys: Any, home: str | None) -> np.ndarray:
-        """`(N,)` rows of `(N,)` keys of `home` (Arrow strings or a list); all must be known."""
+        """Return `(N,)` rows of `(N,)` keys of `home` (Arrow strings or a list); all must be known."""
         code, distinct = encode_column(keys, "key")
         full = [f"{self.prefix(home)}{key}" for key in distinct]
         if missing := {key: key.rpartition("_")[2] for key in full if key not in self.row}:
-            raise ValueError(self._told(missing, home))
+            raise ValueError(self._missing_message(missing, home))
         return np.array([self.row[key] for key in full], dtype=np.int64)[code]
 
     def sensors(self, prefix: str = "") -> dict[str, list[str]]:
-        """Sensor (with its prefix) -> states, in the order of the rows."""
-        found: dict[str, list[str]] = {}
+        """Map each sensor (with its prefix) to its states, in the order of the rows."""
+        states: dict[str, list[str]] = {}
         for key in self.keys:
             sensor, _, state = key.rpartition("_")
             if sensor.startswith(prefix):
-                found.setdefault(sensor, []).append(state)
-        return found
+                states.setdefault(sensor, []).append(state)
+        return states
 
-    def _told(self, missing: Mapping[str, str], home: str | None) -> str:
-        """One line for keys (and the states as they came) that the vocabulary lacks: which, what is near, ways out."""
+    def _missing_message(self, missing: Mapping[str, str], home: str | None) -> str:
+        """Write one line on keys (and the states as they came) that the vocabulary lacks: what is near, ways out."""
         key, given = next(iter(missing.items()))
         sensor, _, state = key.rpartition("_")
         prefix = self.prefix(home)
-        name, known = sensor.removeprefix(prefix), self.sensors(prefix)
+        name = sensor.removeprefix(prefix)
+        known = self.sensors(prefix)
         if sensor not in known:
             names = [other.removeprefix(prefix) for other in known]
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]

@@ -1,4 +1,4 @@
-"""Where an embedding table lies, and how its file is read and written. Nothing here unpickles.
+"""Files of embedding tables: found, read and written. Nothing here unpickles.
 
 A safetensors file: the vectors as tensor `embeddings`, what was taken off them as `mean` and `whitening` where there
 is any, the rest as strings in the header. The older NPZ form holds `embeddings` and `image_keys`, and from here also
@@ -25,7 +25,7 @@ _HEADER = ("keys", "home", "vision_model", "revision", "output", "image_size", "
 
 
 def find_table(source: str | os.PathLike, revision: str | None = None) -> Path:
-    """The file of a table: itself, that of a model directory, or that of a Hub repository, fetched into the cache.
+    """Find a table's file: itself, that of a model directory, or that of a Hub repository, fetched into the cache.
 
     Raises:
         FileNotFoundError: none of these. ValueError: a file of another kind.
@@ -37,9 +37,10 @@ def find_table(source: str | os.PathLike, revision: str | None = None) -> Path:
         try:
             return Path(hf_hub_download(str(source), FILE_NAME, revision=revision))
         except (OSError, ValueError) as error:  # absent, offline, no such revision, or no repository's name
-            told = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
             raise FileNotFoundError(
-                f"{source}: no file, no folder, no Hub repository with a {FILE_NAME} ({type(error).__name__}: {told})."
+                f"{source}: no file, no folder, no Hub repository with a {FILE_NAME} "
+                f"({type(error).__name__}: {reason})."
             ) from None
     check_suffix(path)
     if not path.is_file():
@@ -48,13 +49,13 @@ def find_table(source: str | os.PathLike, revision: str | None = None) -> Path:
 
 
 def check_suffix(path: Path) -> None:
-    """`ValueError` unless the name is a table's."""
+    """Raise `ValueError` unless the name is a table's."""
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"{path}: an embedding table is a .safetensors file, or an older .npz file.")
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The arguments of `SensorEmbeddingTable` from a file.
+    """Read the arguments of `SensorEmbeddingTable` from a file.
 
     Raises:
         ValueError: another format, missing metadata, pickled objects; the file is named.
@@ -78,8 +79,8 @@ def write_table(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, table: Mapping[str, Any]) -> None:
-    told = {name: table[name] for name in _HEADER if name != "keys"}
-    header = {"format_version": FORMAT_VERSION, **{name: str(value or "") for name, value in told.items()}}
+    texts = {name: str(table[name] or "") for name in _HEADER if name != "keys"}
+    header = {"format_version": FORMAT_VERSION, **texts}
     if table["homes"]:
         header["homes"] = json.dumps(table["homes"], ensure_ascii=False)
     tensors = {"embeddings": np.ascontiguousarray(table["embeddings"])}
@@ -103,7 +104,7 @@ def _write(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def _ordered(data: bytes) -> bytes:
-    """The same safetensors file, its metadata in alphabetic order: the library's order is another one each time."""
+    """Sort the metadata of a safetensors file by name: the library's order is another one each time."""
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

@@ -46,7 +46,8 @@ def home_from_dataset(snapshot: Path, out: Path) -> Path:
         FileNotFoundError: no dataset repository of Casita's, or one without the recordings.
         ValueError: a file is damaged or missing, or `out` holds something else.
     """
-    snapshot, out = Path(snapshot), Path(out)
+    snapshot = Path(snapshot)
+    out = Path(out)
     descriptions = sorted(snapshot.glob("homes/*/home.json"))
     if not (snapshot / SUMS).is_file() or not descriptions:
         raise FileNotFoundError(

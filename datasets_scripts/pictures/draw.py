@@ -111,8 +111,9 @@ def _draw_floor_plan(layout: Layout, frame: Frame, path: Path) -> Image.Image:
             f"{width} x {height}. Give the plan that the coordinates were read from, or mend size."
         )
     picture = Image.new("RGB", (frame.side, frame.side), WHITE)
-    wide, high = max(1, round(width * frame.scale)), max(1, round(height * frame.scale))
-    plan = plan.resize((wide, high), Image.Resampling.LANCZOS)
+    width_px = max(1, round(width * frame.scale))
+    height_px = max(1, round(height * frame.scale))
+    plan = plan.resize((width_px, height_px), Image.Resampling.LANCZOS)
     picture.paste(plan, (round(frame.left), round(frame.top)), plan)
     return picture
 
@@ -323,8 +324,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_PALETTE,
         metavar="NAME",
         help="of the dots: casita, a colour for each type and state; okabe-ito, the eight colours of that palette for "
-        "colour-blind readers; mono, one colour: all states of a sensor have equal pictures, and a model cannot tell "
-        "ON from OFF. No later stage refuses equal pictures, unless all of a home are equal (default: %(default)s)",
+        "colour-blind readers; mono, one colour: all states of a sensor have equal pictures, and no model can "
+        "distinguish ON and OFF. No later stage refuses equal pictures, unless all of a home are equal (default: %(default)s)",
     )
 
 

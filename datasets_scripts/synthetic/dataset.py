@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -20,16 +20,21 @@ from casita.datasets_scripts.stages import BuildSettings, build_home
 from casita.datasets_scripts.synthetic.home import write_synthetic_home
 from casita.files import locked
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from casita.datasets_scripts.pictures.image_embeddings import VisionEncoder
+
 
 @cache  # a worker serves one build: it loads each model once, and only if a home needs it
-def _vision_model(name: str) -> Any:
+def _vision_model(name: str) -> "VisionEncoder":
     from casita.datasets_scripts.pictures.image_embeddings import load_vision_model
 
     return load_vision_model(name)
 
 
 @cache
-def _text_model(name: str) -> Any:
+def _text_model(name: str) -> "SentenceTransformer":
     from casita.datasets_scripts.captions.text_embeddings import load_text_model
 
     return load_text_model(name)

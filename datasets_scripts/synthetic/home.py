@@ -31,7 +31,8 @@ def merge_pulses(pulses: Sequence[tuple[str, float, float]]) -> list[tuple[float
         began, ended = last.get(sensor, (on, off))
         if sensor in last and on > ended + 0.2:
             events += [(began, sensor, "ON"), (ended, sensor, "OFF")]
-            began, ended = on, off
+            began = on
+            ended = off
         last[sensor] = (began, max(ended, off))
     for sensor, (began, ended) in last.items():
         events += [(began, sensor, "ON"), (ended, sensor, "OFF")]

@@ -168,7 +168,7 @@ def test_compare_tells_every_difference_and_nothing_else(table, house):
     order = table.select(table.keys[::-1])
     assert table.compare(order) == ["the 4 shared keys stand in another order"]
     told = table.compare(dataclasses.replace(house, revision=None))
-    assert told[:3] == ["revision: abc123, not told", "home: flat, house", "pictures_hash: f00, ba5"]
+    assert told[:3] == ["revision: abc123, not given", "home: flat, house", "pictures_hash: f00, ba5"]
     assert told[3:6] == [
         "2 keys only in the first: Hall_door_ON, naïve_OPEN",
         "1 keys only in the second: a/b_ON",
