@@ -325,7 +325,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of the dots: casita, a colour for each type and state; okabe-ito, the eight colours of that palette for "
         "colour-blind readers; mono, one colour: all states of a sensor have equal pictures, and no model can "
-        "distinguish ON and OFF. No later stage refuses equal pictures, unless all of a home are equal (default: %(default)s)",
+        "distinguish ON and OFF. No later stage refuses equal pictures, unless all of a home are equal "
+        "(default: %(default)s)",
     )
 
 

@@ -73,8 +73,8 @@ class ForkServer:
         order |= {"kill_at": kill_at, "kill_after_s": kill_after_s, "file_limit": file_limit}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        told = json.loads(self.process.stdout.readline())
-        return Done(**told, stderr=self.log.read_text())
+        result = json.loads(self.process.stdout.readline())
+        return Done(**result, stderr=self.log.read_text())
 
 
 def _serve() -> None:

@@ -263,7 +263,7 @@ def test_missing_inputs_are_named():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("pooling", "max", "cls, mean, cls_mean"),
         ("hidden_dropout", 1.5, "between 0 and 1"),
@@ -272,8 +272,8 @@ def test_missing_inputs_are_named():
         ("projection_dim", 0, "greater than 0"),
     ],
 )
-def test_a_bad_config_value_is_told_with_its_key(key, value, told):
-    with pytest.raises(Exception, match=told) as error:
+def test_a_bad_config_value_is_refused_with_its_key(key, value, message):
+    with pytest.raises(Exception, match=message) as error:
         CasitaConfig(**{**SMALL, key: value})
     assert key in str(error.value)
 

@@ -225,10 +225,10 @@ def test_a_tower_moves_between_all_classes(source, target, tmp_path):
     trained = make(source)
     trained.set_sensor_embeddings(make_table())
     trained.save_pretrained(tmp_path)
-    loaded, told = target.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, loading_info = target.from_pretrained(tmp_path, output_loading_info=True)
     tower, expected = loaded.base_model.state_dict(), trained.base_model.state_dict()
     assert all(torch.equal(tower[name], expected[name]) for name in expected)
-    assert not any("sensor_model." in name or "layers." in name for name in told["missing_keys"])
+    assert not any("sensor_model." in name or "layers." in name for name in loading_info["missing_keys"])
     loaded.set_sensor_embeddings(make_table(rows=25, seed=3))
     assert loaded.config.vocab_size == 28
 

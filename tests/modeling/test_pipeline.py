@@ -28,13 +28,13 @@ import json, sys
 sys.modules["casita"] = None
 from transformers import pipeline
 events, sentences = json.loads(sys.argv[2])
-told = []
+results = []
 for directory in (sys.argv[1], sys.argv[3]):
     embed = pipeline("sensor-embedding", model=directory, trust_remote_code=True, device="cpu")
     ask = pipeline("zero-shot-activity", model=directory, trust_remote_code=True, device="cpu")
     stream = embed.open_stream()
     first = next(row for row in map(stream.push, events) if row)
-    told.append({
+    results.append({
         "vectors": [row["vector"].tolist() for row in embed(events)],
         "starts": [row["start"].isoformat() for row in embed(events)],
         "asked": [dict(zip(row["labels"], row["scores"])) for row in ask(events, sentences)],
@@ -42,7 +42,7 @@ for directory in (sys.argv[1], sys.argv[3]):
         "module": type(embed).__module__,
     })
     ask.save_pretrained(sys.argv[3])
-print(json.dumps(told))
+print(json.dumps(results))
 """
 
 
@@ -80,8 +80,8 @@ def by_hand(model, text_model, vectors, prompts, temperature=1.0):
     """Scores `(B, K)` from the frozen sentence embeddings on."""
     directions = []
     with torch.no_grad():
-        for told in prompts:
-            rows = model.get_text_features(torch.from_numpy(embed_texts(text_model, told, progress=False)))
+        for texts in prompts:
+            rows = model.get_text_features(torch.from_numpy(embed_texts(text_model, texts, progress=False)))
             mean = torch.nn.functional.normalize(rows.pooler_output, dim=-1).mean(dim=0)
             directions.append((mean / mean.norm()).numpy())
         scale = model.logit_scale.exp().item()
@@ -147,7 +147,7 @@ def test_scores_are_the_softmax_of_scaled_cosines_over_the_temperature(pair, emb
             np.testing.assert_allclose(score_columns(rows, SENTENCES), expected, **TOLERANCE)
     finally:
         model.config.zero_shot_temperature = 1.0
-    assert np.ptp(expected, axis=1).min() > 0.01  # the scores tell candidates apart
+    assert np.ptp(expected, axis=1).min() > 0.01  # the candidates have different scores
 
 
 def test_the_best_candidate_comes_first_and_scores_sum_to_one(ask):
@@ -192,15 +192,15 @@ def test_the_prompt_that_the_processor_names_stands_before_each_sentence(pair, t
 
 
 @pytest.mark.parametrize(
-    ("candidates", "told"),
+    ("candidates", "message"),
     [
         ([], "no candidates"),
         ("somebody is cooking", "one sentence; expected a list"),
         ({"Cook": []}, "candidate 'Cook' has no sentence"),
     ],
 )
-def test_candidates_that_cannot_be_scored_are_told(ask, candidates, told):
-    with pytest.raises(ValueError, match=told):
+def test_candidates_that_cannot_be_scored_are_refused(ask, candidates, message):
+    with pytest.raises(ValueError, match=message):
         ask(make_events(), candidates)
 
 
@@ -267,12 +267,12 @@ def test_a_process_without_casita_gets_the_same_rows_and_saves_a_whole_directory
     expected = SensorEmbeddingPipeline(model=model, processor=processor, device="cpu")(events)
     vectors = np.stack([row["vector"] for row in expected])
     scores = by_hand(model, text_model, vectors, [[text] for text in SENTENCES])
-    for told in json.loads(done.stdout.splitlines()[-1]):  # of the published directory, then of the consumer's copy
-        assert told["module"].startswith("transformers_modules.")
-        assert told["starts"] == [row["start"].isoformat() for row in expected]
-        np.testing.assert_allclose(told["vectors"], vectors, **TOLERANCE)
-        np.testing.assert_allclose(told["streamed"], vectors[0], **TOLERANCE)
-        np.testing.assert_allclose([[row[text] for text in SENTENCES] for row in told["asked"]], scores, **TOLERANCE)
+    for result in json.loads(done.stdout.splitlines()[-1]):  # of the published directory, then of the consumer's copy
+        assert result["module"].startswith("transformers_modules.")
+        assert result["starts"] == [row["start"].isoformat() for row in expected]
+        np.testing.assert_allclose(result["vectors"], vectors, **TOLERANCE)
+        np.testing.assert_allclose(result["streamed"], vectors[0], **TOLERANCE)
+        np.testing.assert_allclose([[row[text] for text in SENTENCES] for row in result["asked"]], scores, **TOLERANCE)
 
 
 def test_here_too_the_task_is_found_by_its_name_and_the_config_stays_what_was_saved(tmp_path):

@@ -58,8 +58,8 @@ def test_a_stream_counts_events_so_a_processor_of_durations_needs_numbers():
 
 
 def push_all(stream, events):
-    told = [stream.push(event) for event in events]
-    return [row for row in [*told, stream.flush()] if row is not None]
+    results = [stream.push(event) for event in events]
+    return [row for row in [*results, stream.flush()] if row is not None]
 
 
 def assert_same_rows(found, expected):
@@ -98,12 +98,12 @@ def test_every_overrides_the_overlap():
 
 def test_due_in_tells_when_the_next_result_comes():
     stream = CasitaStream(*make_pair(length=5, overlap=0.6))  # every 2
-    due, told = [], []
+    due, is_result = [], []
     for event in make_events([11]):
         due.append(stream.due_in)
-        told.append(stream.push(event) is not None)
+        is_result.append(stream.push(event) is not None)
     assert due == [5, 4, 3, 2, 1, 2, 1, 2, 1, 2, 1]
-    assert told == [left == 1 for left in due]
+    assert is_result == [left == 1 for left in due]
 
 
 def test_a_silence_ends_the_window_before_it():

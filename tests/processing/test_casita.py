@@ -21,8 +21,8 @@ COORDINATES = {"D001": [0.1, 0.2], "M001": [0.5, 0.5], "M_2": [0.9, 0.1], "T001"
 
 
 def make_processor(**kwargs):
-    told = {"home": "toy", "coordinates": COORDINATES, "rooms": {"M001": "hall"}, "levels": {"T001": [18, 22]}}
-    return CasitaProcessor(VOCAB, **{**told, **kwargs})
+    settings = {"home": "toy", "coordinates": COORDINATES, "rooms": {"M001": "hall"}, "levels": {"T001": [18, 22]}}
+    return CasitaProcessor(VOCAB, **{**settings, **kwargs})
 
 
 def make_events(n=60, seed=0):
@@ -149,7 +149,7 @@ def test_an_unknown_sensor_is_named_with_its_neighbours_and_the_ways_out():
 
 
 @pytest.mark.parametrize(
-    ("events", "told"),
+    ("events", "message"),
     [
         ([], "no events"),
         (None, "no events"),
@@ -162,8 +162,8 @@ def test_an_unknown_sensor_is_named_with_its_neighbours_and_the_ways_out():
         ([[(1.0, "M001", "ON")], []], "no events"),
     ],
 )
-def test_bad_events_are_refused_in_one_line(events, told):
-    with pytest.raises(ValueError, match=told) as error:
+def test_bad_events_are_refused_in_one_line(events, message):
+    with pytest.raises(ValueError, match=message) as error:
         make_processor()(events)
     assert "\n" not in str(error.value)
 
@@ -287,8 +287,8 @@ def test_window_events_lead_back_to_the_input_whatever_its_order():
     shuffled = [events[i] for i in np.random.default_rng(2).permutation(len(events))]
     inputs = processor(shuffled, return_windows=True, unknown="skip", padding_side="left")
     for row, ids in zip(inputs["events"], inputs["input_ids"], strict=True):
-        told = [f"{shuffled[i][1]}_{shuffled[i][2]}" if i >= 0 else None for i in row]
-        assert [None if i == 0 else VOCAB[i - 3] for i in ids] == told
+        keys_in_window = [f"{shuffled[i][1]}_{shuffled[i][2]}" if i >= 0 else None for i in row]
+        assert [None if i == 0 else VOCAB[i - 3] for i in ids] == keys_in_window
     many = processor([events[:4], events[10:12]], return_windows=True)
     assert many["events"].tolist() == [[0, 1, 2, 3], [4, 5, -1, -1]]
 
@@ -320,22 +320,22 @@ def test_dicts_of_columns_record_batches_and_frames_of_any_string_kind_give_the_
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "told"),
+    ("column", "value", "message"),
     [
         ("sensor", None, "event 2 has no sensor"),
         ("state", float("nan"), "event 2 has no state"),
         ("timestamp", None, "event 2 has no timestamp"),
     ],
 )
-def test_a_missing_value_is_named_by_its_event(column, value, told):
+def test_a_missing_value_is_named_by_its_event(column, value, message):
     processor, table = make_processor(), frame(make_events(5))
     table[column] = [*table[column][:2], value, *table[column][3:]]
     columns = {name: table[name].tolist() for name in table}
     triples = list(zip(*columns.values(), strict=True))
     for events in (table, table.astype(object), pa.Table.from_pandas(table), columns, triples):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             processor(events)
-    with pytest.raises(ValueError, match=f"window 1: {told}"):
+    with pytest.raises(ValueError, match=f"window 1: {message}"):
         processor([frame(make_events(5)), table])
 
 

@@ -190,7 +190,7 @@ def test_no_piece_is_shorter_than_half_of_the_most(max_events, least):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"strategy": "by_feel"}, "none of fixed_length, fixed_duration, variable_duration"),
         ({"duration_s": 30}, "fixed_length does not read duration_s"),
@@ -207,6 +207,6 @@ def test_no_piece_is_shorter_than_half_of_the_most(max_events, least):
         ({"max_gap_min": 0}, "must be above 0"),
     ],
 )
-def test_settings_that_contradict_each_other_are_told(wrong, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_contradict_each_other_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Windowing(**wrong)

@@ -29,8 +29,8 @@ def embed_layout(home):
     layout = LAYOUTS[home]
     keys, background = picture_keys(layout, []), draw_background(layout, 32)
     vectors = PixelEncoder()([draw_sensor(background, layout, key) for key in keys])
-    told = {"vision_model": "pixels", "output": "pixels", "image_size": 32, "pictures_hash": home}
-    return SensorEmbeddingTable.build(keys, vectors, home=home, **told)
+    settings = {"vision_model": "pixels", "output": "pixels", "image_size": 32, "pictures_hash": home}
+    return SensorEmbeddingTable.build(keys, vectors, home=home, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def events_of(home, n=120, seed=0):
     """A walk through the rooms: eight events in a room, then the next room; a reading of the thermometer at times."""
     rng, layout = np.random.default_rng(seed), LAYOUTS[home]
     rooms = {}
-    for sensor, told in layout["sensors"].items():
-        if told["type"] == "motion":
-            rooms.setdefault(told["room"], []).append(sensor)
+    for sensor, place in layout["sensors"].items():
+        if place["type"] == "motion":
+            rooms.setdefault(place["room"], []).append(sensor)
     start, events = datetime(2024, 5, 1, 7), []
     for i in range(n):
         room = sorted(rooms)[i // 8 % len(rooms)]
@@ -137,7 +137,7 @@ def state_of(model, processor):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"layout": None}, "reads coordinates: give the layout of the home with sensor 'D001'"),
         ({"layout": LAYOUTS["milan"]}, r"home 'milan' does not place \d+ of the table's sensors \(D004"),
@@ -152,7 +152,7 @@ def state_of(model, processor):
         ({"table": {"embeddings": np.eye(70, dtype=np.float32), "mean": np.zeros(70, np.float32)}}, "width 70"),
     ],
 )
-def test_a_move_that_fails_leaves_both_where_they_were(checkpoint, tables, change, told):
+def test_a_move_that_fails_leaves_both_where_they_were(checkpoint, tables, change, message):
     model, processor = checkpoint
     here, *weights = state_of(model, processor)
     aruba = tables["aruba"]
@@ -161,7 +161,7 @@ def test_a_move_that_fails_leaves_both_where_they_were(checkpoint, tables, chang
         if "embeddings" in change["table"]:
             aruba = aruba.select(aruba.keys[:70])
         arguments["table"] = SensorEmbeddingTable(**{**vars(aruba), **change["table"]})
-    with pytest.raises((ValueError, FileNotFoundError), match=told) as error:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         processor.set_home(model, **arguments)
     assert "\n" not in str(error.value)
     again, *after = state_of(model, processor)

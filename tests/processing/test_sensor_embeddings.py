@@ -1,4 +1,4 @@
-"""The embedding table: what is written is read, what is broken is told."""
+"""The embedding table: what is written is read, what is broken is refused."""
 
 import dataclasses
 import os
@@ -35,15 +35,15 @@ def table() -> SensorEmbeddingTable:
 def house(table) -> SensorEmbeddingTable:
     """Another home's table, of the same kind."""
     rows, mean, _ = normalize(np.random.default_rng(1).normal(2, 1, (3, 6)), "center")
-    told = {"keys": ["M001_ON", "M001_OFF", "a/b_ON"], "embeddings": rows, "mean": mean}
-    return dataclasses.replace(table, home="house", pictures_hash="ba5", **told)
+    fields = {"keys": ["M001_ON", "M001_OFF", "a/b_ON"], "embeddings": rows, "mean": mean}
+    return dataclasses.replace(table, home="house", pictures_hash="ba5", **fields)
 
 
 def make_whitened(seed: int, rows: int, home: str, width: int = 6) -> SensorEmbeddingTable:
     """A home of `rows` pictures: as many directions as pictures less one, or as the width has."""
     raw = np.random.default_rng(seed).normal(3, 1, (rows, width))
-    told = {"vision_model": "clip", "output": "projected", "pictures_hash": home, "normalization": "whiten"}
-    return SensorEmbeddingTable.build([f"M{i:03}_ON" for i in range(rows)], raw, home=home, **told)
+    settings = {"vision_model": "clip", "output": "projected", "pictures_hash": home, "normalization": "whiten"}
+    return SensorEmbeddingTable.build([f"M{i:03}_ON" for i in range(rows)], raw, home=home, **settings)
 
 
 def assert_same(a: SensorEmbeddingTable, b: SensorEmbeddingTable) -> None:
@@ -95,12 +95,12 @@ def test_a_model_directory_and_a_hub_repository_hold_a_table(table, house, tmp_p
 
 def test_build_normalises_what_the_vision_model_gave():
     raw = np.random.default_rng(0).normal(3, 1, (4, 6))
-    told = {"home": "flat", "vision_model": "mine", "output": "cls"}
-    built = SensorEmbeddingTable.build(["a_ON", "a_OFF", "b_ON", "b_OFF"], raw, **told)
+    settings = {"home": "flat", "vision_model": "mine", "output": "cls"}
+    built = SensorEmbeddingTable.build(["a_ON", "a_OFF", "b_ON", "b_OFF"], raw, **settings)
     rows, mean, _ = normalize(raw, "center")
     assert np.array_equal(built.embeddings, rows)
     assert np.array_equal(built.mean, mean)
-    plain = SensorEmbeddingTable.build(built.keys, raw, **told, normalization="none")
+    plain = SensorEmbeddingTable.build(built.keys, raw, **settings, normalization="none")
     assert np.array_equal(plain.embeddings, raw.astype(np.float32))
 
 
@@ -167,15 +167,15 @@ def test_compare_tells_every_difference_and_nothing_else(table, house):
     assert turned.compare(table)[0].startswith("cosine of the 4 shared keys: mean -1.0000, lowest -1.0000")
     order = table.select(table.keys[::-1])
     assert table.compare(order) == ["the 4 shared keys stand in another order"]
-    told = table.compare(dataclasses.replace(house, revision=None))
-    assert told[:3] == ["revision: abc123, not given", "home: flat, house", "pictures_hash: f00, ba5"]
-    assert told[3:6] == [
+    lines = table.compare(dataclasses.replace(house, revision=None))
+    assert lines[:3] == ["revision: abc123, not given", "home: flat, house", "pictures_hash: f00, ba5"]
+    assert lines[3:6] == [
         "2 keys only in the first: Hall_door_ON, naïve_OPEN",
         "1 keys only in the second: a/b_ON",
         "the 2 shared keys stand in another order",
     ]
     cosine = table.embeddings[1] @ house.embeddings[0], table.embeddings[0] @ house.embeddings[1]
-    assert told[6].startswith(f"cosine of the 2 shared keys: mean {np.mean(cosine):.4f}, lowest {min(cosine):.4f}")
+    assert lines[6].startswith(f"cosine of the 2 shared keys: mean {np.mean(cosine):.4f}, lowest {min(cosine):.4f}")
     narrow = SensorEmbeddingTable.build(table.keys, np.eye(4), home="flat", vision_model="clip", output="projected")
     assert table.compare(narrow)[0] == "width: 6, 4"
 
@@ -219,7 +219,7 @@ def test_select_gives_the_rows_in_the_order_asked_for(table):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"keys": ["a_ON", "b_ON", "c_ON", "a_ON"]}, "'a_ON' has more than one row"),
         ({"keys": ["a_ON"]}, "1 keys for 4 rows"),
@@ -240,8 +240,8 @@ def test_select_gives_the_rows_in_the_order_asked_for(table):
         (WHITEN | {"whitening": np.ones((3, 6), np.float32), "mean": None}, "mean vector is missing"),
     ],
 )
-def test_a_table_that_does_not_fit_together_is_refused(table, change, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_table_that_does_not_fit_together_is_refused(table, change, message):
+    with pytest.raises(ValueError, match=message):
         dataclasses.replace(table, **change)
 
 

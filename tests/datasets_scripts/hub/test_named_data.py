@@ -1,4 +1,4 @@
-"""Data by name, where there is no Hub: a folder is itself, and a slip of the pen is told at once."""
+"""Data by name, where there is no Hub: a folder is itself, and a slip of the pen is refused at once."""
 
 import pytest
 

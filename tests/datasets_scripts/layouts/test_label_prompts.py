@@ -16,15 +16,15 @@ from casita.datasets_scripts.schema import WINDOWS
 @pytest.mark.parametrize("home", SHIPPED)
 def test_every_described_label_has_three_sentences_and_a_coarse_one(home):
     activities = load_layout(home)["activities"]
-    described = {label: told for label, told in activities.items() if told.keys() != {"coarse"}}
+    described = {label: activity for label, activity in activities.items() if activity.keys() != {"coarse"}}
     # the assessment's tasks of which nobody says what they were
     assert activities.keys() - described.keys() == ({f"Task_{i}" for i in range(9, 17)} if home == "kyoto" else set())
-    for label, told in described.items():
-        assert len(set(told["prompts"])) >= 3, label
-        assert all(re.fullmatch(r"[A-Z].*\.", text) for text in [*told["prompts"], told["long"]]), label
-        assert 2 <= len(told["short"].split()) <= 4, label
-        assert told["long"].count(".") <= 2, label
-    assert {told["coarse"] for told in activities.values()} <= coarse_activities().keys()
+    for label, activity in described.items():
+        assert len(set(activity["prompts"])) >= 3, label
+        assert all(re.fullmatch(r"[A-Z].*\.", text) for text in [*activity["prompts"], activity["long"]]), label
+        assert 2 <= len(activity["short"].split()) <= 4, label
+        assert activity["long"].count(".") <= 2, label
+    assert {activity["coarse"] for activity in activities.values()} <= coarse_activities().keys()
     for style in ("prompts", "short", "long"):
         texts = {k: [v[style]] if isinstance(v[style], str) else v[style] for k, v in described.items()}
         assert label_prompts(load_layout(home), described, style) == texts
@@ -32,8 +32,8 @@ def test_every_described_label_has_three_sentences_and_a_coarse_one(home):
 
 @pytest.mark.parametrize("home", SHIPPED)
 def test_no_two_labels_of_a_home_share_all_their_sentences(home):
-    described = [told for told in load_layout(home)["activities"].values() if "prompts" in told]
-    for texts in (tuple(told["prompts"]) for told in described), (told["short"] for told in described):
+    described = [activity for activity in load_layout(home)["activities"].values() if "prompts" in activity]
+    for texts in (tuple(activity["prompts"]) for activity in described), (activity["short"] for activity in described):
         assert len(set(texts)) == len(described)
 
 
@@ -60,12 +60,12 @@ def test_prompts_and_captions_share_no_template(style):
     ]
     windows = pa.Table.from_pylist(rows, schema=WINDOWS)
     captions = [text for texts in caption_windows(windows, layout, style, captions=2) for text in texts]
-    told = {four for caption in captions for four in fours(caption)}
+    caption_words = {four for caption in captions for four in fours(caption)}
     entries = [*coarse_activities().values(), *(a for h in SHIPPED for a in load_layout(h)["activities"].values())]
     texts = [text for e in entries if "short" in e for text in (*e["prompts"], e["short"], e["long"])]
-    assert len(told) > 100
+    assert len(caption_words) > 100
     assert len(texts) > 500
-    assert not [text for text in texts if told & fours(text)]
+    assert not [text for text in texts if caption_words & fours(text)]
 
 
 def fours(text: str) -> set[tuple[str, ...]]:
@@ -79,7 +79,7 @@ def test_spelling_and_resident_do_not_hide_a_description(label):
     assert label_prompts(layout, [label])[label] == layout["activities"]["Bed_to_Toilet"]["prompts"]
 
 
-def test_residents_that_a_layout_tells_apart_stay_apart():
+def test_residents_that_a_layout_names_stay_apart():
     prompts = label_prompts(load_layout("tulum"), ["R1_Eat_Breakfast", "R2_Eat_Breakfast"])
     assert "first resident" in prompts["R1_Eat_Breakfast"][0]
     assert "second resident" in prompts["R2_Eat_Breakfast"][0]
@@ -107,12 +107,12 @@ def test_labels_are_read_as_words(label, words):
 
 
 def test_every_coarse_label_is_described_in_five_wordings_and_used_somewhere():
-    used = {told["coarse"] for home in SHIPPED for told in load_layout(home)["activities"].values()}
+    used = {activity["coarse"] for home in SHIPPED for activity in load_layout(home)["activities"].values()}
     assert used == coarse_activities().keys()
-    for label, told in coarse_activities().items():
-        assert len(set(told["prompts"])) >= 5, label
-        assert 2 <= len(told["short"].split()) <= 4, label
-    everything = [text for told in coarse_activities().values() for text in told["prompts"]]
+    for label, activity in coarse_activities().items():
+        assert len(set(activity["prompts"])) >= 5, label
+        assert 2 <= len(activity["short"].split()) <= 4, label
+    everything = [text for activity in coarse_activities().values() for text in activity["prompts"]]
     assert len(everything) == len(set(everything))
     assert label_prompts({}, ["Sleep"], "long", "coarse") == {"Sleep": [coarse_activities()["Sleep"]["long"]]}
     assert label_prompts({}, ["Gardening"], "short", "coarse") == {"Gardening": ["gardening"]}

@@ -1,4 +1,4 @@
-"""Layouts: the shipped ones are sound and fit their homes, and each kind of mistake is told."""
+"""Layouts: the shipped ones are sound and fit their homes, and each kind of mistake is named."""
 
 import copy
 import json
@@ -68,7 +68,7 @@ def test_facts_of_shipped_layouts_are_those_of_the_homes():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda flat: flat.pop("size"), "'size' is missing"),
         (lambda flat: flat.update(size=[0, 5]), "size should be [width, height]"),
@@ -94,12 +94,12 @@ def test_facts_of_shipped_layouts_are_those_of_the_homes():
         (lambda flat: flat.update(residents=2), "residents should be words, found 2"),
     ],
 )
-def test_each_mistake_is_told_and_nothing_else(flat, change, told):
+def test_each_mistake_is_named_and_nothing_else(flat, change, message):
     assert list(check_layout(flat)) == []
     change(flat)
     found = list(check_layout(flat))
     assert len(found) == 1
-    assert told in found[0]
+    assert message in found[0]
 
 
 def test_all_mistakes_come_in_one_error_with_the_files_name(flat, tmp_path):

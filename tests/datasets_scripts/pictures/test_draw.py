@@ -122,7 +122,7 @@ def lightness(colour: tuple[int, int, int]) -> float:
 
 def test_active_and_inactive_differ_in_lightness_so_that_a_colour_blind_reader_can_tell():
     for sensor_type, (inactive, _, active) in PALETTE.items():
-        if sensor_type != "temperature":  # whose ends are blue and red, which every reader can tell
+        if sensor_type != "temperature":  # whose ends are blue and red, which every reader can distinguish
             assert abs(lightness(active) - lightness(inactive)) > 25, sensor_type
 
 
@@ -147,7 +147,7 @@ def test_a_palette_changes_the_dots_colour_and_nothing_else(flat, palette):
         )
 
 
-def test_in_mono_only_the_place_is_told_apart(flat):
+def test_in_mono_only_the_place_makes_a_difference(flat):
     background = draw_background(flat, 64)
     keys = picture_keys(flat, ["M001_STUCK", "M001_ON"])
     pictures = {key: draw_sensor(background, flat, key, palette="mono").tobytes() for key in keys}
@@ -230,8 +230,8 @@ def test_a_key_without_a_position_and_an_impossible_size_are_told(tmp_path, flat
     assert main(["draw", str(tmp_path), "--size", "4"]) == 2
     assert "16 <= size" in capsys.readouterr().err
     assert main(["draw", str(tmp_path), "--palette", "sepia"]) == 2
-    told = capsys.readouterr().err
-    assert told == "casita draw: error: palette='sepia' is unknown; known: casita, mono, okabe-ito.\n"
+    message = capsys.readouterr().err
+    assert message == "casita draw: error: palette='sepia' is unknown; known: casita, mono, okabe-ito.\n"
     assert not (tmp_path / "pictures").exists()
 
 

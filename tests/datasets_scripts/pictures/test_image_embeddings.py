@@ -211,7 +211,7 @@ def test_new_pictures_or_new_weights_are_embedded_anew(home, tmp_path):
 @pytest.mark.parametrize("normalization", ["l2", "center", "whiten"])
 def test_equal_pictures_have_equal_rows_unless_all_of_a_home_are_equal(tmp_path, normalization):
     layout = load_layout("kasteren_a")
-    one = {name: told for name, told in layout["sensors"].items() if name == "Microwave"}
+    one = {name: sensor for name, sensor in layout["sensors"].items() if name == "Microwave"}
     for name, sensors in (("many", layout["sensors"]), ("one", one)):
         folder = HomeFolder(tmp_path / name)
         folder.describe(home=name, layout={**layout, "sensors": sensors})

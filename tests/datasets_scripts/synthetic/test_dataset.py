@@ -73,16 +73,16 @@ def test_a_single_home_and_a_data_set_do_not_share_a_folder(built, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    "given, told", [("homes=0", "homes=0"), ("homes=2,days=0", "days=0"), ("houses=2", "homes=N")]
+    "given, message", [("homes=0", "homes=0"), ("homes=2,days=0", "days=0"), ("houses=2", "homes=N")]
 )
-def test_a_senseless_number_is_told(given, told, tmp_path, capsys):
+def test_a_senseless_number_is_named(given, message, tmp_path, capsys):
     words = ["build", "--synthetic", given, "--out", str(tmp_path / "x")]
     if given == "houses=2":
         with pytest.raises(SystemExit):
             main(words)
     else:
         assert main(words) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

@@ -42,7 +42,7 @@ def test_rooms_tile_the_plan(dwellings):
 def test_there_is_a_way_from_everywhere_to_everywhere(dwellings):
     for dwelling in dwellings:
         resident = ResidentSimulator(dwelling, np.random.default_rng(0))
-        motion = {name for name, told in dwelling.layout["sensors"].items() if told["type"] == "motion"}
+        motion = {name for name, sensor in dwelling.layout["sensors"].items() if sensor["type"] == "motion"}
         assert set(resident.neighbours) == motion
         for place in dwelling.places:
             resident.walk(place)
@@ -54,7 +54,7 @@ def test_no_two_homes_and_no_two_people_are_alike(dwellings):
     beds = [dwelling.places["bed"] for dwelling in dwellings]
     assert all(a != b for a, b in combinations(plans, 2))
     assert len({len(dwelling.layout["sensors"]) for dwelling in dwellings}) > 5
-    assert len(set(beds)) > 5  # an id tells nothing
+    assert len(set(beds)) > 5  # an id says nothing
     assert len({frozenset(dwelling.layout["sensors"]) for dwelling in dwellings}) > 20
     people = [draw_person(0, number) for number in NUMBERS]
     assert all(a != b for a, b in combinations(people, 2))

@@ -228,7 +228,7 @@ def test_a_larger_overlap_in_train_adds_windows_there_and_moves_none(how):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "message"),
     [
         ({"length": 50, "train_overlap": 0.8}, r"divides overlap's of 25 events: 0\.9, 0\.98"),
         ({"train_overlap": 0.5}, r"train_overlap=0\.5: expected a share in \(0\.5, 1\): above overlap"),
@@ -236,8 +236,8 @@ def test_a_larger_overlap_in_train_adds_windows_there_and_moves_none(how):
         ({"length": 2, "train_overlap": 0.9}, "none is there"),
     ],
 )
-def test_a_train_overlap_that_does_not_fit_is_refused_with_those_that_do(how, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_train_overlap_that_does_not_fit_is_refused_with_those_that_do(how, message):
+    with pytest.raises(ValueError, match=message):
         WindowSettings(**how)
 
 

@@ -246,7 +246,7 @@ def test_short_names_stand_for_the_reference_samplings(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--sampling fl_20 --length 50", "--sampling fl_20 says length=20, --length says 50"),
         ("--sampling fd_60_p --presegment coarse", "says presegment=fine, --presegment says coarse"),
@@ -258,8 +258,8 @@ def test_short_names_stand_for_the_reference_samplings(name, expected):
         ("--strategy variable_duration", "variable_duration needs durations_s"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(words, told):
-    with pytest.raises(ValueError, match=told):
+def test_options_that_contradict_each_other_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
         parse(*words.split())
 
 
@@ -297,11 +297,11 @@ def test_a_folder_of_homes_is_cut_home_by_home(tmp_path, capsys):
         home.describe(home=name, layout=LAYOUT | {"home": name})
     command = ["windows", str(tmp_path), "--sampling", "fd_60"]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert [line.split(": ") for line in told.splitlines() if ".parquet" in line] == [
+    output = capsys.readouterr().out
+    assert [line.split(": ") for line in output.splitlines() if ".parquet" in line] == [
         [str(tmp_path / name / "windows.parquet"), "written"] for name in ("east", "west")
     ]
-    assert told.count("leak audit: 0 events in two splits") == 2
+    assert output.count("leak audit: 0 events in two splits") == 2
     for seed, name in enumerate(("east", "west")):
         path = tmp_path / name / "windows.parquet"
         settings = WindowSettings(**DURATION, min_events=3)
