@@ -22,13 +22,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from casita.datasets_scripts.layouts.layout import Layout, empty_layout
 from casita.files import hash_file, locked, read_json, slug, write_beside, write_json
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # 1.0: captions and text embeddings without `number`
 ROW_GROUP = 16_384  # windows, captions or embeddings that a streamed training reads, and holds, at a time
 
 EVENTS = pa.schema(
@@ -61,6 +62,7 @@ CAPTIONS = pa.schema(
     [
         pa.field("window_id", pa.string(), nullable=False),
         pa.field("style", pa.string(), nullable=False),
+        pa.field("number", pa.int32(), nullable=False),  # which of the window's captions, from 0
         pa.field("caption", pa.string(), nullable=False),
     ]
 )
@@ -72,9 +74,15 @@ def text_embeddings_schema(width: int) -> pa.Schema:
         [
             pa.field("window_id", pa.string(), nullable=False),
             pa.field("style", pa.string(), nullable=False),
+            pa.field("number", pa.int32(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
         ]
     )
+
+
+def text_width(path: Path) -> int:
+    """Return D, the width of the text embeddings in a file; 0 where its embeddings are no such lists."""
+    return getattr(pq.read_schema(path).field("embedding").type, "list_size", 0)
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> None:
@@ -91,33 +99,67 @@ def read_table(
 ) -> pa.Table:
     """Read a Parquet file and check that it has `schema`'s columns (or the named ones) with `schema`'s types.
 
-    The text columns `dictionaries` come as Arrow dictionaries, which costs less time and memory.
+    The text columns `dictionaries` come as Arrow dictionaries, which costs less time and memory. Captions and text
+    embeddings of schema 1.0 get the column `number` (`with_numbers`).
 
     Raises:
         ValueError: no Parquet, other columns, or damaged (the pages carry checksums).
     """
     check_columns(path, schema, columns)
+    wanted = columns or schema.names
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=dictionaries, page_checksum_verification=True)
+        table = pq.read_table(
+            path,
+            columns=stored_columns(path, wanted),
+            read_dictionary=dictionaries,
+            page_checksum_verification=True,
+        )
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}). Run the stage that writes it again.") from None
+    return with_numbers(table, wanted)
 
 
 def check_columns(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> Path:
-    """`path`, if it is Parquet with `schema`'s columns (or the named ones) and types, else a `ValueError`."""
+    """Return `path`, if it is Parquet with `schema`'s columns (or the named ones) and types, else raise `ValueError`.
+
+    `number` may be missing: files of schema 1.0 have none.
+    """
     try:
         found = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: expected Parquet, found something else ({error}). Run the stage again.") from None
-    for name in columns or schema.names:
+    for name in stored_columns(path, columns or schema.names):
         if name not in found.names or found.field(name).type != schema.field(name).type:
             was = found.field(name).type if name in found.names else "no such column"
             raise ValueError(
                 f"{path}: column {name!r} should be {schema.field(name).type}, found {was}. Run the stage again."
             )
     return path
+
+
+def stored_columns(path: Path, columns: list[str]) -> list[str]:
+    """Name the columns to read from the file `path`, from which `with_numbers` makes `columns`."""
+    if "number" not in columns or "number" in pq.read_schema(path).names:
+        return columns
+    return [name for name in columns if name != "number"]
+
+
+def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
+    """Return `table` with `columns`; a missing `number` is each row's place among the rows of its window, from 0.
+
+    So were captions numbered in schema 1.0: by their order. All rows of a window must be in `table`.
+    """
+    if "number" not in columns or "number" in table.schema.names:
+        return table
+    window = table["window_id"].dictionary_encode().combine_chunks().indices.to_numpy()
+    order = np.argsort(window, kind="stable")  # rows of a window side by side, in their order
+    is_first = np.diff(window[order], prepend=-1) != 0
+    first_of_window = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order)) - first_of_window
+    return table.append_column(CAPTIONS.field("number"), pa.array(number)).select(columns)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -234,7 +276,7 @@ class HomeFolder:
         return read_json(path) if path.is_file() else {"schema_version": SCHEMA_VERSION}
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        write_json(self.root / "home.json", content)
+        write_json(self.root / "home.json", {**content, "schema_version": SCHEMA_VERSION})
 
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
         return {self._relative(Path(path)): hash_file(path) for path in paths}

@@ -112,10 +112,15 @@ def caption_home(
 
 
 def caption_table(window_ids: pa.ChunkedArray, told: Sequence[Sequence[str]], style: str) -> pa.Table:
-    """A row a caption, the captions of a window side by side (schema.CAPTIONS)."""
-    of_window = np.repeat(np.arange(len(told)), [len(captions) for captions in told])
-    texts = [caption for captions in told for caption in captions]
-    return pa.table({"window_id": window_ids.take(of_window), "style": [style] * len(texts), "caption": texts})
+    """Return a row for each caption, the captions of a window side by side (schema.CAPTIONS)."""
+    counts = [len(captions) for captions in told]
+    columns = {
+        "window_id": window_ids.take(np.repeat(np.arange(len(told)), counts)),
+        "style": [style] * sum(counts),
+        "number": [number for count in counts for number in range(count)],
+        "caption": [caption for captions in told for caption in captions],
+    }
+    return pa.table(columns)
 
 
 def summarize(told: Sequence[Sequence[str]], asked: int) -> dict[str, Any]:

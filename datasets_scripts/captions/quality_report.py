@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from casita.datasets_scripts.captions import wording as words
 from casita.datasets_scripts.captions.facts import COLUMNS, Facts, facts_of
+from casita.datasets_scripts.captions.join import caption_rows, join_captions
 from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table
 from casita.files import write_json
@@ -125,13 +126,12 @@ def report_home(folder: HomeFolder, style: str, asked: int | None = None) -> dic
     """Measure a home's captions of `style` and write `captions/<style>.report.json`; its content."""
     windows = read_table(folder.require(folder.windows, "windows"), WINDOWS, [*COLUMNS, "activity"])
     path = folder.require(folder.captions(style), f"caption --caption-style {style}")
-    table = read_table(path, CAPTIONS, ["window_id", "caption"])
-    told: dict[str, list[str]] = {window: [] for window in windows["window_id"].to_pylist()}
-    for window, caption in zip(table["window_id"].to_pylist(), table["caption"].to_pylist(), strict=True):
-        if window not in told:
-            raise ValueError(f"{path}: window {window!r} is none of the home's. Run: casita caption {folder.root}")
-        told[window].append(caption)
-    report = {"home": folder.name, "style": style, **report_captions(windows, folder.layout, [*told.values()], asked)}
+    table = read_table(path, CAPTIONS)
+    window_ids = windows["window_id"].combine_chunks()
+    joined = join_captions(window_ids, caption_rows(folder, style, table), only_these=True)
+    texts = table["caption"].take(joined.rows[0]).to_pylist()
+    captions = [texts[first : first + count] for first, count in zip(joined.first, joined.counts, strict=True)]
+    report = {"home": folder.name, "style": style, **report_captions(windows, folder.layout, captions, asked)}
     write_json(path.with_suffix(".report.json"), report)
     return report
 

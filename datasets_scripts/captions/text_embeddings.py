@@ -243,7 +243,7 @@ def embed_captions(
     vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size, parts=parts)
     width = described["width"]
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
-    table = captions.select(["window_id", "style"]).append_column("embedding", embedding)
+    table = captions.select(["window_id", "style", "number"]).append_column("embedding", embedding)
     write_table(path, table, text_embeddings_schema(width), described)
     unique = pc.unique(captions["caption"]).to_pylist()
     summary = {"texts": len(vectors), "unique": len(unique), "truncated": count_truncated(model, unique), **described}

@@ -179,5 +179,5 @@ def test_the_captions_of_one_home_may_be_missing_in_the_other_and_that_is_told(h
     home = HomeFolder(homes.root / "haus")
     pairs = [(f"haus/s/fixed/{i}", "Somebody.") for i in range(5, 90)]
     write_captions(home, pairs)
-    with pytest.raises(ValueError, match=r"haus: 5 of 60 train windows have no caption"):
+    with pytest.raises(ValueError, match=r"haus/captions/narrative.parquet: 5 of 60 windows have no captions"):
         load(homes)

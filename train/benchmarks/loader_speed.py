@@ -69,7 +69,7 @@ def _chunk(rng: np.random.Generator, first: int, n: int, length: int, width: int
     offsets = pa.array(np.arange(n + 1) * length, pa.int32())
     keys = pa.array(KEYS).take(pa.array(rng.integers(len(KEYS), size=n * length)))
     seconds = rng.integers(0, 20, size=(n, length)).cumsum(axis=1).astype(np.float32)
-    styles = ["narrative"] * n
+    caption_keys = {"window_id": ids, "style": ["narrative"] * n, "number": np.zeros(n, np.int32)}
     captions = [f"Somebody went from the hall to the hall, number {first + i}, and came back." for i in range(n)]
     vectors = pa.FixedSizeListArray.from_arrays(rng.standard_normal(n * width, dtype=np.float32), width)
     windows = {
@@ -86,8 +86,8 @@ def _chunk(rng: np.random.Generator, first: int, n: int, length: int, width: int
     }
     return [
         pa.table(windows),
-        pa.table({"window_id": ids, "style": styles, "caption": captions}),
-        pa.table({"window_id": ids, "style": styles, "embedding": vectors}),
+        pa.table({**caption_keys, "caption": captions}),
+        pa.table({**caption_keys, "embedding": vectors}),
     ]
 
 

@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, check_columns, text_embeddings_schema
+from casita.datasets_scripts.captions.join import JoinedRows, caption_rows, embedding_rows, join_captions
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    WINDOWS,
+    HomeFolder,
+    check_columns,
+    text_embeddings_schema,
+    text_width,
+)
 
 EVENT_COLUMNS = ["window_id", "split", "sensor_keys", "seconds"]
 
@@ -128,34 +134,26 @@ class Source:
     @property
     def captions(self) -> Path:
         path = self.folder.require(self.folder.captions(self.style), f"caption --caption-style {self.style}")
-        return check_columns(path, CAPTIONS, ["window_id", "caption"])
+        return check_columns(path, CAPTIONS)
 
     @property
     def vectors(self) -> Path:
-        path = self.folder.require(self.folder.text_embeddings(self.style, self.text_model), self._embed)
-        width = getattr(pq.read_schema(path).field("embedding").type, "list_size", 0)
-        return check_columns(path, text_embeddings_schema(width), ["window_id", "embedding"])
+        command = f"embed-text --text-model {self.text_model} --caption-style {self.style}"
+        path = self.folder.require(self.folder.text_embeddings(self.style, self.text_model), command)
+        return check_columns(path, text_embeddings_schema(text_width(path)))
 
     @property
     def text_width(self) -> int:
-        """T."""
-        return pq.read_schema(self.vectors).field("embedding").type.list_size
+        """Return T."""
+        return text_width(self.vectors)
 
-    @property
-    def _embed(self) -> str:
-        return f"embed-text --text-model {self.text_model} --caption-style {self.style}"
-
-    def no_caption(self, ids: Sequence[str], windows: int) -> ValueError:
-        """The error for windows `ids` of `windows` that have no caption."""
-        return ValueError(
-            f"{self.folder.root}: {len(ids)} of {windows} {self.split} windows have no caption of style "
-            f"{self.style!r}, the first {ids[0]!r}. Run casita caption and casita embed-text again."
+    def join(self, window_ids: pa.Array, captions: pa.Table, vectors: pa.Table) -> JoinedRows:
+        """Find the rows of `captions` and of `vectors`, read from these files, that belong to the windows."""
+        return join_captions(
+            window_ids,
+            caption_rows(self.folder, self.style, captions),
+            embedding_rows(self.folder, self.style, self.text_model, vectors),
         )
-
-    def other_embeddings(self, told: str) -> ValueError:
-        """The error for embeddings that are not those of the captions."""
-        path = self.folder.text_embeddings(self.style, self.text_model)
-        return ValueError(f"{path}: {told}. Run: casita {self._embed} {self.folder.root}")
 
 
 def encode_events(windows: pa.Table, codes: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -172,39 +170,6 @@ def encode_events(windows: pa.Table, codes: dict[str, int]) -> tuple[np.ndarray,
     encoded = keys.flatten().dictionary_encode()
     code = [codes.setdefault(key, len(codes)) for key in encoded.dictionary.to_pylist()]
     return np.array(code, np.int32)[encoded.indices.to_numpy()], seconds.flatten().to_numpy(), lengths.astype(np.int64)
-
-
-def match_captions(
-    source: Source, windows: pa.Array, captions: pa.ChunkedArray, vectors: pa.ChunkedArray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows of captions and of embeddings belong to which window, from their window ids.
-
-    A window's k-th caption belongs to its k-th embedding.
-
-    Returns:
-        Rows of the captions `(C,)` and of the embeddings `(C,)`, window after window; captions a window `(N,)`.
-
-    Raises:
-        ValueError: a window without a caption; embeddings that are not those of the captions.
-    """
-    order, of_window = _by_window(windows, captions)
-    vector_order, vector_of_window = _by_window(windows, vectors)
-    counts = np.bincount(of_window, minlength=len(windows))
-    if not np.array_equal(of_window, vector_of_window):
-        common = np.minimum(counts, np.bincount(vector_of_window, minlength=len(windows))).sum()
-        told = f"{len(vector_order)} embeddings for {len(order)} captions of {source.split} windows"
-        raise source.other_embeddings(f"{told}, {common} of them in common")
-    if not counts.all():
-        lost = np.flatnonzero(counts == 0)
-        raise source.no_caption(windows.take(pa.array(lost)).to_pylist(), len(windows))
-    return order, vector_order, counts
-
-
-def _by_window(windows: pa.Array, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `ids` that are of `windows`, in the order of the windows; and for each the number of its window."""
-    found = pc.fill_null(pc.index_in(ids.cast(windows.type), value_set=windows), -1).to_numpy()
-    order = np.argsort(found, kind="stable")[np.count_nonzero(found < 0) :]
-    return order, found[order]
 
 
 def hash_texts(texts: pa.Array) -> np.ndarray:

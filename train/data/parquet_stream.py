@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from casita.datasets_scripts.schema import stored_columns, with_numbers
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.home_arrays import (
@@ -30,7 +31,6 @@ from casita.train.data.home_arrays import (
     encode_events,
     flat_strings,
     hash_texts,
-    match_captions,
     matrix,
     one_array,
     starts_of,
@@ -128,12 +128,11 @@ def read_shard(shard: Shard) -> HomeArrays:
     with pq.ParquetFile(source.windows) as file:
         windows = file.read_row_group(shard.row_group, columns=EVENT_COLUMNS).filter(pc.field("split") == source.split)
     codes, seconds, lengths = encode_events(windows, keys)
-    captions = _read_rows(source.captions, shard.captions, ["window_id", "caption"])
-    vectors = _read_rows(source.vectors, shard.vectors, ["window_id", "embedding"])
-    order, vector_order, counts = match_captions(
-        source, one_array(windows["window_id"]), captions["window_id"], vectors["window_id"]
-    )
-    hashes = hash_texts(one_array(captions["caption"]))[order]
+    captions = _read_rows(source.captions, shard.captions, ["window_id", "number", "caption"])
+    vectors = _read_rows(source.vectors, shard.vectors, ["window_id", "number", "embedding"])
+    joined = source.join(one_array(windows["window_id"]), captions, vectors)
+    caption_order, vector_order = joined.rows
+    hashes = hash_texts(one_array(captions["caption"]))[caption_order]
     first, rows = distinct(hashes)
     texts = matrix(one_array(vectors["embedding"]), source.text_width)
     return HomeArrays(
@@ -146,17 +145,19 @@ def read_shard(shard: Shard) -> HomeArrays:
         texts=texts[vector_order[first]],
         groups=hashes[first],
         caption_rows=rows,
-        caption_starts=starts_of(counts),
+        caption_starts=starts_of(joined.counts),
     )
 
 
 def _read_rows(path: Path, rows: tuple[int, int], columns: list[str]) -> pa.Table:
-    """Some rows, first and one past the last, of a Parquet file: only the row groups that hold them are read."""
+    """Read the rows from `rows[0]` to before `rows[1]` of a Parquet file: only of the row groups that hold them."""
     with pq.ParquetFile(path) as file:
         ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-        groups = range(np.searchsorted(ends, rows[0], "right"), np.searchsorted(ends, rows[1], "left") + 1)
-        table = file.read_row_groups(list(groups), columns=columns)
-        return table.slice(rows[0] - (int(ends[groups[0] - 1]) if groups[0] else 0), rows[1] - rows[0])
+        first_group = int(np.searchsorted(ends, rows[0], "right"))
+        last_group = int(np.searchsorted(ends, rows[1], "left"))
+        table = file.read_row_groups(range(first_group, last_group + 1), columns=stored_columns(path, columns))
+    rows_before = int(ends[first_group - 1]) if first_group else 0
+    return with_numbers(table.slice(rows[0] - rows_before, rows[1] - rows[0]), columns)
 
 
 def deal(sizes: Sequence[int], ranks: int, seed: int) -> list[list[int]]:

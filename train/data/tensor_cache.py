@@ -32,7 +32,6 @@ from casita.train.data.home_arrays import (
     encode_events,
     flat_strings,
     hash_texts,
-    match_captions,
     matrix,
     starts_of,
 )
@@ -190,15 +189,16 @@ def _may_hold(group: pq.RowGroupMetaData, split: str) -> bool:
 def _write_texts(source: Source, ids: Strings, out: Path) -> None:
     """The distinct captions' embeddings and which window has which; embeddings a chunk at a time."""
     width = source.text_width
-    captions = read_table(source.captions, CAPTIONS, ["window_id"])["window_id"]
-    vectors = read_table(source.vectors, text_embeddings_schema(width), ["window_id"])["window_id"]
-    order, vector_order, counts = match_captions(source, ids.arrow(), captions, vectors)
+    captions = read_table(source.captions, CAPTIONS, ["window_id", "number"])
+    vectors = read_table(source.vectors, text_embeddings_schema(width), ["window_id", "number"])
+    joined = source.join(ids.arrow(), captions, vectors)
+    caption_order, vector_order = joined.rows
     chunks = [hash_texts(batch.column(0)) for batch in read_batches(source.captions, ["caption"])]
-    hashes = np.concatenate([np.zeros(0, np.int64), *chunks])[order]
+    hashes = np.concatenate([np.zeros(0, np.int64), *chunks])[caption_order]
     first, rows = distinct(hashes)
     np.save(out / "groups.npy", hashes[first])
     np.save(out / "caption_rows.npy", rows)
-    np.save(out / "caption_starts.npy", starts_of(counts))
+    np.save(out / "caption_starts.npy", starts_of(joined.counts))
     _write_vectors(source.vectors, vector_order[first], width, out / "texts.npy")
 
 

@@ -116,7 +116,7 @@ def test_captions_of_other_windows_are_refused(tmp_path, layout):
     home = HomeFolder(tmp_path)
     home.describe(home="synthetic", layout=layout)
     write_table(home.windows, windows_of(["M005_ON"]), WINDOWS)
-    rows = {"window_id": ["gone"], "style": ["narrative"], "caption": ["Nobody."]}
+    rows = {"window_id": ["gone"], "style": ["narrative"], "number": [0], "caption": ["Nobody."]}
     write_table(home.captions("narrative"), pa.table(rows), CAPTIONS)
     with pytest.raises(ValueError, match="window 'gone' is none of the home's"):
         report_home(home, "narrative")
