@@ -69,7 +69,7 @@ CAPTIONS = pa.schema(
 
 
 def text_embeddings_schema(width: int) -> pa.Schema:
-    """Schema of one text-embedding file; `width` is the embedding's D."""
+    """Return the schema of a file of text embeddings; `width` is the embedding's D."""
     return pa.schema(
         [
             pa.field("window_id", pa.string(), nullable=False),
@@ -89,9 +89,14 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, metadata: Mappin
     """Write `table` as Parquet, cast to `schema`, whole or not at all; `metadata` goes under the key `casita`."""
     described = schema.with_metadata({"casita": json.dumps({"schema_version": SCHEMA_VERSION, **(metadata or {})})})
     with write_beside(path) as temporary:
-        whole = table.select(schema.names).cast(described)
         rows = ROW_GROUP if "window_id" in schema.names else None
-        pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True, row_group_size=rows)
+        pq.write_table(
+            table.select(schema.names).cast(described),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+            row_group_size=rows,
+        )
 
 
 def read_table(
@@ -127,14 +132,14 @@ def check_columns(path: Path, schema: pa.Schema, columns: list[str] | None = Non
     `number` may be missing: files of schema 1.0 have none.
     """
     try:
-        found = pq.read_schema(path)
+        stored = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: expected Parquet, found something else ({error}). Run the stage again.") from None
     for name in stored_columns(path, columns or schema.names):
-        if name not in found.names or found.field(name).type != schema.field(name).type:
-            was = found.field(name).type if name in found.names else "no such column"
+        if name not in stored.names or stored.field(name).type != schema.field(name).type:
+            found = stored.field(name).type if name in stored.names else "no such column"
             raise ValueError(
-                f"{path}: column {name!r} should be {schema.field(name).type}, found {was}. Run the stage again."
+                f"{path}: column {name!r} should be {schema.field(name).type}, found {found}. Run the stage again."
             )
     return path
 
@@ -163,15 +168,15 @@ def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
+    """Return the settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
     return json.loads((pq.read_schema(path).metadata or {}).get(b"casita", b"{}"))
 
 
 class HomeFolder:
-    """One home's folder: where each stage's files are, and whether they are up to date.
+    """A home's folder: where each stage's files are, and whether they are up to date.
 
     A stage is up to date when its recorded settings and the hashes of its inputs equal today's, and each recorded
-    output still has its recorded hash. A stage asks `is_current`, writes its outputs, then tells `record`.
+    output still has its recorded hash. A stage asks `is_current`, writes its outputs, then calls `record`.
     """
 
     def __init__(self, root: Path | str):
@@ -179,28 +184,34 @@ class HomeFolder:
 
     @property
     def events(self) -> Path:
+        """Return the path of the events."""
         return self.root / "events.parquet"
 
     @property
     def windows(self) -> Path:
+        """Return the path of the windows."""
         return self.root / "windows.parquet"
 
     @property
     def pictures(self) -> Path:
+        """Return the folder of the pictures."""
         return self.root / "pictures"
 
     def image_embeddings(self, vision_model: str) -> Path:
+        """Return the path of the image embeddings by a vision model."""
         return self.root / "image_embeddings" / f"{slug(vision_model)}.safetensors"
 
     def captions(self, style: str) -> Path:
+        """Return the path of the captions of a style."""
         return self.root / "captions" / f"{style}.parquet"
 
     def text_embeddings(self, style: str, text_model: str) -> Path:
+        """Return the path of the text embeddings of a style by a text model."""
         return self.root / "text_embeddings" / f"{style}--{slug(text_model)}.parquet"
 
     @property
     def description(self) -> dict[str, Any]:
-        """The content of `home.json`; `FileNotFoundError` says how to make it."""
+        """Return the content of `home.json`; `FileNotFoundError` says how to make it."""
         path = self.root / "home.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, so {self.root} is no home folder. Make one: casita read.")
@@ -208,6 +219,7 @@ class HomeFolder:
 
     @property
     def name(self) -> str:
+        """Return the home's name."""
         return self.description["home"]
 
     @property
@@ -228,13 +240,13 @@ class HomeFolder:
         self._write({**self._content(), **content})
 
     def require(self, path: Path, command: str) -> Path:
-        """`path` if it exists, else a `FileNotFoundError` that names the command which writes it."""
+        """Return `path` if it exists, else raise a `FileNotFoundError` that names the command which writes it."""
         if not path.exists():
             raise FileNotFoundError(f"{path}: not there yet. Run: casita {command} {self.root}")
         return path
 
     def is_current(self, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> bool:
-        """Whether `stage` was recorded with these settings and inputs, and its outputs are untouched."""
+        """Return whether `stage` was recorded with these settings and inputs, and its outputs are untouched."""
         entry = self._content().get("stages", {}).get(stage)
         if entry is None or entry["settings"] != _plain(settings) or entry["inputs"] != self._hashes(inputs):
             return False
@@ -264,11 +276,11 @@ class HomeFolder:
         self._write(content)
 
     def summary(self, stage: str) -> dict[str, Any]:
-        """What `stage` told `record`; `{}` when it has not run."""
+        """Return the summary that `stage` gave to `record`; `{}` when it has not run."""
         return self._content().get("stages", {}).get(stage, {}).get("summary", {})
 
     def settings(self, stage: str) -> dict[str, Any]:
-        """The settings with which `stage` last ran; `{}` when it has not run."""
+        """Return the settings with which `stage` last ran; `{}` when it has not run."""
         return self._content().get("stages", {}).get(stage, {}).get("settings", {})
 
     def _content(self) -> dict[str, Any]:
@@ -294,26 +306,26 @@ Stage = Callable[Concatenate[HomeFolder, P], R]
 
 
 def writes(command: str) -> Callable[[Stage[P, R]], Stage[P, R]]:
-    """Decorator of a stage's function, whose first argument is the home folder: it alone writes there meanwhile.
+    """Decorate a stage's function, whose first argument is the home folder: it alone writes there meanwhile.
 
     `command` is the stage's name on the command line. All but `read` need a home that is there already.
     """
 
     def decorate(stage: Stage[P, R]) -> Stage[P, R]:
         @wraps(stage)
-        def alone(folder: HomeFolder, *args: P.args, **kwargs: P.kwargs) -> R:
+        def locked_stage(folder: HomeFolder, *args: P.args, **kwargs: P.kwargs) -> R:
             if command != "read":
-                _ = folder.description  # a folder that is no home is told before a lock makes it
+                _ = folder.description  # an error for a folder that is no home, before the lock makes it
             with locked(folder.root, f"casita {command}"):
                 return stage(folder, *args, **kwargs)
 
-        return alone
+        return locked_stage
 
     return decorate
 
 
 def home_folders(root: Path | str) -> list[HomeFolder]:
-    """The home folder `root`, or, where `root` is a data set of several homes, the home folders in it, by name.
+    """Return the home folder `root`, or, of a data set of several homes, the home folders in it, by name.
 
     A data set of several homes is nothing but a folder of home folders, each with a home of its own.
 
@@ -323,28 +335,28 @@ def home_folders(root: Path | str) -> list[HomeFolder]:
     root = Path(root)
     if (root / "home.json").is_file():
         return [HomeFolder(root)]
-    found = [HomeFolder(path.parent) for path in sorted(root.glob("*/home.json"))]
-    if not found:
+    folders = [HomeFolder(path.parent) for path in sorted(root.glob("*/home.json"))]
+    if not folders:
         raise FileNotFoundError(
             f"{root}: holds no home.json and no folder that does, so it is neither a home folder nor a data set of "
             "several. Make one: casita build, or casita read."
         )
-    where: dict[str, Path] = {}
-    for folder in found:
-        if folder.name in where:
+    folder_of: dict[str, Path] = {}
+    for folder in folders:
+        if folder.name in folder_of:
             raise ValueError(
-                f"{root}: {where[folder.name].name} and {folder.root.name} both hold home {folder.name!r}. Build one "
-                "of them under another name (--home), or move it elsewhere."
+                f"{root}: {folder_of[folder.name].name} and {folder.root.name} both hold home {folder.name!r}. Build "
+                "one of them under another name (--home), or move it elsewhere."
             )
-        where[folder.name] = folder.root
-    return found
+        folder_of[folder.name] = folder.root
+    return folders
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back, so that tuples and lists compare equal to what a file holds."""
+    """Return `content` as JSON gives it back, so that tuples and lists compare equal to what a file holds."""
     return json.loads(json.dumps(content))
 
 
 def add_folder_argument(parser: argparse.ArgumentParser) -> None:
-    """The positional `DIR` of every stage command."""
+    """Add the positional `DIR` of every stage command."""
     parser.add_argument("dir", type=Path, metavar="DIR", help="a home folder, or a folder of several")

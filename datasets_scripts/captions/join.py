@@ -20,14 +20,14 @@ class KeyedRows(NamedTuple):
 
 
 class JoinedRows(NamedTuple):
-    """`C` captions of `N` windows, window after window and by number."""
+    """Row numbers of `C` captions of `N` windows, window after window and by number."""
 
     rows: tuple[np.ndarray, ...]  # (C,) of each file, the places of these captions
     counts: np.ndarray  # (N,) captions of each window
 
     @property
     def first(self) -> np.ndarray:
-        """Where in the `C` captions each window's number 0 stands `(N,)`."""
+        """Return the places `(N,)` of each window's number 0 among the `C` captions."""
         return np.cumsum(self.counts) - self.counts
 
 

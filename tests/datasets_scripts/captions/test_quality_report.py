@@ -61,7 +61,7 @@ def test_rooms_and_things_are_counted_caption_by_caption(layout):
 def test_repetition_length_and_diversity(layout):
     windows = windows_of(["M005_ON"], ["M005_ON"], ["M005_ON"])
     report = report_captions(
-        windows, layout, [["At 7 in here."], ["At 9 in here."], ["At 7 in here.", "Again!"]], asked=2
+        windows, layout, [["At 7 in here."], ["At 9 in here."], ["At 7 in here.", "Again!"]], wanted=2
     )
     assert (report["windows"], report["captions"], report["windows_with_fewer"]) == (3, 4, 2)
     assert report["duplicate_share"] == 0.25
