@@ -233,8 +233,8 @@ def embed_captions(
 
     A row has the window's id and the number of its caption. What is finished is kept in a folder `.parts` beside, from
     which an interrupted run goes on with the same result. The batch size and the device are no part of the settings:
-    they change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always: bfloat16
-    turns them by less than a degree. `load` gives the model where several homes share one.
+    they change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always;
+    bfloat16 turns them by less than a degree. `load` gives the model where several homes share one.
     """
     stage = f"embed-text:{style}:{slug(text_model)}"
     path = folder.text_embeddings(style, text_model)

@@ -21,11 +21,11 @@ from casita.datasets_scripts.schema import (
     write_table,
 )
 from casita.files import read_json
-from casita.train.data.dataset import build_processor, load_split, load_table, sources
+from casita.train.data.dataset import build_processor, load_split, load_table, split_files
 from casita.train.data.parquet_stream import find_shards, read_shard
 from casita.train.evaluation.inputs import captions_of
 
-ARRAYS = ("codes", "seconds", "starts", "texts", "groups", "caption_rows", "caption_starts")
+ARRAYS = ("codes", "seconds", "starts", "texts", "caption_ids", "caption_rows", "caption_starts")
 
 
 def rows_of(keys: list[tuple[str, int]], name: str = "captions", remedy: str = "Run: it") -> KeyedRows:
@@ -106,7 +106,7 @@ def what_is_read(home: HomeFolder) -> list:
     """Training's arrays, cached and streamed, and the evaluation's captions with their vectors."""
     config = tiny(home, home.root / "run")
     split = load_split(config, "train", build_processor(config, load_table(config)))
-    (source,) = sources(config, "train")
+    (source,) = split_files(config, "train")
     parts = [*split.parts, *map(read_shard, find_shards(source))]
     captions, vectors = captions_of(home, pq.read_table(home.windows), "narrative", "minilm", WIDTH)
     return [*(np.asarray(getattr(part, name)) for part in parts for name in ARRAYS), np.array(captions), vectors]

@@ -25,7 +25,7 @@ from casita.files import hash_file, read_json, write_json
 from casita.model_cards.trees import write_checksums, write_dataset_tree
 from casita.train.data.dataset import build_processor, fingerprint, load_split, load_table
 
-ARRAYS = ("codes", "seconds", "starts", "texts", "groups", "caption_rows", "caption_starts")
+ARRAYS = ("codes", "seconds", "starts", "texts", "caption_ids", "caption_rows", "caption_starts")
 
 
 @pytest.fixture(scope="module")
