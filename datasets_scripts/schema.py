@@ -22,13 +22,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, NotRequired, ParamSpec, TypedDict, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from casita.datasets_scripts.layouts.layout import Layout, empty_layout
 from casita.files import hash_file, locked, read_json, slug, write_beside, write_json
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # 1.0: captions and text embeddings without `number`
 ROW_GROUP = 16_384  # windows, captions or embeddings that a streamed training reads, and holds, at a time
 
 EVENTS = pa.schema(
@@ -61,29 +62,41 @@ CAPTIONS = pa.schema(
     [
         pa.field("window_id", pa.string(), nullable=False),
         pa.field("style", pa.string(), nullable=False),
+        pa.field("number", pa.int32(), nullable=False),  # which of the window's captions, from 0
         pa.field("caption", pa.string(), nullable=False),
     ]
 )
 
 
 def text_embeddings_schema(width: int) -> pa.Schema:
-    """Schema of one text-embedding file; `width` is the embedding's D."""
+    """Return the schema of a file of text embeddings; `width` is the embedding's D."""
     return pa.schema(
         [
             pa.field("window_id", pa.string(), nullable=False),
             pa.field("style", pa.string(), nullable=False),
+            pa.field("number", pa.int32(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
         ]
     )
+
+
+def text_width(path: Path) -> int:
+    """Return D, the width of the text embeddings in a file; 0 where its embeddings are no such lists."""
+    return getattr(pq.read_schema(path).field("embedding").type, "list_size", 0)
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> None:
     """Write `table` as Parquet, cast to `schema`, whole or not at all; `metadata` goes under the key `casita`."""
     described = schema.with_metadata({"casita": json.dumps({"schema_version": SCHEMA_VERSION, **(metadata or {})})})
     with write_beside(path) as temporary:
-        whole = table.select(schema.names).cast(described)
         rows = ROW_GROUP if "window_id" in schema.names else None
-        pq.write_table(whole, temporary, compression="zstd", write_page_checksum=True, row_group_size=rows)
+        pq.write_table(
+            table.select(schema.names).cast(described),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+            row_group_size=rows,
+        )
 
 
 def read_table(
@@ -91,37 +104,71 @@ def read_table(
 ) -> pa.Table:
     """Read a Parquet file and check that it has `schema`'s columns (or the named ones) with `schema`'s types.
 
-    The text columns `dictionaries` come as Arrow dictionaries, which costs less time and memory.
+    The text columns `dictionaries` come as Arrow dictionaries, which costs less time and memory. Captions and text
+    embeddings of schema 1.0 get the column `number` (`with_numbers`).
 
     Raises:
         ValueError: no Parquet, other columns, or damaged (the pages carry checksums).
     """
     check_columns(path, schema, columns)
+    wanted = columns or schema.names
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=dictionaries, page_checksum_verification=True)
+        table = pq.read_table(
+            path,
+            columns=stored_columns(path, wanted),
+            read_dictionary=dictionaries,
+            page_checksum_verification=True,
+        )
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: damaged ({error}). Run the stage that writes it again.") from None
+    return with_numbers(table, wanted)
 
 
 def check_columns(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> Path:
-    """`path`, if it is Parquet with `schema`'s columns (or the named ones) and types, else a `ValueError`."""
+    """Return `path`, if it is Parquet with `schema`'s columns (or the named ones) and types, else raise `ValueError`.
+
+    `number` may be missing: files of schema 1.0 have none.
+    """
     try:
-        found = pq.read_schema(path)
+        stored = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: expected Parquet, found something else ({error}). Run the stage again.") from None
-    for name in columns or schema.names:
-        if name not in found.names or found.field(name).type != schema.field(name).type:
-            was = found.field(name).type if name in found.names else "no such column"
+    for name in stored_columns(path, columns or schema.names):
+        if name not in stored.names or stored.field(name).type != schema.field(name).type:
+            found = stored.field(name).type if name in stored.names else "no such column"
             raise ValueError(
-                f"{path}: column {name!r} should be {schema.field(name).type}, found {was}. Run the stage again."
+                f"{path}: column {name!r} should be {schema.field(name).type}, found {found}. Run the stage again."
             )
     return path
 
 
+def stored_columns(path: Path, columns: list[str]) -> list[str]:
+    """Name the columns to read from the file `path`, from which `with_numbers` makes `columns`."""
+    if "number" not in columns or "number" in pq.read_schema(path).names:
+        return columns
+    return [name for name in columns if name != "number"]
+
+
+def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
+    """Return `table` with `columns`; a missing `number` is each row's place among the rows of its window, from 0.
+
+    So were captions numbered in schema 1.0: by their order. All rows of a window must be in `table`.
+    """
+    if "number" not in columns or "number" in table.schema.names:
+        return table
+    window = table["window_id"].dictionary_encode().combine_chunks().indices.to_numpy()
+    order = np.argsort(window, kind="stable")  # rows of a window side by side, in their order
+    is_first = np.diff(window[order], prepend=-1) != 0
+    first_of_window = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    number = np.empty(len(order), np.int32)
+    number[order] = np.arange(len(order)) - first_of_window
+    return table.append_column(CAPTIONS.field("number"), pa.array(number)).select(columns)
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
+    """Return the settings that `write_table` stored in a Parquet file's header; `{}` for a file of another origin."""
     return json.loads((pq.read_schema(path).metadata or {}).get(b"casita", b"{}"))
 
 
@@ -158,10 +205,10 @@ def read_description(path: Path) -> HomeDescription:
 
 
 class HomeFolder:
-    """One home's folder: where each stage's files are, and whether they are up to date.
+    """A home's folder: where each stage's files are, and whether they are up to date.
 
     A stage is up to date when its recorded settings and the hashes of its inputs equal today's, and each recorded
-    output still has its recorded hash. A stage asks `is_current`, writes its outputs, then tells `record`.
+    output still has its recorded hash. A stage asks `is_current`, writes its outputs, then calls `record`.
     """
 
     def __init__(self, root: Path | str):
@@ -169,28 +216,34 @@ class HomeFolder:
 
     @property
     def events(self) -> Path:
+        """Return the path of the events."""
         return self.root / "events.parquet"
 
     @property
     def windows(self) -> Path:
+        """Return the path of the windows."""
         return self.root / "windows.parquet"
 
     @property
     def pictures(self) -> Path:
+        """Return the folder of the pictures."""
         return self.root / "pictures"
 
     def image_embeddings(self, vision_model: str) -> Path:
+        """Return the path of the image embeddings by a vision model."""
         return self.root / "image_embeddings" / f"{slug(vision_model)}.safetensors"
 
     def captions(self, style: str) -> Path:
+        """Return the path of the captions of a style."""
         return self.root / "captions" / f"{style}.parquet"
 
     def text_embeddings(self, style: str, text_model: str) -> Path:
+        """Return the path of the text embeddings of a style by a text model."""
         return self.root / "text_embeddings" / f"{style}--{slug(text_model)}.parquet"
 
     @property
     def description(self) -> HomeDescription:
-        """The content of `home.json`; `FileNotFoundError` says how to make it."""
+        """Return the content of `home.json`; `FileNotFoundError` says how to make it."""
         path = self.root / "home.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, so {self.root} is no home folder. Make one: casita read.")
@@ -198,6 +251,7 @@ class HomeFolder:
 
     @property
     def name(self) -> str:
+        """Return the home's name."""
         return self.description["home"]
 
     @property
@@ -215,16 +269,16 @@ class HomeFolder:
 
     def describe(self, **content: Any) -> None:
         """Set top-level keys of `home.json` (`home`, `layout`), keeping the others."""
-        write_json(self.root / "home.json", {**self._content(), **content})
+        self._write({**self._content(), **content})
 
     def require(self, path: Path, command: str) -> Path:
-        """`path` if it exists, else a `FileNotFoundError` that names the command which writes it."""
+        """Return `path` if it exists, else raise a `FileNotFoundError` that names the command which writes it."""
         if not path.exists():
             raise FileNotFoundError(f"{path}: not there yet. Run: casita {command} {self.root}")
         return path
 
     def is_current(self, stage: str, settings: Mapping[str, Any], inputs: Iterable[Path]) -> bool:
-        """Whether `stage` was recorded with these settings and inputs, and its outputs are untouched."""
+        """Return whether `stage` was recorded with these settings and inputs, and its outputs are untouched."""
         entry = self._content().get("stages", {}).get(stage)
         if entry is None or entry["settings"] != _plain(settings) or entry["inputs"] != self._hashes(inputs):
             return False
@@ -267,6 +321,9 @@ class HomeFolder:
         path = self.root / "home.json"
         return read_description(path) if path.is_file() else {"schema_version": SCHEMA_VERSION}
 
+    def _write(self, content: Mapping[str, Any]) -> None:
+        write_json(self.root / "home.json", {**content, "schema_version": SCHEMA_VERSION})
+
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
         return {self._relative(Path(path)): hash_file(path) for path in paths}
 
@@ -283,26 +340,26 @@ Stage = Callable[Concatenate[HomeFolder, P], R]
 
 
 def writes(command: str) -> Callable[[Stage[P, R]], Stage[P, R]]:
-    """Decorator of a stage's function, whose first argument is the home folder: it alone writes there meanwhile.
+    """Decorate a stage's function, whose first argument is the home folder: it alone writes there meanwhile.
 
     `command` is the stage's name on the command line. All but `read` need a home that is there already.
     """
 
     def decorate(stage: Stage[P, R]) -> Stage[P, R]:
         @wraps(stage)
-        def alone(folder: HomeFolder, *args: P.args, **kwargs: P.kwargs) -> R:
+        def locked_stage(folder: HomeFolder, *args: P.args, **kwargs: P.kwargs) -> R:
             if command != "read":
-                _ = folder.description  # a folder that is no home is told before a lock makes it
+                _ = folder.description  # an error for a folder that is no home, before the lock makes it
             with locked(folder.root, f"casita {command}"):
                 return stage(folder, *args, **kwargs)
 
-        return alone
+        return locked_stage
 
     return decorate
 
 
 def home_folders(root: Path | str) -> list[HomeFolder]:
-    """The home folder `root`, or, where `root` is a data set of several homes, the home folders in it, by name.
+    """Return the home folder `root`, or, of a data set of several homes, the home folders in it, by name.
 
     A data set of several homes is nothing but a folder of home folders, each with a home of its own.
 
@@ -312,28 +369,28 @@ def home_folders(root: Path | str) -> list[HomeFolder]:
     root = Path(root)
     if (root / "home.json").is_file():
         return [HomeFolder(root)]
-    found = [HomeFolder(path.parent) for path in sorted(root.glob("*/home.json"))]
-    if not found:
+    folders = [HomeFolder(path.parent) for path in sorted(root.glob("*/home.json"))]
+    if not folders:
         raise FileNotFoundError(
             f"{root}: holds no home.json and no folder that does, so it is neither a home folder nor a data set of "
             "several. Make one: casita build, or casita read."
         )
-    where: dict[str, Path] = {}
-    for folder in found:
-        if folder.name in where:
+    folder_of: dict[str, Path] = {}
+    for folder in folders:
+        if folder.name in folder_of:
             raise ValueError(
-                f"{root}: {where[folder.name].name} and {folder.root.name} both hold home {folder.name!r}. Build one "
-                "of them under another name (--home), or move it elsewhere."
+                f"{root}: {folder_of[folder.name].name} and {folder.root.name} both hold home {folder.name!r}. Build "
+                "one of them under another name (--home), or move it elsewhere."
             )
-        where[folder.name] = folder.root
-    return found
+        folder_of[folder.name] = folder.root
+    return folders
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back, so that tuples and lists compare equal to what a file holds."""
+    """Return `content` as JSON gives it back, so that tuples and lists compare equal to what a file holds."""
     return json.loads(json.dumps(content))
 
 
 def add_folder_argument(parser: argparse.ArgumentParser) -> None:
-    """The positional `DIR` of every stage command."""
+    """Add the positional `DIR` of every stage command."""
     parser.add_argument("dir", type=Path, metavar="DIR", help="a home folder, or a folder of several")

@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from casita import __version__
+from casita.datasets_scripts.schema import SCHEMA_VERSION
 from casita.files import read_json, slug
 from casita.model_cards.homes import released_homes
 from casita.model_cards.hub_folder import Kind, Pushed, Target, push_folder, told
@@ -145,7 +146,7 @@ def push(
                 strict=private is not None,
             )
             message = f"casita {__version__}: {what} of {name}"
-            chosen = None if tag == "none" else tag or _version(what, source)
+            chosen = None if tag == "none" else tag or _version(what)
             done.append(push_folder(folder / what, target, message=message, tag=chosen, new_tag=tag is not None))
             print(told(done[-1]), flush=True)
     return done
@@ -204,10 +205,8 @@ def _home_name(whats: list[str], source: Source) -> str:
     return "-".join(home.slug for home in released_homes(source.require_home(whats[0])))
 
 
-def _version(what: str, source: Source) -> str:
-    if what not in DATA:
-        return f"v{__version__}"
-    return f"v{released_homes(source.require_home(what))[0].description['schema_version']}"
+def _version(what: str) -> str:
+    return f"v{SCHEMA_VERSION if what in DATA else __version__}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

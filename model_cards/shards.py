@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from casita.datasets_scripts.captions.join import KeyedRows, join_captions
+
 SPLITS = ("train", "validation", "test")
 FULL = "full"
 SHARD_BYTES = 500_000_000  # of a table in memory; what is written is smaller
@@ -144,14 +146,16 @@ def window_order(windows: pa.Table) -> pa.Array:
     return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
 
 
-def like_windows(table: pa.Table, windows: pa.Table, path: Path, command: str) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of captions or embeddings by their window's split; `ValueError` when they are of other windows."""
-    place = pc.index_in(table["window_id"], value_set=windows["window_id"].combine_chunks())
-    if place.null_count or len(pc.unique(place)) < len(windows) or np.any(np.diff(place.to_numpy()) < 0):
-        raise ValueError(f"{path}: its rows are not those of the home's windows, in their order. Run: {command}")
-    split = windows["split"].take(place)
+def like_windows(file: KeyedRows, windows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the rows of captions or embeddings by their window's split, in the order of windows and numbers.
+
+    Raises:
+        ValueError: they are not those of all `windows` and of no others.
+    """
+    joined = join_captions(windows["window_id"].combine_chunks(), file, only_these=True)
+    split = np.repeat(windows["split"].to_numpy(), joined.counts)
     for name in SPLITS:
-        yield name, table.filter(pc.equal(split, name))
+        yield name, file.table.take(joined.rows[0][split == name])
 
 
 def pictures_table(home: str, folder: Path, index: dict[str, str]) -> pa.Table:

@@ -22,6 +22,15 @@ from typing import Any
 from safetensors import safe_open
 
 from casita import __version__
+from casita.datasets_scripts.captions.join import caption_rows, embedding_rows
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    SCHEMA_VERSION,
+    HomeFolder,
+    read_table,
+    text_embeddings_schema,
+    text_width,
+)
 from casita.files import hash_file, read_json, write_json
 from casita.model_cards.build_page import build_facts
 from casita.model_cards.data_cards import render_dataset_card, render_embeddings_card, render_page
@@ -126,7 +135,7 @@ def write_home(home: ReleasedHome, tree: Path, recordings: bool) -> None:
     folder.mkdir(parents=True)
     description = without_paths(home.description)
     if recordings:
-        write_json(folder / "home.json", description)
+        write_json(folder / "home.json", {**description, "schema_version": SCHEMA_VERSION})
         if "floor_plan" in home.layout:
             shutil.copyfile(home.root / home.layout["floor_plan"], folder / description["layout"]["floor_plan"])
     write_json(folder / "layout.json", description["layout"])
@@ -157,6 +166,7 @@ def home_tables(
 
 
 def _recordings(home: ReleasedHome, config_of: Any) -> Iterator[tuple[Config, Path, str, Any]]:
+    folder = HomeFolder(home.root)
     events = read_parquet(home.require("events.parquet", "read"))
     yield config_of("events", "events/*", events, [FULL]), Path("events", home.slug), FULL, events
     source = home.require("windows.parquet", "windows")
@@ -165,16 +175,16 @@ def _recordings(home: ReleasedHome, config_of: Any) -> Iterator[tuple[Config, Pa
     for split, part in by_split(windows, source):
         yield config, Path("windows", home.slug), split, part
     for path in home.files("captions", ".parquet"):
-        table, again = read_parquet(path), f"casita caption {home.root} --caption-style {path.stem}"
+        table = read_table(path, CAPTIONS)
         config = config_of("captions", "captions/*/*", table, SPLITS)
-        for split, part in like_windows(table, windows, path, again):
+        for split, part in like_windows(caption_rows(folder, path.stem, table), windows):
             yield config, Path("captions", home.slug, path.stem), split, part
     for path in home.files("text_embeddings", ".parquet"):
         style, _, model = path.stem.partition("--")
         refuse_local_model(home.summary(f"embed-text:{style}:{model}")["text_model"], path)
-        table, again = read_parquet(path), f"casita embed-text {home.root} --caption-style {style}"
+        table = read_table(path, text_embeddings_schema(text_width(path)))
         config = config_of(f"text_embeddings_{style}_{model}", f"text_embeddings/*/{path.stem}", table, SPLITS)
-        for split, part in like_windows(table, windows, path, again):
+        for split, part in like_windows(embedding_rows(folder, style, model, table), windows):
             yield config, Path("text_embeddings", home.slug, path.stem), split, part
 
 

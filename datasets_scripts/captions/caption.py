@@ -1,11 +1,11 @@
-"""Windows told in words: what the sensors saw, never what the label says (`casita caption`).
+"""Describe windows in sentences: what the sensors saw, never what the label says (`casita caption`).
 
-The rule-made styles are templates (`caption_styles.py`); the style `llm` asks a language model (`llm_captions.py`).
-Both tell the same facts (`caption_facts.py`), gathered for all windows with NumPy.
+The rule-made styles are templates (`templates.py`); the style `llm` asks a language model (`llm.py`). Both put the
+same facts into words (`facts.py`), gathered for all windows with NumPy.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from casita.datasets_scripts.captions.llm import (
     llm_settings_from,
 )
 from casita.datasets_scripts.captions.quality_report import describe_report, report_home
-from casita.datasets_scripts.captions.templates import STYLES, WORDING, tell
+from casita.datasets_scripts.captions.templates import STYLES, WORDING, render_captions
 from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import (
     CAPTIONS,
@@ -45,7 +45,7 @@ def caption_windows(
     seed: int = 0,
     progress: bool = False,
 ) -> list[list[str]]:
-    """For each row of `windows` (schema.WINDOWS; activity and split are not looked at) its distinct captions.
+    """Return for each row of `windows` (schema.WINDOWS; activity and split are not looked at) its distinct captions.
 
     At most `captions` of them, in the order of their numbers; fewer where the templates of the style have no other
     wording (`structured` has one). The k-th caption depends on `window_id`, `style`, `seed` and k alone.
@@ -54,15 +54,15 @@ def caption_windows(
         ValueError: an unknown style, less than one caption, or a sensor that the layout lacks.
     """
     _check(style, captions, STYLES)
-    told: list[list[str]] = []
+    rendered: list[list[str]] = []
     with tqdm(total=windows.num_rows, desc="captions", unit="window", disable=not progress) as bar:
         for chunk in facts_of(windows, layout):
-            told += [tell(facts, style, captions, seed) for facts in chunk]
+            rendered += [render_captions(facts, style, captions, seed) for facts in chunk]
             bar.update(len(chunk))
-    return told
+    return rendered
 
 
-def _check(style: str, captions: int, known: Sequence[str] | dict) -> None:
+def _check(style: str, captions: int, known: Collection[str]) -> None:
     if style not in known:
         raise ValueError(f"caption style {style!r}: there are {', '.join(known)}.")
     if captions < 1:
@@ -78,7 +78,7 @@ def caption_home(
     captions: int = 1,
     llm: LlmSettings | None = None,
 ) -> dict[str, Any] | None:
-    """Write `captions/<style>.parquet` of a home folder; give a summary, or None when the file is up to date.
+    """Write `captions/<style>.parquet` of a home folder; return a summary, or None when the file is up to date.
 
     A window's captions are neighbouring rows, in the order of their numbers. `llm` says who writes the style `llm`
     (default: as the environment says).
@@ -88,7 +88,8 @@ def caption_home(
             windows that got no usable answer (those that did are kept, and the file is not replaced).
     """
     _check(style, captions, [*STYLES, LLM])
-    stage, path = f"caption:{style}", folder.captions(style)
+    stage = f"caption:{style}"
+    path = folder.captions(style)
     settings = {"style": style, "captions": captions, "layout": folder.layout}
     if style == LLM:
         llm = llm or llm_settings_from()
@@ -101,47 +102,55 @@ def caption_home(
     windows = read_table(source, WINDOWS, COLUMNS)
     spent: dict[str, Any] = {}
     if llm is not None and style == LLM:
-        told, spent = ask_for_captions(windows, folder.layout, llm, path.with_suffix(".cache.jsonl"), captions)
+        window_captions, spent = ask_for_captions(
+            windows, folder.layout, llm, path.with_suffix(".cache.jsonl"), captions
+        )
     else:
-        told = caption_windows(windows, folder.layout, style, captions=captions, seed=seed, progress=True)
-    table = caption_table(windows["window_id"], told, style)
+        window_captions = caption_windows(windows, folder.layout, style, captions=captions, seed=seed, progress=True)
+    table = caption_table(windows["window_id"], window_captions, style)
     write_table(path, table, CAPTIONS, {name: value for name, value in settings.items() if name != "layout"})
-    summary = {**summarize(told, captions), **spent}
+    summary = {**summarize(window_captions, captions), **spent}
     folder.record(stage, settings, [source], [path], summary)
     return summary
 
 
-def caption_table(window_ids: pa.ChunkedArray, told: Sequence[Sequence[str]], style: str) -> pa.Table:
-    """A row a caption, the captions of a window side by side (schema.CAPTIONS)."""
-    of_window = np.repeat(np.arange(len(told)), [len(captions) for captions in told])
-    texts = [caption for captions in told for caption in captions]
-    return pa.table({"window_id": window_ids.take(of_window), "style": [style] * len(texts), "caption": texts})
+def caption_table(window_ids: pa.ChunkedArray, window_captions: Sequence[Sequence[str]], style: str) -> pa.Table:
+    """Return a row for each caption, the captions of a window side by side (schema.CAPTIONS)."""
+    counts = [len(captions) for captions in window_captions]
+    columns = {
+        "window_id": window_ids.take(np.repeat(np.arange(len(counts)), counts)),
+        "style": [style] * sum(counts),
+        "number": [number for count in counts for number in range(count)],
+        "caption": [caption for captions in window_captions for caption in captions],
+    }
+    return pa.table(columns)
 
 
-def summarize(told: Sequence[Sequence[str]], asked: int) -> dict[str, Any]:
-    """Windows, captions, windows with fewer than `asked`, share of repeated captions, mean number of words."""
-    texts = [caption for captions in told for caption in captions]
+def summarize(window_captions: Sequence[Sequence[str]], wanted: int) -> dict[str, Any]:
+    """Count windows, captions and windows with fewer than `wanted`; share of repeated captions, mean words."""
+    texts = [caption for captions in window_captions for caption in captions]
     return {
-        "windows": len(told),
+        "windows": len(window_captions),
         "captions": len(texts),
-        "windows_with_fewer": sum(len(captions) < asked for captions in told),
+        "windows_with_fewer": sum(len(captions) < wanted for captions in window_captions),
         "duplicate_share": round(1 - len(set(texts)) / max(1, len(texts)), 4),
         "mean_words": round(float(np.mean([text.count(" ") + 1 for text in texts])), 1) if texts else 0.0,
     }
 
 
 def add_style_argument(parser: argparse._ActionsContainer) -> None:
-    """`--caption-style`, also an option of `casita build`."""
+    """Add `--caption-style`, also an option of `casita build`."""
     parser.add_argument("--caption-style", default="narrative", choices=[*STYLES, LLM], help="default: narrative")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita caption`."""
     parser.description = (
-        "Tell each window in words: DIR/captions/<style>.parquet.\n"
+        "Describe each window in sentences: DIR/captions/<style>.parquet.\n"
         "narrative: who, where in order, what was done, when;\n"
         "structured: four fixed sentences; brief: one short sentence, place and time of day; mixed: these by turns;\n"
-        "places: which parts of the rooms saw how much movement, the way's ends, what was done;\n"
-        "llm: a language model tells the same facts."
+        "places: which parts of the rooms saw how much movement, the route's ends, what was done;\n"
+        "llm: a language model words the same facts."
     )
     parser.epilog = (
         "examples:\n"
@@ -159,26 +168,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Caption the windows of each home folder in `args.dir`."""
     llm = llm_settings_from(args) if args.caption_style == LLM else None
     for folder in home_folders(args.dir):
         summary = caption_home(folder, args.caption_style, args.seed, captions=args.captions, llm=llm)
-        print(f"{folder.captions(args.caption_style)}: {_told(summary)}")
+        print(f"{folder.captions(args.caption_style)}: {_describe(summary)}")
         if args.report:
             print(describe_report(report_home(folder, args.caption_style, args.captions)))
 
 
-def _told(summary: dict[str, Any] | None) -> str:
+def _describe(summary: dict[str, Any] | None) -> str:
     if summary is None:
         return "up to date"
-    told = (
+    text = (
         f"{summary['captions']:,} captions of {summary['windows']:,} windows, {summary['mean_words']} words on average"
         f", {summary['duplicate_share']:.1%} duplicates"
     )
     if summary["windows_with_fewer"]:
-        told += f"; {summary['windows_with_fewer']:,} windows have fewer, since there is no other wording"
+        text += f"; {summary['windows_with_fewer']:,} windows have fewer, since there is no other wording"
     if "requests" in summary:
-        told += (
+        text += (
             f"\n  {summary['requests']:,} requests, {summary['prompt_tokens']:,} tokens in and "
             f"{summary['answer_tokens']:,} out, {summary['seconds']:,} s"
         )
-    return told
+    return text

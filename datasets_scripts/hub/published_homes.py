@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from casita.datasets_scripts.captions.join import KeyedRows, join_captions
 from casita.datasets_scripts.layouts.layout import check_layout
 from casita.datasets_scripts.pictures.draw import write_index
 from casita.datasets_scripts.schema import (
@@ -23,6 +24,7 @@ from casita.datasets_scripts.schema import (
     HomeFolder,
     read_metadata,
     text_embeddings_schema,
+    with_numbers,
     write_table,
 )
 from casita.datasets_scripts.windows.splits import SPLITS
@@ -139,13 +141,13 @@ def _restore_tables(snapshot: Path, name: str, home: HomeFolder) -> None:
     windows = windows.take(order)
     write_table(home.windows, windows, WINDOWS, _settings(snapshot / "windows" / name))
     for folder in sorted(path for path in (snapshot / "captions" / name).glob("*") if path.is_dir()):
-        captions = _like(_joined(folder, SPLITS), windows)
-        write_table(home.captions(folder.name), captions, CAPTIONS, _settings(folder))
+        captions = _like(folder, windows)
+        write_table(home.captions(folder.name), captions, _stored(CAPTIONS, captions), _settings(folder))
     for folder in sorted(path for path in (snapshot / "text_embeddings" / name).glob("*") if path.is_dir()):
-        vectors = _like(_joined(folder, SPLITS), windows)
+        vectors = _like(folder, windows)
         schema = text_embeddings_schema(vectors.schema.field("embedding").type.list_size)
         style, _, model = folder.name.partition("--")
-        write_table(home.text_embeddings(style, model), vectors, schema, _settings(folder))
+        write_table(home.text_embeddings(style, model), vectors, _stored(schema, vectors), _settings(folder))
 
 
 def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
@@ -165,8 +167,15 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_metadata(min(folder.glob("*.parquet")))
 
 
-def _like(table: pa.Table, windows: pa.Table) -> pa.Table:
-    """Sort captions or embeddings in the order of their windows; those of a window stay in theirs."""
-    place = pc.index_in(table["window_id"], value_set=windows["window_id"].combine_chunks())
-    keys = pa.table({"place": place, "row": np.arange(len(table))})
-    return table.take(pc.sort_indices(keys, [("place", "ascending"), ("row", "ascending")]))
+def _like(folder: Path, windows: pa.Table) -> pa.Table:
+    """Return the captions or embeddings below `folder` in the order of their windows and numbers."""
+    table = _joined(folder, SPLITS)
+    keys = with_numbers(table, ["window_id", "number"])
+    file = KeyedRows(folder, keys, "rows", "So the data set is not whole. Download it again.")
+    joined = join_captions(windows["window_id"].combine_chunks(), file, only_these=True)
+    return table.take(joined.rows[0])
+
+
+def _stored(schema: pa.Schema, table: pa.Table) -> pa.Schema:
+    """Return `schema` with the columns that `table` has: data sets of schema 1.0 stay without `number`."""
+    return pa.schema([column for column in schema if column.name in table.schema.names])

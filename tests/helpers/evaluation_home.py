@@ -68,7 +68,7 @@ def make_home(root, events=None, name="small"):
     windows = read_table(home.windows, WINDOWS)
     ids = windows["window_id"].to_pylist()
     captions = [caption_of(w["sensor_keys"], w["start"]) for w in windows.to_pylist()]
-    rows = {"window_id": ids, "style": ["narrative"] * len(ids)}
+    rows = {"window_id": ids, "style": ["narrative"] * len(ids), "number": [0] * len(ids)}
     write_table(home.captions("narrative"), pa.table({**rows, "caption": captions}), CAPTIONS)
     vectors = embed_texts(load_text_model("minilm", device="cpu"), captions, progress=False)
     embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])

@@ -5,8 +5,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, text_embeddings_schema, write_table
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    WINDOWS,
+    HomeFolder,
+    read_metadata,
+    text_embeddings_schema,
+    text_width,
+    with_numbers,
+    write_table,
+)
+from casita.files import hash_file, write_json
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import TrainConfig
 
@@ -31,13 +42,33 @@ def caption_vector(caption: str) -> np.ndarray:
 
 
 def write_captions(home: HomeFolder, rows: list[tuple[str, str]]) -> None:
-    """`(window_id, caption)` pairs as captions and as embeddings, in this order."""
+    """Write `(window_id, caption)` pairs as captions and as embeddings, in this order, which numbers them."""
     ids, texts = [list(column) for column in zip(*rows, strict=True)]
-    styles = ["narrative"] * len(ids)
-    write_table(home.captions("narrative"), pa.table({"window_id": ids, "style": styles, "caption": texts}), CAPTIONS)
+    keys = with_numbers(pa.table({"window_id": ids, "style": ["narrative"] * len(ids)}), CAPTIONS.names[:3])
+    write_table(home.captions("narrative"), keys.append_column("caption", pa.array(texts)), CAPTIONS)
     vectors = pa.array(np.concatenate([caption_vector(text) for text in texts]))
-    table = {"window_id": ids, "style": styles, "embedding": pa.FixedSizeListArray.from_arrays(vectors, WIDTH)}
-    write_table(home.text_embeddings("narrative", "minilm"), pa.table(table), text_embeddings_schema(WIDTH))
+    table = keys.append_column("embedding", pa.FixedSizeListArray.from_arrays(vectors, WIDTH))
+    write_table(home.text_embeddings("narrative", "minilm"), table, text_embeddings_schema(WIDTH))
+
+
+def without_numbers(home: HomeFolder) -> HomeFolder:
+    """Rewrite the captions and text embeddings of a home as release 0.1 wrote them: schema 1.0, no `number`."""
+    for path in [*home.root.glob("captions/*.parquet"), *home.root.glob("text_embeddings/*.parquet")]:
+        schema = CAPTIONS if path.parent.name == "captions" else text_embeddings_schema(text_width(path))
+        old_schema = schema.remove(schema.get_field_index("number"))
+        header = read_metadata(path) | {"schema_version": "1.0"}
+        write_table(path, pq.read_table(path), old_schema, header)
+    return rehash(home, schema_version="1.0")
+
+
+def rehash(home: HomeFolder, **changed: Any) -> HomeFolder:
+    """Make home.json's stages those that left the files as they are now, with other top-level keys `changed`."""
+    description = {**home.description, **changed}
+    for stage in description.get("stages", {}).values():
+        for files in (stage["inputs"], stage["outputs"]):
+            files.update({name: hash_file(home.root / name) for name in files if (home.root / name).exists()})
+    write_json(home.root / "home.json", description)
+    return home
 
 
 def make_home(root: Path, seed: int = 0, name: str = "toy") -> HomeFolder:

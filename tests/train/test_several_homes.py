@@ -73,7 +73,7 @@ def test_the_same_caption_in_two_homes_is_one_group(homes):
     split = load(homes)
     batch = split.batch(np.arange(len(split)), split.choose_captions(0, 0))
     texts = np.array([vector.tobytes() for vector in batch.texts.numpy()])
-    groups = batch.groups.numpy()
+    groups = batch.caption_ids.numpy()
     assert np.array_equal(groups[:, None] == groups, texts[:, None] == texts)
     assert set(groups[split.homes == 0]) & set(groups[split.homes == 1])
     assert split.num_captions == len(set(groups))
@@ -179,5 +179,5 @@ def test_the_captions_of_one_home_may_be_missing_in_the_other_and_that_is_told(h
     home = HomeFolder(homes.root / "haus")
     pairs = [(f"haus/s/fixed/{i}", "Somebody.") for i in range(5, 90)]
     write_captions(home, pairs)
-    with pytest.raises(ValueError, match=r"haus: 5 of 60 train windows have no caption"):
+    with pytest.raises(ValueError, match=r"haus/captions/narrative.parquet: 5 of 60 windows have no captions"):
         load(homes)

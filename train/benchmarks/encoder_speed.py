@@ -42,7 +42,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one table of variants is measured on."""
+    """A case on which all variants are measured."""
 
     preset: str
     length: int
@@ -53,9 +53,10 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Operations of one step's matrix products by the formula above; projections to other widths left out."""
+        """Count the operations of a step's matrix products by the formula above, without projections to other widths."""
         size = PRESETS[self.preset]
-        width, positions = size["hidden_size"], 1 + self.length
+        width = size["hidden_size"]
+        positions = 1 + self.length
         layer = 8 * width**2 + 4 * width * size["intermediate_size"] + 4 * positions * width
         forward = self.batch * positions * size["num_hidden_layers"] * layer
         return forward * (3 if self.mode == "train" else 1)
@@ -63,16 +64,22 @@ class Case:
 
 # ----------------------------------------------------------------------------------------------------------- variants
 class Casita(nn.Module):
-    """`(B, L)` ids and mask to `(B, P)`."""
+    """Casita's sensor tower: `(B, L)` ids and mask to `(B, P)`."""
 
     def __init__(self, case: Case, source: str):
         super().__init__()
-        told = {"image_embedding_dim": IMAGE_WIDTH, "text_embedding_dim": 1, "num_sensors": ROWS // 2, "num_states": 2}
-        dropout = {"hidden_dropout": DROPOUT, "attention_dropout": case.attention_dropout}
-        rows = NUM_RESERVED_ROWS + ROWS
-        self.model = CasitaModel(
-            CasitaConfig.from_preset(case.preset, embedding_source=source, vocab_size=rows, **told, **dropout)
+        config = CasitaConfig.from_preset(
+            case.preset,
+            embedding_source=source,
+            vocab_size=NUM_RESERVED_ROWS + ROWS,
+            image_embedding_dim=IMAGE_WIDTH,
+            text_embedding_dim=1,
+            num_sensors=ROWS // 2,
+            num_states=2,
+            hidden_dropout=DROPOUT,
+            attention_dropout=case.attention_dropout,
         )
+        self.model = CasitaModel(config)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.model(input_ids=ids, attention_mask=mask).sensor_embeds
@@ -94,7 +101,8 @@ class Bert(nn.Module):
         self.model = BertModel._from_config(config, attn_implementation="sdpa")
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        ids, mask = nn.functional.pad(ids, (1, 0)), nn.functional.pad(mask, (1, 0), value=1)
+        ids = nn.functional.pad(ids, (1, 0))
+        mask = nn.functional.pad(mask, (1, 0), value=1)
         return self.model(input_ids=ids, attention_mask=mask).pooler_output
 
 
@@ -104,11 +112,17 @@ class TorchEncoder(nn.Module):
     def __init__(self, case: Case):
         super().__init__()
         size = PRESETS[case.preset]
-        width, heads, between = size["hidden_size"], size["num_attention_heads"], size["intermediate_size"]
+        width = size["hidden_size"]
         self.embedding = nn.Embedding(NUM_RESERVED_ROWS + ROWS, width)
         self.position = nn.Parameter(torch.randn(1 + case.length, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
-            width, heads, between, DROPOUT, activation="gelu", batch_first=True, norm_first=True
+            width,
+            size["num_attention_heads"],
+            size["intermediate_size"],
+            DROPOUT,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
         )
         layer.self_attn.dropout = case.attention_dropout
         self.encoder = nn.TransformerEncoder(
@@ -129,7 +143,7 @@ VARIANTS: dict[str, Callable[[Case], nn.Module]] = {
 
 # ---------------------------------------------------------------------------------------------------------- measuring
 class Step:
-    """One forward, or forward and backward, of variant `name`; a call returns what the model gave, `(B, ...)`."""
+    """A step of variant `name`, forward or forward and backward; a call returns the model's output `(B, ...)`."""
 
     def __init__(self, name: str, case: Case, device: str, seed: int = 0):
         torch.manual_seed(seed)
@@ -143,14 +157,14 @@ class Step:
     def __call__(self) -> torch.Tensor:
         self.model.zero_grad(set_to_none=True)
         with torch.inference_mode(not self.trains), self.autocast:
-            given = self.model(self.ids, self.mask)
+            output = self.model(self.ids, self.mask)
         if self.trains:
-            given.float().square().sum(dim=0)[::2].sum().backward()  # all of a unit row's squares would be constant
-        return given.detach()
+            output.float().square().sum(dim=0)[::2].sum().backward()  # all of a unit row's squares would be constant
+        return output.detach()
 
 
 def make_matmul(precision: str, device: str) -> tuple[Callable[[], torch.Tensor], int]:
-    """A product of two large square matrices, and its number of operations."""
+    """Make a product of two large square matrices, and count its operations."""
     n = MATMUL_SIZE[device]
     a, b, out = (torch.randn(n, n, device=device).to(DTYPES[precision]) for _ in range(3))
     return lambda: torch.mm(a, b, out=out), 2 * n**3
@@ -159,7 +173,7 @@ def make_matmul(precision: str, device: str) -> tuple[Callable[[], torch.Tensor]
 def interleave(
     steps: Mapping[str, Callable[[], Any]], rounds: int, device: str, clock: Callable[[], float]
 ) -> Iterator[dict[str, float]]:
-    """Seconds of every step in each round, after one that is not counted."""
+    """Time every step in each round, in seconds, after one that is not counted."""
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     for turn in range(-1, rounds):
         names = list(steps)
@@ -176,23 +190,23 @@ def interleave(
 
 
 def peak_mib(step: Callable[[], Any], device: str) -> float:
-    """The most memory that torch holds during `step` beyond what it held before, in MiB."""
+    """Measure the most memory that torch holds during `step` beyond what it held before, in MiB."""
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with quiet_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+    with quiet_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
-    events = [e for e in told.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    return max(held, default=0) / 2**20
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    in_use = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    return max(in_use, default=0) / 2**20
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep the profiler's library from telling its every start and stop, which no setting of it prevents."""
+    """Keep the profiler's library from reporting its every start and stop, which no setting of it prevents."""
     with open(os.devnull, "w") as nothing:
         kept = os.dup(2)
         os.dup2(nothing.fileno(), 2)
@@ -204,12 +218,12 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def at_rest_mib(model: nn.Module) -> float:
-    """Parameters and buffers in MiB."""
+    """Measure parameters and buffers in MiB."""
     return sum(t.nbytes for t in itertools.chain(model.parameters(), model.buffers())) / 2**20
 
 
 def measure(case: Case, variants: list[str], rounds: int, device: str, clock: str) -> list[dict[str, Any]]:
-    """A row a variant: median milliseconds, share of the matrix product's rate, peak memory, ratios to the peers."""
+    """Measure a row for each variant: median ms, share of the matrix product's rate, peak memory, ratios to peers."""
     models = {name: Step(name, case, device) for name in variants}
     memory = {name: at_rest_mib(step.model) + peak_mib(step, device) for name, step in models.items()}
     matmul, matmul_flops = make_matmul(case.precision, device)
@@ -237,17 +251,17 @@ def measure(case: Case, variants: list[str], rounds: int, device: str, clock: st
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What a reader needs to compare figures with their own."""
-    told = {"torch": torch.__version__, "device": device, "threads": torch.get_num_threads()}
+    """Describe the machine, so that a reader can compare figures with their own."""
+    facts = {"torch": torch.__version__, "device": device, "threads": torch.get_num_threads()}
     if device == "cuda":
-        return {**told, "gpu": torch.cuda.get_device_name()}
+        return {**facts, "gpu": torch.cuda.get_device_name()}
     instructions = {"avx512_bf16": torch.cpu._is_avx512_bf16_supported(), "amx": torch.cpu._is_amx_tile_supported()}
-    return {**told, "vectors": torch.backends.cpu.get_cpu_capability(), **instructions}
+    return {**facts, "vectors": torch.backends.cpu.get_cpu_capability(), **instructions}
 
 
 # ---------------------------------------------------------------------------------------------------------- the table
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, a row a variant and case."""
+    """Render a Markdown table, a row for each variant and case."""
     head = ["preset", "L", "B", "dtype", "mode", "variant", "ms", "x bert", "x torch", "x learned", "of matmul", "MiB"]
     lines = [head, ["---"] * 6 + ["---:"] * 6]
     for row in rows:
@@ -266,7 +280,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
-    """Every combination of what the options name."""
+    """Combine what the options name, every combination a case."""
     return [
         Case(
             preset=preset,
@@ -281,6 +295,7 @@ def cases(args: argparse.Namespace) -> list[Case]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita benchmark`."""
     parser.description = "Speed and memory of Casita beside BertModel (sdpa) and nn.TransformerEncoder of equal size."
     parser.epilog = "example: casita benchmark --preset tiny --length 20 50 --batch 32 --out benchmark.json"
     parser.add_argument("--preset", nargs="+", default=["tiny", "base"], choices=list(PRESETS))
@@ -299,6 +314,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Measure all cases, and print or keep the figures."""
     if min(args.rounds, args.batch, *args.length) < 1:
         raise ValueError("--rounds, --batch and --length must be at least 1.")
     if args.device == "cuda" and (args.clock == "cpu" or not torch.cuda.is_available()):

@@ -1,4 +1,4 @@
-"""How fast batches come, beside what the base model consumes and what torch's DataLoader delivers; what a start costs.
+"""Speed of batches, beside that of the base model and of torch's DataLoader; and the cost of a start.
 
 python -m casita.train.benchmarks.loader_speed --json feed.json
 
@@ -38,8 +38,9 @@ SOURCES = ("cached", "streamed", "DataLoader")
 
 
 def write_home(root: Path, windows: int, length: int, width: int) -> HomeFolder:
-    """A home of `windows` random train windows of `length` events, each with a caption of its own, `width` wide."""
-    home, rng = HomeFolder(root), np.random.default_rng(0)
+    """Write a home of `windows` random train windows of `length` events, each with its own caption, `width` wide."""
+    home = HomeFolder(root)
+    rng = np.random.default_rng(0)
     sensors = {s: {"x": i, "y": i, "room": "Hall", "type": "motion"} for i, s in enumerate(SENSORS)}
     home.describe(home="random", layout={"home": "random", "size": [50, 50], "sensors": sensors})
     vectors = rng.normal(size=(len(KEYS), 512)).astype(np.float32)
@@ -63,13 +64,13 @@ def write_home(root: Path, windows: int, length: int, width: int) -> HomeFolder:
 
 
 def _chunk(rng: np.random.Generator, first: int, n: int, length: int, width: int) -> list[pa.Table]:
-    """Rows `first` to `first + n` of windows, captions and embeddings."""
+    """Make the rows `first` to `first + n` of windows, captions and embeddings."""
     ids = [f"random/s/fixed_length_{length}_0.5/2024-01-01 {first + i:012d}" for i in range(n)]
     start = np.datetime64("2024-01-01", "us") + (first + np.arange(n)).astype("timedelta64[s]")
     offsets = pa.array(np.arange(n + 1) * length, pa.int32())
     keys = pa.array(KEYS).take(pa.array(rng.integers(len(KEYS), size=n * length)))
     seconds = rng.integers(0, 20, size=(n, length)).cumsum(axis=1).astype(np.float32)
-    styles = ["narrative"] * n
+    caption_keys = {"window_id": ids, "style": ["narrative"] * n, "number": np.zeros(n, np.int32)}
     captions = [f"Somebody went from the hall to the hall, number {first + i}, and came back." for i in range(n)]
     vectors = pa.FixedSizeListArray.from_arrays(rng.standard_normal(n * width, dtype=np.float32), width)
     windows = {
@@ -86,35 +87,38 @@ def _chunk(rng: np.random.Generator, first: int, n: int, length: int, width: int
     }
     return [
         pa.table(windows),
-        pa.table({"window_id": ids, "style": styles, "caption": captions}),
-        pa.table({"window_id": ids, "style": styles, "embedding": vectors}),
+        pa.table({**caption_keys, "caption": captions}),
+        pa.table({**caption_keys, "embedding": vectors}),
     ]
 
 
 def config_of(home: Path, **settings: Any) -> TrainConfig:
-    """A run over the home of `write_home`."""
+    """Configure a run over the home of `write_home`."""
     out = str(home / "run")
     return TrainConfig(data=str(home), out=out, vision_model="pixels", text_model="minilm", cpu=True, **settings)
 
 
 def measure_start(home: Path) -> dict[str, float]:
-    """Processor seconds until the windows are there to be read, and memory."""
+    """Measure the processor seconds until the windows are there to be read, and memory."""
     torch.set_num_threads(1)
-    config, began = config_of(home), time.process_time()
+    config = config_of(home)
+    began = time.process_time()
     load_split(config, "train", build_processor(config, load_table(config)))
     return {"s": time.process_time() - began} | _memory()
 
 
 def measure_feed(home: Path, source: str, batch_size: int, seconds: float) -> dict[str, float]:
-    """Windows of a processor second, batches ready for the model, for about `seconds`; and MiB at the peak."""
+    """Count windows in a processor second, batches ready for the model, for about `seconds`; and MiB at the peak."""
     torch.set_num_threads(1)
     config = config_of(home, batch_size=batch_size, stream=source == "streamed")
     windows = load_windows(config, build_processor(config, load_table(config)))
     feed: Any = make_loader(config, windows, "cpu")
     if source == "DataLoader":
         loader = DataLoader(_Rows(feed), batch_size, shuffle=True, drop_last=True)
-    made, cpu, until = 0, time.process_time(), time.perf_counter() + seconds
+    made = 0
     epoch = 0
+    cpu = time.process_time()
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until:  # whole epochs: a stream reads long before its first batch
         made += batch_size * sum(1 for _ in (loader if source == "DataLoader" else feed.epoch(epoch)))
         epoch += 1
@@ -122,23 +126,26 @@ def measure_feed(home: Path, source: str, batch_size: int, seconds: float) -> di
 
 
 class _Rows(Dataset):
-    """Windows in memory, one at a time, as a DataLoader wants them."""
+    """A data set of windows in memory, one at a time, as a DataLoader wants them."""
 
     def __init__(self, feed: BatchLoader):
-        whole: list[Batch] = list(feed.epoch(0))
-        names = whole[0].inputs
-        self.columns = {name: torch.cat([batch.inputs[name] for batch in whole]) for name in names}
-        self.columns |= {"texts": torch.cat([b.texts for b in whole]), "groups": torch.cat([b.groups for b in whole])}
+        batches: list[Batch] = list(feed.epoch(0))
+        names = batches[0].inputs
+        self.columns = {name: torch.cat([batch.inputs[name] for batch in batches]) for name in names}
+        self.columns |= {
+            "texts": torch.cat([b.texts for b in batches]),
+            "caption_ids": torch.cat([b.caption_ids for b in batches]),
+        }
 
     def __len__(self) -> int:
-        return len(self.columns["groups"])
+        return len(self.columns["caption_ids"])
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: column[row] for name, column in self.columns.items()}
 
 
 def measure_model(home: Path, batch_size: int, steps: int) -> dict[str, float]:
-    """Windows of a processor second that the base model takes forward and backward; a first step warms up."""
+    """Count windows in a processor second that the base model takes forward and backward; a first step warms up."""
     torch.set_num_threads(1)
     config = config_of(home, batch_size=batch_size)
     table = load_table(config)
@@ -149,25 +156,27 @@ def measure_model(home: Path, batch_size: int, steps: int) -> dict[str, float]:
         if step == 1:
             began = time.process_time()
         out = model(**batch.inputs, text_embeds=batch.texts)
-        groups = batch.groups
-        info_nce(out.sensor_embeds, out.text_embeds, groups, groups, model.logit_scale.exp()).backward()
+        caption_ids = batch.caption_ids
+        info_nce(out.sensor_embeds, out.text_embeds, caption_ids, caption_ids, model.logit_scale.exp()).backward()
         if step == steps:
             return {"windows_per_s": steps * batch_size / (time.process_time() - began)} | _memory()
     raise ValueError(f"the home has fewer than {steps + 1} batches of {batch_size}: give more --windows.")
 
 
 def _memory() -> dict[str, float]:
-    """MiB: the most that this process held, pages of mapped files included; and what it holds now without those."""
-    told = {"peak_mib": peak_memory_mib()}
+    """Measure, in MiB, this process's peak with pages of mapped files, and what it holds now without those."""
+    memory = {"peak_mib": peak_memory_mib()}
     status = Path("/proc/self/status")
     if status.exists():
-        own = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("RssAnon:"))
-        told["own_mib"] = round(int(own) / 2**10, 1)
-    return told
+        anonymous_kib = next(
+            line.split()[1] for line in status.read_text().splitlines() if line.startswith("RssAnon:")
+        )
+        memory["own_mib"] = round(int(anonymous_kib) / 2**10, 1)
+    return memory
 
 
 def fresh(measure: Callable[..., dict[str, float]], *args: Any) -> dict[str, float]:
-    """`measure(*args)` in a process of its own."""
+    """Run `measure(*args)` in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, *args).result()
 
@@ -175,7 +184,7 @@ def fresh(measure: Callable[..., dict[str, float]], *args: Any) -> dict[str, flo
 def benchmark_feed(
     windows: int, length: int, width: int, batch_sizes: list[int], seconds: float, steps: int, folder: Path | None
 ) -> dict[str, Any]:
-    """One home of `windows` windows of `length` events: `start`, `model`, and `feeds`, for each source and batch.
+    """Measure a home of `windows` windows of `length` events: `start`, `model`, and `feeds` by source and batch.
 
     Args:
         width: of the captions' embeddings.
@@ -202,12 +211,12 @@ def benchmark_feed(
 
 
 def lines_of(row: dict[str, Any]) -> list[str]:
-    """The figures of `benchmark_feed` as text."""
+    """Render the figures of `benchmark_feed` as text."""
     lines = []
-    for told, start in row["start"].items():
-        speed = f", {row['windows'] / start['s']:,.0f} windows/s" if told == "first" else ""
+    for occasion, start in row["start"].items():
+        speed = f", {row['windows'] / start['s']:,.0f} windows/s" if occasion == "first" else ""
         lines.append(
-            f"{row['windows']:,} windows of {row['length']} events, start {told}: {start['s']:.1f} s{speed}, "
+            f"{row['windows']:,} windows of {row['length']} events, start {occasion}: {start['s']:.1f} s{speed}, "
             f"peak {start['peak_mib']:,.0f} MiB, own {start.get('own_mib', 0):,.0f} MiB"
         )
     base = row["model"]["windows_per_s"] if row["model"] else None
@@ -223,6 +232,7 @@ def lines_of(row: dict[str, Any]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure and print; `argv` as on the command line."""
     parser = argparse.ArgumentParser(
         description="How fast batches come, and what a start costs. One thread; seconds are processor seconds.",
         epilog="example: python -m casita.train.benchmarks.loader_speed --windows 100000 --lengths 20 50 "

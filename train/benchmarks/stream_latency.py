@@ -1,4 +1,4 @@
-"""How long a pushed event takes: the latency of `CasitaStream` on this machine.
+"""Latency of a pushed event: `CasitaStream` on this machine.
 
 python -m casita.train.benchmarks.stream_latency --presets tiny base --json streaming.json
 """
@@ -24,7 +24,7 @@ SENSORS = 50
 def benchmark_streaming(
     preset: str, length: int = 20, every: int | None = None, results: int = 100, threads: int | None = None
 ) -> dict[str, Any]:
-    """Push events of a home of 50 sensors, one a second, until `results` windows are told; milliseconds on the CPU.
+    """Push events of a home of 50 sensors, one a second, until `results` windows are embedded; time in ms on the CPU.
 
     Weights are untrained, which changes no time. The first ten results warm up and are not counted.
 
@@ -57,8 +57,9 @@ def benchmark_streaming(
 
 
 def _push_events(stream: CasitaStream, results: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of the pushes that gave a result, and of the others."""
-    rng, now = np.random.default_rng(0), datetime(2024, 5, 1)
+    """Time the pushes, in milliseconds: those that gave a result, and the others."""
+    rng = np.random.default_rng(0)
+    now = datetime(2024, 5, 1)
     due: list[float] = []
     waiting: list[float] = []
     while len(due) < results:
@@ -71,6 +72,7 @@ def _push_events(stream: CasitaStream, results: int) -> tuple[list[float], list[
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure and print; `argv` as on the command line."""
     parser = argparse.ArgumentParser(
         description="Latency of a pushed event on the CPU.",
         epilog="example: python -m casita.train.benchmarks.stream_latency --presets tiny base --json streaming.json",
@@ -87,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
     for row in rows:
         sizes = (row[name] for name in ("parameters", "threads", "length", "every"))
         times = (row[name] for name in ("result_p50_ms", "result_p95_ms", "waiting_p50_ms", "event_mean_ms"))
-        told = "{:>12,}{:>9}{:>8}{:>7}".format(*sizes)
-        print(f"{row['preset']:<8}{told}" + "".join(f"{'-' if t is None else f'{t:.3f}':>12}" for t in times))
+        columns = "{:>12,}{:>9}{:>8}{:>7}".format(*sizes)
+        print(f"{row['preset']:<8}{columns}" + "".join(f"{'-' if t is None else f'{t:.3f}':>12}" for t in times))
     if args.json:
         write_json(args.json, rows)
 

@@ -1,1 +1,1 @@
-"""What training reads: windows with captions as batches."""
+"""Data for training: windows with captions as batches."""

@@ -1,4 +1,4 @@
-"""The order in which training reads windows: a function of (seed, epoch) alone."""
+"""Order in which training reads windows: a function of (seed, epoch) alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Which windows each step reads: `size` of `num_windows` a batch over all ranks, this rank's slice of each.
+    """Rows of windows for each step: `size` of `num_windows` a batch over all ranks, this rank's slice of each.
 
     The incomplete batch at an epoch's end is left out: other windows come last in the next epoch. The global batch is
     the same for any number of ranks, which makes N ranks comparable with one.
@@ -45,7 +45,7 @@ class BatchSampler:
 
     @property
     def _pieces(self) -> bool:
-        """Whether `home_batches` bounds anything: there are more homes than that."""
+        """Return whether `home_batches` bounds anything: there are more homes than that."""
         return self.home_batches is not None and len(self._home_sizes) > self.home_batches
 
     @cached_property
@@ -57,29 +57,30 @@ class BatchSampler:
         return self.size // (self.home_batches or 1)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Count the batches of an epoch."""
         if self._pieces:
             return int((self._home_sizes // self._piece).sum()) // (self.home_batches or 1)
         return self.num_windows // self.size
 
     def order(self, epoch: int) -> np.ndarray:
-        """Windows in the order of this epoch, int64; all of them, unless `home_batches` leaves some out."""
+        """Return the windows in the order of this epoch, int64; all, unless `home_batches` leaves some out."""
         rng = np.random.default_rng([self.seed, epoch, 0])
         order = rng.permutation(self.num_windows)
         if not self._pieces:
             return order
         assert self.homes is not None
-        of_home = order[np.argsort(self.homes[order], kind="stable")]
-        ends = np.cumsum(self._home_sizes)
-        whole = self._home_sizes // self._piece * self._piece
+        by_home = order[np.argsort(self.homes[order], kind="stable")]
+        home_starts = np.cumsum(self._home_sizes) - self._home_sizes
+        kept_sizes = self._home_sizes // self._piece * self._piece  # in full pieces
         kept = np.concatenate(
-            [of_home[first : first + n] for first, n in zip(ends - self._home_sizes, whole, strict=True)]
+            [by_home[first : first + size] for first, size in zip(home_starts, kept_sizes, strict=True)]
         )
         return rng.permutation(kept.reshape(-1, self._piece)).reshape(-1)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-        """This rank's `(size / ranks,)` windows of batch `start`, `start + 1`, ... of the epoch."""
-        order, share = self.order(epoch), self.size // self.ranks
+        """Yield this rank's `(size / ranks,)` windows of batch `start`, `start + 1`, ... of the epoch."""
+        order = self.order(epoch)
+        share = self.size // self.ranks
         for batch in range(start, len(self)):
             first = batch * self.size + self.rank * share
             yield order[first : first + share]

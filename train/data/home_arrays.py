@@ -1,4 +1,4 @@
-"""The windows of one split of one home as flat arrays: what the tensor cache maps and what a stream holds.
+"""Flat arrays of the windows of one split of one home: what the tensor cache maps and what a stream holds.
 
 Letters: `N` windows, `E` their events, `C` their captions, `U` distinct captions, `T` width of the text embeddings.
 """
@@ -11,17 +11,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, check_columns, text_embeddings_schema
+from casita.datasets_scripts.captions.join import JoinedRows, caption_rows, embedding_rows, join_captions
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    WINDOWS,
+    HomeFolder,
+    check_columns,
+    text_embeddings_schema,
+    text_width,
+)
 
 EVENT_COLUMNS = ["window_id", "split", "sensor_keys", "seconds"]
 
 
 @dataclass(frozen=True)
 class Strings:
-    """`N` strings as bytes in a row: `data` uint8 (UTF-8) and `starts` `(N + 1,)` int64. Indexing gives `str`."""
+    """An array of `N` strings as bytes: `data` uint8 (UTF-8) and `starts` `(N + 1,)` int64. Indexing gives `str`."""
 
     data: np.ndarray
     starts: np.ndarray
@@ -30,21 +36,21 @@ class Strings:
         return len(self.starts) - 1
 
     def __getitem__(self, rows: Any) -> Any:
-        """The string of an `int`; else an array of the strings that NumPy would choose by `rows`."""
+        """Return the string of an `int`; else an array of the strings that NumPy would choose by `rows`."""
         chosen = np.arange(len(self))[rows]
-        found = self.arrow().take(pa.array(np.atleast_1d(chosen))).to_numpy(zero_copy_only=False)
-        return found if np.ndim(chosen) else found[0]
+        strings = self.arrow().take(pa.array(np.atleast_1d(chosen))).to_numpy(zero_copy_only=False)
+        return strings if np.ndim(chosen) else strings[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.arrow().to_pylist())
 
     def arrow(self) -> pa.LargeStringArray:
-        """The same as Arrow, without a copy."""
+        """Return the same as Arrow, without a copy."""
         return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(self.starts), pa.py_buffer(self.data))
 
 
 def flat_strings(column: pa.ChunkedArray) -> Strings:
-    """A string column as `Strings`."""
+    """Turn a string column into `Strings`."""
     array = pa.concat_arrays(column.cast(pa.large_string()).chunks or [pa.array([], pa.large_string())])
     _, starts, data = array.buffers()
     starts = np.frombuffer(starts, np.int64)[array.offset : array.offset + len(array) + 1]
@@ -53,7 +59,7 @@ def flat_strings(column: pa.ChunkedArray) -> Strings:
 
 
 def join_strings(parts: Sequence[Strings]) -> Strings:
-    """The strings of all parts, one after the other; of one part, itself."""
+    """Concatenate the strings of all parts; of one part, return itself."""
     if len(parts) == 1:
         return parts[0]
     lengths = np.concatenate([np.diff(part.starts) for part in parts])
@@ -62,11 +68,11 @@ def join_strings(parts: Sequence[Strings]) -> Strings:
 
 @dataclass(frozen=True)
 class HomeArrays:
-    """`N` windows of one home with their captions' embeddings, in memory or memory-mapped.
+    """Arrays of `N` windows of one home with their captions' embeddings, in memory or memory-mapped.
 
-    Window i has the events `starts[i]:starts[i + 1]`, each with a code, which is a place in `keys`, and the seconds
+    Window i has the events `starts[i]:starts[i + 1]`, each with a code, which is an index into `keys`, and the seconds
     since the window's start. Its captions are the rows `caption_rows[caption_starts[i]:caption_starts[i + 1]]` of
-    `texts` `(U, T)`; equal captions, in whichever home, have equal numbers in `groups` `(U,)`.
+    `texts` `(U, T)`; equal captions, in whichever home, have equal `caption_ids` `(U,)`.
     """
 
     home: str
@@ -76,7 +82,7 @@ class HomeArrays:
     starts: np.ndarray  # (N + 1,) int64
     ids: Strings
     texts: np.ndarray  # (U, T) float32
-    groups: np.ndarray  # (U,) int64
+    caption_ids: np.ndarray  # (U,) int64
     caption_rows: np.ndarray  # (C,) int32
     caption_starts: np.ndarray  # (N + 1,) int64
 
@@ -84,7 +90,7 @@ class HomeArrays:
         return len(self.starts) - 1
 
     def take(self, windows: np.ndarray, captions: np.ndarray) -> "HomeArrays":
-        """A copy of the rows `windows` `(n,)`, each with the one caption in `captions` `(n,)`."""
+        """Copy the rows `windows` `(n,)`, each with the one caption in `captions` `(n,)`."""
         starts, event = flat_ranges(self.starts[windows], self.starts[windows + 1])
         id_starts, byte = flat_ranges(self.ids.starts[windows], self.ids.starts[windows + 1])
         rows = np.arange(len(windows), dtype=np.int64)
@@ -96,23 +102,23 @@ class HomeArrays:
             starts=starts,
             ids=Strings(self.ids.data[byte], id_starts),
             texts=self.texts[captions],
-            groups=self.groups[captions],
+            caption_ids=self.caption_ids[captions],
             caption_rows=rows.astype(np.int32),
             caption_starts=np.append(rows, len(windows)),
         )
 
 
 def flat_ranges(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(n,)` bounds to `(n + 1,)` starts in a flat array of all of them, and the numbers in that array."""
+    """Lay `n` ranges, from `first` to before `last`, end to end: their starts `(n + 1,)`, and all their numbers."""
     starts = starts_of(last - first)
     return starts, np.arange(starts[-1]) + np.repeat(first - starts[:-1], last - first)
 
 
 @dataclass(frozen=True)
-class Source:
-    """What training reads of one home: the windows of `split` and their captions of `style` by `text_model`.
+class SplitFiles:
+    """Files of one home that training reads: the windows of `split` and their captions of `style` by `text_model`.
 
-    The files are checked when they are asked for: `FileNotFoundError` names the stage to run, `ValueError` a column.
+    They are checked when they are asked for: `FileNotFoundError` names the stage to run, `ValueError` a column.
     """
 
     folder: HomeFolder
@@ -122,44 +128,39 @@ class Source:
 
     @property
     def windows(self) -> Path:
+        """Return the path of the windows."""
         path = self.folder.require(self.folder.windows, "windows")
         return check_columns(path, WINDOWS, EVENT_COLUMNS)
 
     @property
     def captions(self) -> Path:
+        """Return the path of the captions."""
         path = self.folder.require(self.folder.captions(self.style), f"caption --caption-style {self.style}")
-        return check_columns(path, CAPTIONS, ["window_id", "caption"])
+        return check_columns(path, CAPTIONS)
 
     @property
     def vectors(self) -> Path:
-        path = self.folder.require(self.folder.text_embeddings(self.style, self.text_model), self._embed)
-        width = getattr(pq.read_schema(path).field("embedding").type, "list_size", 0)
-        return check_columns(path, text_embeddings_schema(width), ["window_id", "embedding"])
+        """Return the path of the text embeddings."""
+        command = f"embed-text --text-model {self.text_model} --caption-style {self.style}"
+        path = self.folder.require(self.folder.text_embeddings(self.style, self.text_model), command)
+        return check_columns(path, text_embeddings_schema(text_width(path)))
 
     @property
     def text_width(self) -> int:
-        """T."""
-        return pq.read_schema(self.vectors).field("embedding").type.list_size
+        """Return T."""
+        return text_width(self.vectors)
 
-    @property
-    def _embed(self) -> str:
-        return f"embed-text --text-model {self.text_model} --caption-style {self.style}"
-
-    def no_caption(self, ids: Sequence[str], windows: int) -> ValueError:
-        """The error for windows `ids` of `windows` that have no caption."""
-        return ValueError(
-            f"{self.folder.root}: {len(ids)} of {windows} {self.split} windows have no caption of style "
-            f"{self.style!r}, the first {ids[0]!r}. Run casita caption and casita embed-text again."
+    def join(self, window_ids: pa.Array, captions: pa.Table, vectors: pa.Table) -> JoinedRows:
+        """Find the rows of `captions` and of `vectors`, read from these files, that belong to the windows."""
+        return join_captions(
+            window_ids,
+            caption_rows(self.folder, self.style, captions),
+            embedding_rows(self.folder, self.style, self.text_model, vectors),
         )
-
-    def other_embeddings(self, told: str) -> ValueError:
-        """The error for embeddings that are not those of the captions."""
-        path = self.folder.text_embeddings(self.style, self.text_model)
-        return ValueError(f"{path}: {told}. Run: casita {self._embed} {self.folder.root}")
 
 
 def encode_events(windows: pa.Table, codes: dict[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes `(E,)` int32, seconds `(E,)` float32 and lengths `(N,)` int64 of a windows table.
+    """Encode a windows table: codes `(E,)` int32, seconds `(E,)` float32 and lengths `(N,)` int64.
 
     `codes` maps the keys known so far to their code; keys that come for the first time are added.
     """
@@ -174,41 +175,8 @@ def encode_events(windows: pa.Table, codes: dict[str, int]) -> tuple[np.ndarray,
     return np.array(code, np.int32)[encoded.indices.to_numpy()], seconds.flatten().to_numpy(), lengths.astype(np.int64)
 
 
-def match_captions(
-    source: Source, windows: pa.Array, captions: pa.ChunkedArray, vectors: pa.ChunkedArray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows of captions and of embeddings belong to which window, from their window ids.
-
-    A window's k-th caption belongs to its k-th embedding.
-
-    Returns:
-        Rows of the captions `(C,)` and of the embeddings `(C,)`, window after window; captions a window `(N,)`.
-
-    Raises:
-        ValueError: a window without a caption; embeddings that are not those of the captions.
-    """
-    order, of_window = _by_window(windows, captions)
-    vector_order, vector_of_window = _by_window(windows, vectors)
-    counts = np.bincount(of_window, minlength=len(windows))
-    if not np.array_equal(of_window, vector_of_window):
-        common = np.minimum(counts, np.bincount(vector_of_window, minlength=len(windows))).sum()
-        told = f"{len(vector_order)} embeddings for {len(order)} captions of {source.split} windows"
-        raise source.other_embeddings(f"{told}, {common} of them in common")
-    if not counts.all():
-        lost = np.flatnonzero(counts == 0)
-        raise source.no_caption(windows.take(pa.array(lost)).to_pylist(), len(windows))
-    return order, vector_order, counts
-
-
-def _by_window(windows: pa.Array, ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of `ids` that are of `windows`, in the order of the windows; and for each the number of its window."""
-    found = pc.fill_null(pc.index_in(ids.cast(windows.type), value_set=windows), -1).to_numpy()
-    order = np.argsort(found, kind="stable")[np.count_nonzero(found < 0) :]
-    return order, found[order]
-
-
 def hash_texts(texts: pa.Array) -> np.ndarray:
-    """`(n,)` int64: 64 bits of each text's BLAKE2b, so that equal texts are known in any file, process and run.
+    """Hash texts to `(n,)` int64, 64 bits of BLAKE2b, so that equal texts are known in any file, process and run.
 
     Two of ten million different texts share a number with a chance of 3e-6.
     """
@@ -218,7 +186,7 @@ def hash_texts(texts: pa.Array) -> np.ndarray:
 
 
 def distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each number stands for the first time `(U,)`, ascending; and for each of `hashes` which of these it is."""
+    """Find the first place of each different number `(U,)`, ascending; and for each of `hashes` its rank there."""
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty(len(first), np.int32)
@@ -227,15 +195,15 @@ def distinct(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:
-    """`(N,)` lengths to `(N + 1,)` starts."""
+    """Turn `(N,)` lengths into `(N + 1,)` starts."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece; copied only if it is in several (`combine_chunks` copies always)."""
+    """Return a column in one piece; copied only if it is in several (`combine_chunks` copies always)."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def matrix(column: pa.Array, width: int) -> np.ndarray:
-    """A fixed-size list column as `(n, width)` float32."""
+    """Return a fixed-size list column as `(n, width)` float32."""
     return column.flatten().to_numpy().reshape(-1, width)

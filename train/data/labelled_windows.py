@@ -1,4 +1,4 @@
-"""Windows with their activities: which of them there are, which few to learn from, and how a trainer reads them."""
+"""Windows with their activities: all of a split, the few to learn from, and both as a trainer reads them."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ UNKNOWN = -100  # the class of a window whose label the train windows do not sho
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """`N` windows of one split, home after home.
+    """A table of `N` windows of one split, home after home.
 
     `homes` `(N,)` are their homes' names, `labels` `(N,)` their activities, `runs` `(N,)` int64 the numbers of the
     stretches of consecutive windows with one activity that they are from.
@@ -38,20 +38,20 @@ class LabelledWindows:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "LabelledWindows":
-        """Only the windows `rows`, ascending."""
+        """Keep only the windows `rows`, ascending."""
         return LabelledWindows(self.table.take(rows), self.homes[rows], self.labels[rows], self.runs[rows])
 
     @property
     def keys(self) -> list[list[str]]:
-        """Each window's sensor states; with the home's name before them, where there are several homes."""
+        """Return each window's sensor states; with the home's name before them, where there are several homes."""
         keys = self.table["sensor_keys"].to_pylist()
         if len(set(self.homes)) < 2:
             return keys
-        return [[f"{home}/{key}" for key in own] for home, own in zip(self.homes, keys, strict=True)]
+        return [[f"{home}/{key}" for key in states] for home, states in zip(self.homes, keys, strict=True)]
 
 
 def load_labelled(config: FinetuneConfig, split: str) -> LabelledWindows:
-    """The windows of `split` in all homes that have a label by `level` and `unlabelled`.
+    """Load the windows of `split` in all homes that have a label by `level` and `unlabelled`.
 
     Raises:
         FileNotFoundError: a home has no windows yet. ValueError: an activity without a coarse label.
@@ -73,8 +73,8 @@ def _of_home(folder: HomeFolder, split: str, config: FinetuneConfig) -> Labelled
     table = pa.concat_tables([empty, *parts])
     activities = table["activity"].to_pylist()
     sessions = table["session"].to_pylist()
-    before = list(zip(sessions, activities, strict=True))
-    changes = np.array([now != was for now, was in zip(before, [None, *before], strict=False)], dtype=np.int64)
+    stretches = list(zip(sessions, activities, strict=True))
+    changes = np.array([now != was for now, was in zip(stretches, [None, *stretches], strict=False)], dtype=np.int64)
     coarse = {}
     if config.level == "coarse":
         coarse = coarse_labels(folder.layout, {label for label in activities if label is not None})
@@ -105,32 +105,33 @@ def choose_few(windows: LabelledWindows, config: FinetuneConfig) -> LabelledWind
 
 
 def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> WindowDataset:
-    """Make a `WindowDataset` in which a window's caption is its label and `groups` are numbers of `classes`.
+    """Make a `WindowDataset` in which a window's caption is its label and `caption_ids` are numbers of `classes`.
 
     Its texts have width 0, until `store_embeddings` fills them.
     """
-    number = {label: i for i, label in enumerate(classes)}
-    groups = np.array([number.get(label, UNKNOWN) for label in windows.labels], dtype=np.int64)
+    class_number = {label: i for i, label in enumerate(classes)}
+    caption_ids = np.array([class_number.get(label, UNKNOWN) for label in windows.labels], dtype=np.int64)
     names = list(dict.fromkeys(windows.homes)) or [processor.home or processor.homes[0]]
-    return WindowDataset([_arrays(windows, groups, name) for name in names], processor)
+    return WindowDataset([_arrays(windows, caption_ids, name) for name in names], processor)
 
 
-def _arrays(windows: LabelledWindows, groups: np.ndarray, home: str) -> HomeArrays:
+def _arrays(windows: LabelledWindows, caption_ids: np.ndarray, home: str) -> HomeArrays:
     rows = np.flatnonzero(windows.homes == home)
-    table, codes = windows.table.take(rows), dict[str, int]()
-    code, seconds, lengths = encode_events(table, codes)
-    each = np.arange(len(rows) + 1)
+    table = windows.table.take(rows)
+    key_codes: dict[str, int] = {}
+    codes, seconds, lengths = encode_events(table, key_codes)
+    caption_starts = np.arange(len(rows) + 1)  # one caption a window
     return HomeArrays(
         home=home,
-        keys=list(codes),
-        codes=code,
+        keys=list(key_codes),
+        codes=codes,
         seconds=seconds,
         starts=starts_of(lengths),
         ids=flat_strings(table["window_id"]),
         texts=np.zeros((len(rows), 0), np.float32),
-        groups=groups[rows],
-        caption_rows=each[:-1].astype(np.int32),
-        caption_starts=each,
+        caption_ids=caption_ids[rows],
+        caption_rows=caption_starts[:-1].astype(np.int32),
+        caption_starts=caption_starts,
     )
 
 
@@ -141,6 +142,6 @@ def store_embeddings(split: WindowDataset, embeddings: np.ndarray) -> None:
 
 
 def class_counts(split: WindowDataset, classes: list[str]) -> torch.Tensor:
-    """`(K,)` windows of each class."""
-    groups = torch.from_numpy(split.groups)
-    return torch.bincount(groups[groups >= 0], minlength=len(classes))
+    """Count the windows of each class `(K,)`."""
+    caption_ids = torch.from_numpy(split.caption_ids)
+    return torch.bincount(caption_ids[caption_ids >= 0], minlength=len(classes))

@@ -1,9 +1,9 @@
 """Windows straight from Parquet, for data sets larger than memory: some row groups at a time, shuffled together.
 
 A shard is a row group of a home's windows with the rows of captions and embeddings that belong to it. Each rank is
-dealt shards of its own and reads no others. In each epoch it takes them in a new order, `held` at a time, and the
-windows of these in a random order: a function of (seed, epoch), so that any step can be resumed by reading only what
-comes after.
+assigned shards of its own and reads no others. In each epoch it takes them in a new order, `shards_in_memory` at a
+time, and the windows of these in a random order: a function of (seed, epoch), so that any step can be resumed by
+reading only what comes after.
 
 (Not `datasets.IterableDataset`: its shuffle buffer is no part of its state, so a resumed run would read other windows;
 and unless the shards divide evenly, every rank reads all of them.)
@@ -20,17 +20,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from casita.datasets_scripts.schema import stored_columns, with_numbers
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.home_arrays import (
     EVENT_COLUMNS,
     HomeArrays,
-    Source,
+    SplitFiles,
     distinct,
     encode_events,
     flat_strings,
     hash_texts,
-    match_captions,
     matrix,
     one_array,
     starts_of,
@@ -44,63 +44,69 @@ class Shard:
     """Row group `row_group` of the windows: `windows` of the split, with the rows `captions` and `vectors` (first and
     one past the last) of the files of captions and embeddings."""
 
-    source: Source
+    files: SplitFiles
     row_group: int
     windows: int
     captions: tuple[int, int]
     vectors: tuple[int, int]
 
 
-class Shards:
-    """All shards of the homes, and how many windows they hold."""
+class ShardedDataset:
+    """All shards of the homes: a split's windows as places in files."""
 
     def __init__(self, shards: Sequence[Shard], processor: CasitaProcessor):
-        self.shards, self.processor = list(shards), processor
-        self.home_names = list(dict.fromkeys(shard.source.folder.name for shard in shards))
+        self.shards = list(shards)
+        self.processor = processor
+        self.home_names = list(dict.fromkeys(shard.files.folder.name for shard in shards))
 
     def __len__(self) -> int:
         return sum(shard.windows for shard in self.shards)
 
     @property
     def num_captions(self) -> int:
-        """Captions, equal ones counted as often as they come, of other splits in the same row groups too."""
+        """Count captions, equal ones as often as they come, of other splits in the same row groups too."""
         return sum(shard.captions[1] - shard.captions[0] for shard in self.shards)
 
     @property
     def text_width(self) -> int:
-        """T, the width of the captions' embeddings."""
-        return self.shards[0].source.text_width
+        """Return T, the width of the captions' embeddings."""
+        return self.shards[0].files.text_width
 
 
-def find_shards(source: Source) -> list[Shard]:
-    """The shards of one home that hold windows of the split. Reads window ids and splits, nothing else.
+def find_shards(files: SplitFiles) -> list[Shard]:
+    """Find the shards of one home that hold windows of the split. Reads window ids and splits, nothing else.
 
     Raises:
         FileNotFoundError: a stage has not run. ValueError: captions or embeddings that are not in the windows' order.
     """
-    shards, captions, vectors = [], _Runs(source.captions), _Runs(source.vectors)
-    with pq.ParquetFile(source.windows) as file:
+    shards = []
+    captions = _OrderedWindowIds(files.captions)
+    vectors = _OrderedWindowIds(files.vectors)
+    with pq.ParquetFile(files.windows) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["window_id", "split"])
             ids = one_array(table["window_id"])
-            rows, vector_rows = captions.take(ids), vectors.take(ids)
-            if (count := pc.sum(pc.equal(table["split"], source.split)).as_py() or 0) > 0:
-                shards.append(Shard(source, group, count, rows, vector_rows))
-    for runs in (captions, vectors):
-        if len(runs.left):
+            caption_rows = captions.take(ids)
+            vector_rows = vectors.take(ids)
+            if (count := pc.sum(pc.equal(table["split"], files.split)).as_py() or 0) > 0:
+                shards.append(Shard(files, group, count, caption_rows, vector_rows))
+    for ordered in (captions, vectors):
+        if len(ordered.left):
             raise ValueError(
-                f"{runs.path}: its rows are not in the order of {source.windows.name}, which `stream` needs; the "
-                f"first out of place is of window {runs.left[0].as_py()!r}. Run the stage again, or give "
+                f"{ordered.path}: its rows are not in the order of {files.windows.name}, which `stream` needs; the "
+                f"first out of place is of window {ordered.left[0].as_py()!r}. Run the stage again, or give "
                 "--stream false."
             )
     return shards
 
 
-class _Runs:
-    """Reads the window ids of a file from first to last, as many at a time as belong to given windows."""
+class _OrderedWindowIds:
+    """A reader of a file's window ids from first to last, as many at a time as belong to given windows."""
 
     def __init__(self, path: Path):
-        self.path, self.row, self.left = path, 0, pa.array([], pa.string())
+        self.path = path
+        self.row = 0
+        self.left = pa.array([], pa.string())
         self.batches = (batch.column(0) for batch in read_batches(path, ["window_id"]))
         self._refill()
 
@@ -109,7 +115,7 @@ class _Runs:
             self.left = batch
 
     def take(self, ids: pa.Array) -> tuple[int, int]:
-        """The rows, first and one past the last, that come next and are of windows `ids`."""
+        """Take the rows, first and one past the last, that come next and are of windows `ids`."""
         first = self.row
         while len(self.left):
             inside = pc.is_in(self.left, value_set=ids)
@@ -123,75 +129,81 @@ class _Runs:
 
 
 def read_shard(shard: Shard) -> HomeArrays:
-    """The windows of a shard that are of its split, with their captions' embeddings, in memory."""
-    source, keys = shard.source, dict[str, int]()
-    with pq.ParquetFile(source.windows) as file:
-        windows = file.read_row_group(shard.row_group, columns=EVENT_COLUMNS).filter(pc.field("split") == source.split)
-    codes, seconds, lengths = encode_events(windows, keys)
-    captions = _read_rows(source.captions, shard.captions, ["window_id", "caption"])
-    vectors = _read_rows(source.vectors, shard.vectors, ["window_id", "embedding"])
-    order, vector_order, counts = match_captions(
-        source, one_array(windows["window_id"]), captions["window_id"], vectors["window_id"]
-    )
-    hashes = hash_texts(one_array(captions["caption"]))[order]
+    """Read the windows of a shard that are of its split, with their captions' embeddings, into memory."""
+    files = shard.files
+    with pq.ParquetFile(files.windows) as file:
+        windows = file.read_row_group(shard.row_group, columns=EVENT_COLUMNS).filter(pc.field("split") == files.split)
+    key_codes: dict[str, int] = {}
+    codes, seconds, lengths = encode_events(windows, key_codes)
+    captions = _read_rows(files.captions, shard.captions, ["window_id", "number", "caption"])
+    vectors = _read_rows(files.vectors, shard.vectors, ["window_id", "number", "embedding"])
+    joined = files.join(one_array(windows["window_id"]), captions, vectors)
+    caption_order, vector_order = joined.rows
+    hashes = hash_texts(one_array(captions["caption"]))[caption_order]
     first, rows = distinct(hashes)
-    texts = matrix(one_array(vectors["embedding"]), source.text_width)
+    texts = matrix(one_array(vectors["embedding"]), files.text_width)
     return HomeArrays(
-        home=source.folder.name,
-        keys=list(keys),
+        home=files.folder.name,
+        keys=list(key_codes),
         codes=codes,
         seconds=seconds,
         starts=starts_of(lengths),
         ids=flat_strings(windows["window_id"]),
         texts=texts[vector_order[first]],
-        groups=hashes[first],
+        caption_ids=hashes[first],
         caption_rows=rows,
-        caption_starts=starts_of(counts),
+        caption_starts=starts_of(joined.counts),
     )
 
 
 def _read_rows(path: Path, rows: tuple[int, int], columns: list[str]) -> pa.Table:
-    """Some rows, first and one past the last, of a Parquet file: only the row groups that hold them are read."""
+    """Read the rows from `rows[0]` to before `rows[1]` of a Parquet file: only of the row groups that hold them."""
     with pq.ParquetFile(path) as file:
         ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-        groups = range(np.searchsorted(ends, rows[0], "right"), np.searchsorted(ends, rows[1], "left") + 1)
-        table = file.read_row_groups(list(groups), columns=columns)
-        return table.slice(rows[0] - (int(ends[groups[0] - 1]) if groups[0] else 0), rows[1] - rows[0])
+        first_group = int(np.searchsorted(ends, rows[0], "right"))
+        last_group = int(np.searchsorted(ends, rows[1], "left"))
+        table = file.read_row_groups(range(first_group, last_group + 1), columns=stored_columns(path, columns))
+    rows_before = int(ends[first_group - 1]) if first_group else 0
+    return with_numbers(table.slice(rows[0] - rows_before, rows[1] - rows[0]), columns)
 
 
-def deal(sizes: Sequence[int], ranks: int, seed: int) -> list[list[int]]:
-    """Numbers of the shards of each rank: the largest first, each to the rank that has least; ties by `seed`."""
-    hands: list[list[int]] = [[] for _ in range(ranks)]
+def assign_shards(sizes: Sequence[int], ranks: int, seed: int) -> list[list[int]]:
+    """Assign shards to ranks, the largest first, each to the rank that has least; ties by `seed`.
+
+    Returns:
+        The numbers of each rank's shards, ascending.
+    """
+    assignment: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     shuffled = np.random.default_rng(seed).permutation(len(sizes))
     for shard in shuffled[np.argsort(-np.asarray(sizes)[shuffled], kind="stable")].tolist():
         rank = loads.index(min(loads))
-        hands[rank].append(shard)
+        assignment[rank].append(shard)
         loads[rank] += sizes[shard]
-    return [sorted(hand) for hand in hands]
+    return [sorted(shards) for shards in assignment]
 
 
 @dataclass(frozen=True)
 class StreamingLoader:
-    """Batches of `size` windows over all ranks, this rank's share from its own shards.
+    """A loader of batches of `size` windows over all ranks, this rank's share from its own shards.
 
-    All ranks have as many batches: those that the smallest hand gives. What is left at an epoch's end is left out;
-    other windows come last in the next epoch. Unlike with cached windows, the batches depend on the number of ranks.
+    All ranks have as many batches: those of the rank with the fewest windows. What is left at an epoch's end is left
+    out; other windows come last in the next epoch. Unlike with cached windows, batches depend on the number of ranks.
 
     Attributes:
-        held: shards in memory at a time, whose windows are shuffled together; as many more are read meanwhile.
+        shards_in_memory: shards at a time, whose windows are shuffled together; as many more are read meanwhile.
         ahead: batches made in advance.
 
     Raises:
         ValueError: fewer shards than ranks, or fewer windows than a batch.
     """
 
-    windows: Shards
+    windows: ShardedDataset
     size: int
     seed: int
     rank: int
     ranks: int
-    held: int
+    shards_in_memory: int
     device: torch.device | str
     ahead: int
 
@@ -205,69 +217,78 @@ class StreamingLoader:
                 "the data again, start fewer processes, or give --stream false."
             )
         if not len(self):
-            told = [sum(shards[i].windows for i in hand) for hand in self._hands]
             raise ValueError(
-                f"stream: a batch takes {self.share} windows of each process, but one has only {min(told)}. Give a "
-                "smaller batch_size."
+                f"stream: a batch takes {self.share} windows of each process, but one has only "
+                f"{self._fewest_windows}. Give a smaller batch_size."
             )
 
     @cached_property
-    def _hands(self) -> list[list[int]]:
-        return deal([shard.windows for shard in self.windows.shards], self.ranks, self.seed)
+    def _assignment(self) -> list[list[int]]:
+        return assign_shards([shard.windows for shard in self.windows.shards], self.ranks, self.seed)
 
     @property
     def share(self) -> int:
-        """Windows a batch of this rank."""
+        """Return the windows of a batch of this rank."""
         return self.size // self.ranks
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Count the batches of an epoch."""
+        return self._fewest_windows // self.share
+
+    @property
+    def _fewest_windows(self) -> int:
+        """Return the windows of the rank that has the fewest."""
         shards = self.windows.shards
-        return min(sum(shards[i].windows for i in hand) for hand in self._hands) // self.share
+        return min(sum(shards[i].windows for i in assigned) for assigned in self._assignment)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This rank's share of batch `start`, `start + 1`, ... of the epoch."""
+        """Yield this rank's share of batch `start`, `start + 1`, ... of the epoch."""
         return prefetched(self._batches(epoch, start), self.ahead)
 
     def window_ids(self, epoch: int, batch: int) -> list[str]:
-        """The windows of one batch, all ranks' shares."""
+        """Return the windows of one batch, all ranks' shares."""
         ids: list[str] = []
         for rank in range(self.ranks):
-            split, rows, _ = next(replace(self, rank=rank)._places(epoch, batch))
+            split, rows, _ = next(replace(self, rank=rank)._windows_of_batches(epoch, batch))
             ids += split.window_ids[rows].tolist()
         return ids
 
     def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
-        for split, rows, captions in self._places(epoch, start):
+        for split, rows, captions in self._windows_of_batches(epoch, start):
             yield split.batch(rows, captions, self.device)
 
-    def _places(self, epoch: int, start: int) -> Iterator[tuple[WindowDataset, np.ndarray, np.ndarray]]:
-        """For each batch the windows in memory, and which of them with which captions."""
+    def _windows_of_batches(self, epoch: int, start: int) -> Iterator[tuple[WindowDataset, np.ndarray, np.ndarray]]:
+        """Yield for each batch the windows in memory, the rows of its windows, and their caption rows."""
         carried: list[HomeArrays] = []
         left = len(self) - start
-        for number, skipped, parts in prefetched(self._held(epoch, start * self.share), min(self.ahead, 1)):
+        for number, skipped, parts in prefetched(self._shard_groups(epoch, start * self.share), min(self.ahead, 1)):
             # Carried windows stand last, so that numbers drawn for the others are the same with and without them.
-            split, own = WindowDataset([*parts, *carried], self.windows.processor), sum(map(len, parts))
+            split = WindowDataset([*parts, *carried], self.windows.processor)
+            new_windows = sum(map(len, parts))
             captions = split.choose_captions(self.seed, epoch, self.rank, number)
-            order = np.random.default_rng([self.seed, epoch, 0, self.rank, number]).permutation(own)[skipped:]
-            order = np.concatenate([np.arange(own, len(split)), order])
+            rng = np.random.default_rng([self.seed, epoch, 0, self.rank, number])
+            shuffled = rng.permutation(new_windows)[skipped:]
+            order = np.concatenate([np.arange(new_windows, len(split)), shuffled])
             for _ in range(min(left, len(order) // self.share)):
-                rows, order = order[: self.share], order[self.share :]
+                rows = order[: self.share]
+                order = order[self.share :]
                 left -= 1
                 yield split, rows, captions[rows]
             if not left:
                 return
             carried = split.take(order, captions[order])
 
-    def _held(self, epoch: int, first: int) -> Generator[tuple[int, int, list[HomeArrays]], None, None]:
-        """Group after group of shards from the one with the rank's window number `first`: the group's number, how many
-        of its windows come before that one, and its shards."""
-        mine = [self.windows.shards[i] for i in self._hands[self.rank]]
-        order = np.random.default_rng([self.seed, epoch, 2, self.rank]).permutation(len(mine))
-        before = 0
-        for number, begin in enumerate(range(0, len(mine), self.held)):
-            group = [mine[i] for i in order[begin : begin + self.held]]
+    def _shard_groups(self, epoch: int, first: int) -> Generator[tuple[int, int, list[HomeArrays]], None, None]:
+        """Read group after group of shards, from the one with the rank's window number `first`.
+
+        Yields the group's number, how many of its windows come before that one, and its shards.
+        """
+        assigned = [self.windows.shards[i] for i in self._assignment[self.rank]]
+        order = np.random.default_rng([self.seed, epoch, 2, self.rank]).permutation(len(assigned))
+        windows_before = 0
+        for number, begin in enumerate(range(0, len(assigned), self.shards_in_memory)):
+            group = [assigned[i] for i in order[begin : begin + self.shards_in_memory]]
             size = sum(shard.windows for shard in group)
-            if before + size > first:
-                yield number, max(0, first - before), [read_shard(shard) for shard in group]
-            before += size
+            if windows_before + size > first:
+                yield number, max(0, first - windows_before), [read_shard(shard) for shard in group]
+            windows_before += size

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
-    """The same items in the same order, at most `ahead` of them made before they are asked for; 0: none, no thread.
+    """Yield the same items in the same order, at most `ahead` of them made before their turn; 0: none, no thread.
 
     What `items` raises is raised here, in its place. Closing the iterator, or leaving its loop, ends the thread, which
     finishes at most the item that it is making, and then closes `items`.
@@ -17,7 +17,9 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[T]:
     if not ahead:
         yield from items
         return
-    free, ready, stopped = threading.Semaphore(ahead), SimpleQueue[tuple[str, Any]](), threading.Event()
+    free = threading.Semaphore(ahead)
+    ready = SimpleQueue[tuple[str, Any]]()
+    stopped = threading.Event()
 
     def work() -> None:
         try:

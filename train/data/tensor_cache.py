@@ -1,10 +1,10 @@
 """Windows and text embeddings turned into flat arrays once, then memory-mapped at every start.
 
     HOME/tensors/windows-<split>-<key>/            codes, seconds, starts, id_bytes, id_starts (.npy), keys.json
-    HOME/tensors/<style>--<text>-<split>-<key>/    texts, groups, caption_rows, caption_starts (.npy)
+    HOME/tensors/<style>--<text>-<split>-<key>/    texts, caption_ids, caption_rows, caption_starts (.npy)
 
 The key is a hash of the files that the arrays were made from, so a folder that is there is current, and one of another
-key is old and removed. Rows of a table are not stored: a code is a place in `keys.json`, so one cache serves every
+key is old and removed. Rows of a table are not stored: a code is an index into `keys.json`, so one cache serves every
 vision model. Where the home folder cannot be written, `tensors/` lies in the run folder.
 """
 
@@ -26,23 +26,22 @@ from casita.files import hash_file, hash_json, read_json, write_beside, write_js
 from casita.train.data.home_arrays import (
     EVENT_COLUMNS,
     HomeArrays,
-    Source,
+    SplitFiles,
     Strings,
     distinct,
     encode_events,
     flat_strings,
     hash_texts,
-    match_captions,
     matrix,
     starts_of,
 )
 
-FORMAT = 1  # raised when the files' meaning changes
+FORMAT = 2  # raised when the files' meaning changes
 CHUNK = 16_384  # windows, captions or embeddings in memory at once while a cache is built
 
 
-def load_arrays(source: Source, spare: Path) -> HomeArrays:
-    """The windows and embeddings of `source`, memory-mapped; built first when they are not there or not current.
+def load_arrays(files: SplitFiles, spare: Path) -> HomeArrays:
+    """Return the windows and embeddings of `files`, memory-mapped; built first when not there or not current.
 
     Args:
         spare: the folder for `tensors/` where the home folder cannot be written.
@@ -50,23 +49,23 @@ def load_arrays(source: Source, spare: Path) -> HomeArrays:
     Raises:
         FileNotFoundError: a stage has not run. ValueError: captions or embeddings of other windows.
     """
-    root = _root(source, spare)
-    windows_key = hash_json([FORMAT, content_hash(source.windows)])
-    events = _cached(root, f"windows-{source.split}", windows_key, lambda out: _write_windows(source, out))
+    root = _root(files, spare)
+    windows_key = hash_json([FORMAT, content_hash(files.windows)])
+    events = _cached(root, f"windows-{files.split}", windows_key, lambda out: _write_windows(files, out))
     opened = {name: _open(events / f"{name}.npy") for name in ("codes", "seconds", "starts")}
     ids = Strings(_open(events / "id_bytes.npy"), _open(events / "id_starts.npy"))
 
-    texts_key = hash_json([windows_key, content_hash(source.captions), content_hash(source.vectors)])
-    name = f"{source.style}--{slug(source.text_model)}-{source.split}"
-    texts = _cached(root, name, texts_key, lambda out: _write_texts(source, ids, out))
-    opened |= {n: _open(texts / f"{n}.npy") for n in ("texts", "groups", "caption_rows", "caption_starts")}
-    return HomeArrays(home=source.folder.name, keys=read_json(events / "keys.json"), ids=ids, **opened)
+    texts_key = hash_json([windows_key, content_hash(files.captions), content_hash(files.vectors)])
+    name = f"{files.style}--{slug(files.text_model)}-{files.split}"
+    texts = _cached(root, name, texts_key, lambda out: _write_texts(files, ids, out))
+    opened |= {n: _open(texts / f"{n}.npy") for n in ("texts", "caption_ids", "caption_rows", "caption_starts")}
+    return HomeArrays(home=files.folder.name, keys=read_json(events / "keys.json"), ids=ids, **opened)
 
 
 def content_hash(path: Path) -> str:
-    """`hash_file`, computed once in a process for a file that does not change."""
-    told = path.stat()
-    return _content_hash(path, told.st_size, told.st_mtime_ns)
+    """Return `hash_file`, computed once in a process for a file that does not change."""
+    status = path.stat()
+    return _content_hash(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
@@ -74,19 +73,19 @@ def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
     return hash_file(path)
 
 
-def _root(source: Source, spare: Path) -> Path:
-    """Where the cache of a home lies."""
-    home = source.folder.root / "tensors"
+def _root(files: SplitFiles, spare: Path) -> Path:
+    """Return the folder of a home's cache."""
+    home = files.folder.root / "tensors"
     try:
         home.mkdir(exist_ok=True)
         writable = os.access(home, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     except OSError:
         writable = False
-    return home if writable else spare / "tensors" / source.folder.root.name
+    return home if writable else spare / "tensors" / files.folder.root.name
 
 
 def _cached(root: Path, name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder of this name and key, built if it is not there; those of other keys are removed."""
+    """Return the folder of this name and key, built if it is not there; those of other keys are removed."""
     folder = root / f"{name}-{key[:16]}"
     if not folder.is_dir():
         root.mkdir(parents=True, exist_ok=True)
@@ -102,7 +101,7 @@ def _cached(root: Path, name: str, key: str, build: Callable[[Path], None]) -> P
 
 
 def _open(path: Path) -> np.ndarray:
-    """A stored array, mapped copy-on-write: writable for torch, and the file stays as it is."""
+    """Map a stored array copy-on-write: writable for torch, and the file stays as it is."""
     return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
@@ -110,7 +109,9 @@ class NpyWriter:
     """An .npy file that grows row by row: its header is written again at the end, when the length is known."""
 
     def __init__(self, path: Path, dtype: Any):
-        self.file, self.dtype, self.rows = path.open("wb"), np.dtype(dtype), 0
+        self.file = path.open("wb")
+        self.dtype = np.dtype(dtype)
+        self.rows = 0
         self._header()
 
     def __enter__(self) -> "NpyWriter":
@@ -127,34 +128,35 @@ class NpyWriter:
         self.file.close()
 
     def _header(self) -> None:
-        told = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows,)}
-        np.lib.format.write_array_header_1_0(self.file, told)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.rows,)}
+        np.lib.format.write_array_header_1_0(self.file, header)
 
 
-def _write_windows(source: Source, out: Path) -> None:
-    """The events and ids of the split's windows, a chunk at a time."""
-    codes: dict[str, int] = {}
-    lengths, id_lengths = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)]
+def _write_windows(files: SplitFiles, out: Path) -> None:
+    """Write the events and ids of the split's windows, a chunk at a time."""
+    key_codes: dict[str, int] = {}
+    lengths = [np.zeros(1, np.int64)]  # the first start is 0
+    id_lengths = [np.zeros(1, np.int64)]
     with (
         NpyWriter(out / "codes.npy", np.int32) as code_file,
         NpyWriter(out / "seconds.npy", np.float32) as second_file,
         NpyWriter(out / "id_bytes.npy", np.uint8) as id_file,
     ):
-        for windows in read_split(source.windows, source.split, EVENT_COLUMNS):
-            code, seconds, length = encode_events(windows, codes)
+        for windows in read_split(files.windows, files.split, EVENT_COLUMNS):
+            codes, seconds, length = encode_events(windows, key_codes)
             ids = flat_strings(windows["window_id"])
-            code_file.append(code)
+            code_file.append(codes)
             second_file.append(seconds)
             id_file.append(ids.data)
             lengths.append(length)
             id_lengths.append(np.diff(ids.starts))
     np.save(out / "starts.npy", np.cumsum(np.concatenate(lengths)))
     np.save(out / "id_starts.npy", np.cumsum(np.concatenate(id_lengths)))
-    write_json(out / "keys.json", list(codes))
+    write_json(out / "keys.json", list(key_codes))
 
 
 def read_split(path: Path, split: str, columns: list[str]) -> Iterator[pa.Table]:
-    """The windows of one split, `CHUNK` rows at a time; row groups without any are not read."""
+    """Yield the windows of one split, `CHUNK` rows at a time; row groups without any are not read."""
     for batch in read_batches(path, columns, lambda group: _may_hold(group, split)):
         yield pa.Table.from_batches([batch]).filter(pc.field("split") == split)
 
@@ -162,7 +164,7 @@ def read_split(path: Path, split: str, columns: list[str]) -> Iterator[pa.Table]
 def read_batches(
     path: Path, columns: list[str], wanted: Callable[[pq.RowGroupMetaData], bool] = lambda group: True
 ) -> Iterator[pa.RecordBatch]:
-    """The columns of a Parquet file, `CHUNK` rows at a time, of the row groups that are wanted.
+    """Yield the columns of a Parquet file, `CHUNK` rows at a time, of the row groups that are wanted.
 
     Row group by row group: asked for all of them, Arrow reads far ahead, to the whole file.
     """
@@ -173,7 +175,7 @@ def read_batches(
 
 
 def read_keys(path: Path) -> list[str]:
-    """The keys of all windows, in alphabetic order."""
+    """Return the keys of all windows, in alphabetic order."""
     keys: set[str] = set()
     for batch in read_batches(path, ["sensor_keys"]):
         keys.update(pc.unique(batch.column(0).flatten()).to_pylist())
@@ -181,35 +183,36 @@ def read_keys(path: Path) -> list[str]:
 
 
 def _may_hold(group: pq.RowGroupMetaData, split: str) -> bool:
-    """Whether the statistics of a row group allow a window of `split`."""
-    told = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "split")
-    limits = told.statistics
+    """Return whether the statistics of a row group allow a window of `split`."""
+    columns = [group.column(i) for i in range(group.num_columns)]
+    limits = next(column.statistics for column in columns if column.path_in_schema == "split")
     return limits is None or not limits.has_min_max or limits.min <= split <= limits.max
 
 
-def _write_texts(source: Source, ids: Strings, out: Path) -> None:
-    """The distinct captions' embeddings and which window has which; embeddings a chunk at a time."""
-    width = source.text_width
-    captions = read_table(source.captions, CAPTIONS, ["window_id"])["window_id"]
-    vectors = read_table(source.vectors, text_embeddings_schema(width), ["window_id"])["window_id"]
-    order, vector_order, counts = match_captions(source, ids.arrow(), captions, vectors)
-    chunks = [hash_texts(batch.column(0)) for batch in read_batches(source.captions, ["caption"])]
-    hashes = np.concatenate([np.zeros(0, np.int64), *chunks])[order]
+def _write_texts(files: SplitFiles, ids: Strings, out: Path) -> None:
+    """Write the distinct captions' embeddings and which window has which; embeddings a chunk at a time."""
+    width = files.text_width
+    captions = read_table(files.captions, CAPTIONS, ["window_id", "number"])
+    vectors = read_table(files.vectors, text_embeddings_schema(width), ["window_id", "number"])
+    joined = files.join(ids.arrow(), captions, vectors)
+    caption_order, vector_order = joined.rows
+    chunks = [hash_texts(batch.column(0)) for batch in read_batches(files.captions, ["caption"])]
+    hashes = np.concatenate([np.zeros(0, np.int64), *chunks])[caption_order]
     first, rows = distinct(hashes)
-    np.save(out / "groups.npy", hashes[first])
+    np.save(out / "caption_ids.npy", hashes[first])
     np.save(out / "caption_rows.npy", rows)
-    np.save(out / "caption_starts.npy", starts_of(counts))
-    _write_vectors(source.vectors, vector_order[first], width, out / "texts.npy")
+    np.save(out / "caption_starts.npy", starts_of(joined.counts))
+    _write_vectors(files.vectors, vector_order[first], width, out / "texts.npy")
 
 
 def _write_vectors(path: Path, rows: np.ndarray, width: int, out: Path) -> None:
-    """The embeddings in the rows `(U,)` of the file `path` as an .npy `(U, width)`, in this order."""
+    """Write the embeddings in the rows `(U,)` of the file `path` as an .npy `(U, width)`, in this order."""
     texts: Any = np.lib.format.open_memmap(out, "w+", np.float32, shape=(len(rows), width))
     order = np.argsort(rows, kind="stable")
-    at = rows[order]
-    first = 0
+    ascending = rows[order]
+    first = 0  # row of the batch in the file
     for batch in read_batches(path, ["embedding"]):
-        here = slice(*np.searchsorted(at, [first, first + len(batch)]))
-        texts[order[here]] = matrix(batch.column(0), width)[at[here] - first]
+        in_batch = slice(*np.searchsorted(ascending, [first, first + len(batch)]))
+        texts[order[in_batch]] = matrix(batch.column(0), width)[ascending[in_batch] - first]
         first += len(batch)
     texts.flush()

@@ -62,7 +62,7 @@ class Encoder:
         part = home.material.take(rows)
         named = home.name if self.processor.homes else None
         inputs = self.processor.encode_windows(part.windows["sensor_keys"], part.windows["seconds"], named)
-        return encode(self.model, inputs, part.text, told=f"{self.name}, {home.name}", **how)
+        return encode(self.model, inputs, part.text, label=f"{self.name}, {home.name}", **how)
 
 
 def load_encoders(

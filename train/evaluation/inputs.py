@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from casita.datasets_scripts.captions.join import caption_rows, embedding_rows, join_captions
 from casita.datasets_scripts.schema import (
     CAPTIONS,
     EVENTS,
@@ -18,6 +18,7 @@ from casita.datasets_scripts.schema import (
     read_metadata,
     read_table,
     text_embeddings_schema,
+    text_width,
 )
 from casita.datasets_scripts.windows.splits import SPLITS, leak_audit, refuse_leaks
 from casita.modeling.modeling_casita import CasitaModel
@@ -79,24 +80,24 @@ def captions_of(
 ) -> tuple[list[str], np.ndarray]:
     """The first caption of each window `(N,)` in a style, and its embedding `(N, width)`."""
     captions_file = home.require(home.captions(style), f"caption --caption-style {style}")
-    captions = read_table(captions_file, CAPTIONS)
     embed = f"embed-text --text-model {text_model} --caption-style {style}"
     vectors_file = home.require(home.text_embeddings(style, text_model), embed)
-    found = pq.read_schema(vectors_file).field("embedding").type.list_size
+    found = text_width(vectors_file)
     if width != found:
         raise ValueError(
             f"{vectors_file}: embeddings of width {found}, the model was aligned with width {width}. Embed the "
             f"captions with the run's text model, {text_model}."
         )
+    captions = read_table(captions_file, CAPTIONS)
     vectors = read_table(vectors_file, text_embeddings_schema(width))
-    again = f"Run casita caption and casita embed-text on {home.root} again."
-    if not captions["window_id"].equals(vectors["window_id"]):
-        raise ValueError(f"{vectors_file}: its rows are not those of {captions_file.name}. {again}")
-    rows = _first_rows(captions["window_id"], windows["window_id"])
-    if (rows < 0).any():
-        raise ValueError(f"{captions_file}: {int((rows < 0).sum())} of {len(rows)} windows have no caption. {again}")
+    joined = join_captions(
+        windows["window_id"].combine_chunks(),
+        caption_rows(home, style, captions),
+        embedding_rows(home, style, text_model, vectors),
+    )
+    first_captions, first_vectors = (rows[joined.first] for rows in joined.rows)
     matrix = vectors["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return captions["caption"].take(rows).to_pylist(), matrix[rows]
+    return captions["caption"].take(first_captions).to_pylist(), matrix[first_vectors]
 
 
 def other_styles(home: HomeFolder, config: TrainConfig, asked: Sequence[str] | None) -> list[str]:
@@ -159,11 +160,3 @@ def describe_data(home: HomeFolder, windows: pa.Table, audit: Mapping[str, int])
         "labels": sorted(set(windows["activity"].drop_null().to_pylist())),
         "leak_audit": dict(audit),
     }
-
-
-def _first_rows(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> np.ndarray:
-    """Where each of `wanted` stands in `ids` for the first time, -1 where it does not."""
-    first: dict[str, int] = {}
-    for row, name in enumerate(ids.to_pylist()):
-        first.setdefault(name, row)
-    return np.array([first.get(name, -1) for name in wanted.to_pylist()])

@@ -38,13 +38,13 @@ class AlignedEmbeddings:
     text: np.ndarray
 
     def take(self, rows: np.ndarray) -> "AlignedEmbeddings":
-        """Only these windows, in this order."""
-        return AlignedEmbeddings(*(getattr(self, each.name)[rows] for each in fields(self)))
+        """Keep only these windows, in this order."""
+        return AlignedEmbeddings(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
     def joined(cls, parts: "Sequence[AlignedEmbeddings]") -> "AlignedEmbeddings":
-        """The windows of all parts, one part after the other."""
-        return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+        """Join the windows of all parts, one part after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @torch.inference_mode()
@@ -54,45 +54,51 @@ def embed_windows(
     *,
     layers: int = 0,
     batch_size: int = 256,
-    told: str = "windows",
+    label: str = "windows",
     progress: bool = True,
 ) -> WindowEmbeddings:
-    """The processor's arrays `(N, L, ...)` to embeddings; with means and maxima of the last `layers` hidden states, or
-    of all where there are fewer."""
-    windows, width = len(inputs["attention_mask"]), model.config.hidden_size
+    """Embed the processor's arrays `(N, L, ...)`; with means and maxima of the last `layers` hidden states.
+
+    Where there are fewer hidden states, all are taken. `label` stands on the progress bar.
+    """
+    windows = len(inputs["attention_mask"])
+    width = model.config.hidden_size
     states = min(layers, 1 + model.config.num_hidden_layers)
-    found = WindowEmbeddings(
+    embeddings = WindowEmbeddings(
         base=np.empty((windows, width), dtype=np.float32),
         sensor=np.empty((windows, model.config.projection_dim), dtype=np.float32),
         layers=np.empty((windows, 2 * states * width), dtype=np.float32),
     )
-    bar = tqdm(total=windows, desc=f"encode, {told}", unit=" windows", disable=not progress)
+    bar = tqdm(total=windows, desc=f"encode, {label}", unit=" windows", disable=not progress)
     for rows, batch in window_batches(inputs, batch_size, next(model.parameters()).device):
         out = model.sensor_model(**batch, output_hidden_states=bool(layers))
         shared = model.sensor_projection(out.pooler_output).float()
-        found.base[rows] = out.pooler_output.float().cpu().numpy()
-        found.sensor[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
+        embeddings.base[rows] = out.pooler_output.float().cpu().numpy()
+        embeddings.sensor[rows] = nn.functional.normalize(shared, dim=-1).cpu().numpy()
         if layers:
-            found.layers[rows] = _pooled(out.hidden_states[-layers:], batch["attention_mask"]).cpu().numpy()
+            pooled = _pooled(out.hidden_states[-layers:], batch["attention_mask"])
+            embeddings.layers[rows] = pooled.cpu().numpy()
         bar.update(len(rows))
     bar.close()
-    return found
+    return embeddings
 
 
 def _pooled(states: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """`(b, 2 M C)` means, then maxima over the events of `states`, M of `(b, 1 + L, C)`, CLS first; `mask` `(b, L)`.
+    """Pool M states `(b, 1 + L, C)`, CLS first, by `mask` `(b, L)`: `(b, 2 M C)` means over events, then maxima.
 
-    Both, as ULMFiT's classifier reads them (Howard & Ruder 2018, concat pooling): a mean tells how often, a maximum
+    Both, as ULMFiT's classifier reads them (Howard & Ruder 2018, concat pooling): a mean says how often, a maximum
     whether at all.
     """
-    events, there = [state[:, 1:].float() for state in states], (mask != 0)[..., None]
-    means = [(rows * there).sum(dim=1) / there.sum(dim=1) for rows in events]
-    return torch.cat([*means, *(rows.masked_fill(~there, -torch.inf).amax(dim=1) for rows in events)], dim=1)
+    events = [state[:, 1:].float() for state in states]
+    is_event = (mask != 0)[..., None]
+    means = [(rows * is_event).sum(dim=1) / is_event.sum(dim=1) for rows in events]
+    maxima = [rows.masked_fill(~is_event, -torch.inf).amax(dim=1) for rows in events]
+    return torch.cat([*means, *maxima], dim=1)
 
 
 @torch.inference_mode()
 def embed_captions(model: CasitaModel, text: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
-    """Frozen sentence embeddings `(N, T)` to unit rows `(N, P)` of the shared space."""
+    """Embed frozen sentence embeddings `(N, T)` as unit rows `(N, P)` of the shared space."""
     device = next(model.parameters()).device
     parts = [
         model.get_text_features(torch.from_numpy(text[i : i + batch_size]).to(device)).pooler_output.float()
@@ -101,13 +107,16 @@ def embed_captions(model: CasitaModel, text: np.ndarray, *, batch_size: int = 81
     return nn.functional.normalize(torch.cat(parts), dim=-1).cpu().numpy()
 
 
-def encode(model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **how: Any) -> AlignedEmbeddings:
-    """Both towers over the same windows; `how` goes to `embed_windows`."""
-    return AlignedEmbeddings(*embed_windows(model, inputs, layers=LAST_LAYERS, **how), embed_captions(model, text))
+def encode(
+    model: CasitaModel, inputs: Mapping[str, np.ndarray], text: np.ndarray, **options: Any
+) -> AlignedEmbeddings:
+    """Embed the same windows by both towers; `options` go to `embed_windows`."""
+    embeddings = embed_windows(model, inputs, layers=LAST_LAYERS, **options)
+    return AlignedEmbeddings(*embeddings, embed_captions(model, text))
 
 
 def untrained(model: CasitaModel, seed: int) -> CasitaModel:
-    """The same architecture and table as `model`, its weights drawn anew by `seed`."""
+    """Build the same architecture and table as `model`, its weights drawn anew by `seed`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = CasitaModel(copy.deepcopy(model.config))
@@ -116,16 +125,16 @@ def untrained(model: CasitaModel, seed: int) -> CasitaModel:
 
 
 def label_prototypes(model: CasitaModel, prompts: Mapping[str, Sequence[str]], vectors: np.ndarray) -> np.ndarray:
-    """Unit rows `(K, P)`: for each label the mean direction of its prompts.
+    """Return unit rows `(K, P)`: for each label the mean direction of its prompts.
 
     Args:
         vectors: sentence embeddings `(S, T)` of all prompts, label after label.
     """
-    ends = np.cumsum([len(told) for told in prompts.values()])
+    ends = np.cumsum([len(sentences) for sentences in prompts.values()])
     means = np.stack([part.mean(axis=0) for part in np.split(embed_captions(model, vectors), ends[:-1])])
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 def logit_scale(model: CasitaModel) -> float:
-    """The factor on cosines with which the model was trained (1 / temperature)."""
+    """Return the factor on cosines with which the model was trained (1 / temperature)."""
     return min(model.logit_scale.exp().item(), float(model.config.logit_scale_max))

@@ -1,4 +1,4 @@
-"""The published model directory: what AutoModel and AutoProcessor load, written and read."""
+"""Published model directory, which AutoModel and AutoProcessor load: written and read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def publish(
 ) -> Path:
     """Write `out/model`, which `AutoModel` and `AutoProcessor` load without casita. Call on every rank; rank 0 writes.
 
-    `model` is the bare one (not wrapped for distribution), `training` what the card tells of the run.
+    `model` is the unwrapped one (not wrapped for distribution), `training` what the card says of the run.
     """
     assert isinstance(model, CasitaModel)
     folder = out / "model"
@@ -61,20 +61,20 @@ def publish(
 
 @contextmanager
 def code_travels(model: CasitaModel, processor: CasitaProcessor) -> Iterator[None]:
-    """Within it a save copies the code beside the weights: transformers keeps that wish on the classes themselves."""
-    told: dict[Any, str] = {type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
-    told |= {cls: auto_class for auto_class, cls in AUTO_CLASSES.items()}
-    for cls, auto_class in told.items():
+    """Copy the code beside the weights in any save within: transformers keeps that wish on the classes themselves."""
+    auto_class_of: dict[Any, str] = {type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
+    auto_class_of |= {cls: auto_class for auto_class, cls in AUTO_CLASSES.items()}
+    for cls, auto_class in auto_class_of.items():
         cls.register_for_auto_class(auto_class)
     try:
         yield
     finally:
-        for cls in told:
+        for cls in auto_class_of:
             cls._auto_class = None
 
 
 def load_published(run: Path | str, **changed: Any) -> tuple[CasitaModel, CasitaProcessor]:
-    """Model and processor of a run folder, a model directory, or a Hub id, ready for inference on the CPU.
+    """Load model and processor of a run folder, a model directory, or a Hub id, ready for inference on the CPU.
 
     `changed` are settings of the model's configuration, dropout say.
     """
@@ -83,7 +83,7 @@ def load_published(run: Path | str, **changed: Any) -> tuple[CasitaModel, Casita
 
 
 def model_directory_of(run: Path | str) -> str:
-    """The model directory of a run folder; a model directory or a Hub id as it is."""
+    """Return the model directory of a run folder; a model directory or a Hub id as it is."""
     inside = Path(run) / "model"
     source = str(inside if inside.is_dir() else run)
     if Path(run).is_dir() and not (Path(source) / "config.json").is_file():

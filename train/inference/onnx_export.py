@@ -1,4 +1,4 @@
-"""`casita export`: the sensor tower as ONNX, measured against PyTorch before anybody relies on it.
+"""Export the sensor tower as ONNX (`casita export`), measured against PyTorch before anybody relies on it.
 
     OUT/model.onnx        sensor_embeds (B, P) unit rows, last_hidden_state (B, L, C); any B and L
     OUT/model_int8.onnx   with --int8: weights of the linear maps as int8, activations quantised as they come
@@ -33,7 +33,7 @@ EXTRA = ("onnx", "onnxruntime", "onnxscript")
 
 
 class SensorTower(nn.Module):
-    """What is exported: the tensors of `names`, in this order, to `OUTPUTS`."""
+    """A tower with positional inputs, for the exporter: the tensors of `names`, in this order, to `OUTPUTS`."""
 
     def __init__(self, model: CasitaModel, names: list[str]):
         super().__init__()
@@ -46,7 +46,7 @@ class SensorTower(nn.Module):
 
 
 def input_names(model: CasitaModel) -> list[str]:
-    """What the model's config reads."""
+    """Name the tensors that the model reads by its config."""
     config = model.config
     optional = {
         "time_deltas": config.use_time_deltas,
@@ -57,11 +57,11 @@ def input_names(model: CasitaModel) -> list[str]:
 
 
 def random_windows(model: CasitaModel, windows: int, events: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Any rows of the table, with the second window padded on the right, the third on the left, the fourth inside."""
+    """Draw windows of any rows of the table; the second is padded on the right, the third left, the fourth inside."""
     rng = np.random.default_rng(seed)
     mask = np.ones((windows, events), dtype=np.int64)
-    hidden = (slice(events // 2 + 1, None), slice(0, events // 3), slice(1, events // 2))
-    for row, padded in zip(range(1, windows), hidden, strict=False):
+    paddings = (slice(events // 2 + 1, None), slice(0, events // 3), slice(1, events // 2))
+    for row, padded in zip(range(1, windows), paddings, strict=False):
         mask[row, padded] = 0
     seconds = rng.exponential(30.0, (windows, events)).astype(np.float32)
     tensors: dict[str, np.ndarray] = {
@@ -76,7 +76,7 @@ def random_windows(model: CasitaModel, windows: int, events: int, seed: int = 0)
 
 @torch.inference_mode()
 def by_torch(model: CasitaModel, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """`OUTPUTS` as PyTorch computes them."""
+    """Compute `OUTPUTS` by PyTorch."""
     output = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
     return [output.sensor_embeds.numpy(), output.sensor_model_output.last_hidden_state.numpy()]
 
@@ -85,7 +85,8 @@ def write_onnx(model: CasitaModel, path: Path) -> None:
     """Trace the tower with free batch and length into one file."""
     names = input_names(model)
     example = random_windows(model, 3, 7)
-    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
+    batch = torch.export.Dim("batch", min=1)
+    length = torch.export.Dim("length", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about its own parts
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -103,7 +104,7 @@ def write_onnx(model: CasitaModel, path: Path) -> None:
 
 
 def without_traces(proto: Any) -> Any:
-    """The model without the exporter's notes on each node: they name files of this machine and are long."""
+    """Remove the exporter's notes on each node: they name files of this machine and are long."""
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -111,7 +112,7 @@ def without_traces(proto: Any) -> Any:
 
 
 def quantize(source: Path, target: Path) -> None:
-    """The same graph with int8 weights, a scale for each output, in its matrix products."""
+    """Write the same graph with int8 weights, a scale for each output, in its matrix products."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
@@ -126,19 +127,20 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def session(path: Path) -> Any:
-    """An onnxruntime session on the CPU."""
+    """Open an onnxruntime session on the CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def parity(model: CasitaModel, path: Path) -> dict[str, float]:
-    """Largest absolute difference to PyTorch of either output, for each of `SHAPES`.
+    """Measure the largest absolute difference to PyTorch of either output, for each of `SHAPES`.
 
     Raises:
         RuntimeError: one is above `TOLERANCE`.
     """
-    runtime, worst = session(path), {}
+    runtime = session(path)
+    worst = {}
     for seed, (windows, events) in enumerate(SHAPES):
         inputs = random_windows(model, windows, events, seed)
         pairs = zip(runtime.run(list(OUTPUTS), inputs), by_torch(model, inputs), strict=True)
@@ -149,13 +151,13 @@ def parity(model: CasitaModel, path: Path) -> dict[str, float]:
 
 
 def cosines(model: CasitaModel, path: Path, windows: int = 256, events: int = 20) -> np.ndarray:
-    """`(B,)` cosine between the file's `sensor_embeds` and PyTorch's, on random windows of the home's sensors."""
+    """Compute cosines `(B,)` of the file's `sensor_embeds` and PyTorch's, on random windows of the home's sensors."""
     inputs = random_windows(model, windows, events, seed=1)
     return (session(path).run(["sensor_embeds"], inputs)[0] * by_torch(model, inputs)[0]).sum(axis=1)
 
 
 def require_extra() -> None:
-    """A `ValueError` that tells what to install when a part of the extra is missing."""
+    """Raise a `ValueError` that says what to install when a part of the extra is missing."""
     for name in EXTRA:
         try:
             importlib.import_module(name)
@@ -179,19 +181,19 @@ def export(run: Path | str, out: Path | str, int8: bool = False) -> dict[str, An
     with write_beside(out) as folder:
         folder.mkdir()
         write_onnx(model, folder / "model.onnx")
-        told = describe(model, folder / "model.onnx")
+        description = describe(model, folder / "model.onnx")
         if int8:
             quantize(folder / "model.onnx", folder / "model_int8.onnx")
-            told["int8"] = describe_int8(model, folder / "model_int8.onnx")
+            description["int8"] = describe_int8(model, folder / "model_int8.onnx")
         with code_travels(model, processor):
             processor.save_pretrained(folder)
-        write_json(folder / "export.json", told)
-        (folder / "README.md").write_text(readme(told, processor), encoding="utf-8")
-    return told
+        write_json(folder / "export.json", description)
+        (folder / "README.md").write_text(readme(description, processor), encoding="utf-8")
+    return description
 
 
 def describe(model: CasitaModel, path: Path) -> dict[str, Any]:
-    """What `export.json` says of the float32 file, its parity measured."""
+    """Describe the float32 file for `export.json`, its parity measured."""
     import onnx
 
     graph = session(path)
@@ -207,18 +209,19 @@ def describe(model: CasitaModel, path: Path) -> dict[str, Any]:
 
 
 def describe_int8(model: CasitaModel, path: Path) -> dict[str, Any]:
-    """What `export.json` says of the int8 file: its size and its measured loss."""
+    """Describe the int8 file for `export.json`: its size and its measured loss."""
     cosine = cosines(model, path)
     return {"bytes": path.stat().st_size, "mean_cosine": float(cosine.mean()), "min_cosine": float(cosine.min())}
 
 
-def readme(told: Mapping[str, Any], processor: CasitaProcessor) -> str:
-    """How to use the folder, with what was measured."""
+def readme(description: Mapping[str, Any], processor: CasitaProcessor) -> str:
+    """Render the README: how to use the folder, with what was measured."""
+    differences = description["max_abs_difference"]
     lines = [
         "# A Casita sensor tower as ONNX",
         "",
         f"Home: {', '.join(processor.homes) or processor.home}. "
-        f"Inputs: {', '.join(told['inputs'])}; outputs: {', '.join(told['outputs'])}.",
+        f"Inputs: {', '.join(description['inputs'])}; outputs: {', '.join(description['outputs'])}.",
         "",
         "```python",
         "import onnxruntime",
@@ -229,11 +232,11 @@ def readme(told: Mapping[str, Any], processor: CasitaProcessor) -> str:
         'vectors, _ = session.run(None, dict(processor(events, return_tensors="np")))  # (windows, P), unit length',
         "```",
         "",
-        f"`model.onnx` ({told['bytes'] / 1e6:.1f} MB): at most {max(told['max_abs_difference'].values()):.1e} from "
-        f"PyTorch at windows x events {', '.join(told['max_abs_difference'])}, padded on either side and inside.",
+        f"`model.onnx` ({description['bytes'] / 1e6:.1f} MB): at most {max(differences.values()):.1e} from "
+        f"PyTorch at windows x events {', '.join(differences)}, padded on either side and inside.",
     ]
-    if "int8" in told:
-        int8 = told["int8"]
+    if "int8" in description:
+        int8 = description["int8"]
         lines += [
             "",
             f"`model_int8.onnx` ({int8['bytes'] / 1e6:.1f} MB): cosine to PyTorch's vectors {int8['mean_cosine']:.4f} "
@@ -243,6 +246,7 @@ def readme(told: Mapping[str, Any], processor: CasitaProcessor) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita export`."""
     parser.description = "Write the sensor tower as ONNX and measure it against PyTorch."
     parser.epilog = "example: casita export runs/milan --out exports/milan --int8"
     parser.add_argument("run_dir", metavar="RUN", help="a run folder, a model directory, or a Hub id")
@@ -251,11 +255,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    told = export(args.run_dir, args.out, args.int8)
-    print(f"{args.out / 'model.onnx'}: {told['bytes'] / 1e6:.1f} MB", end=", ")
-    print(f"at most {max(told['max_abs_difference'].values()):.1e} from PyTorch")
+    """Export, and print what was measured."""
+    description = export(args.run_dir, args.out, args.int8)
+    print(f"{args.out / 'model.onnx'}: {description['bytes'] / 1e6:.1f} MB", end=", ")
+    print(f"at most {max(description['max_abs_difference'].values()):.1e} from PyTorch")
     if args.int8:
-        print(f"{args.out / 'model_int8.onnx'}: {told['int8']['bytes'] / 1e6:.1f} MB", end=", ")
-        print(
-            f"cosine {told['int8']['mean_cosine']:.4f} (worst {told['int8']['min_cosine']:.4f}) to PyTorch's vectors"
-        )
+        int8 = description["int8"]
+        print(f"{args.out / 'model_int8.onnx'}: {int8['bytes'] / 1e6:.1f} MB", end=", ")
+        print(f"cosine {int8['mean_cosine']:.4f} (worst {int8['min_cosine']:.4f}) to PyTorch's vectors")

@@ -1,4 +1,4 @@
-"""A trained model in a home that it was not trained in: the table of that home's pictures instead of its own."""
+"""Swap of the home of a trained model: the table of that home's pictures instead of its own."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,11 @@ def move_home(model: CasitaModel, processor: CasitaProcessor, folders: Sequence[
 
 
 def table_by(folder: HomeFolder, vision_model: str | None) -> SensorEmbeddingTable:
-    """The home's picture embeddings by a vision model."""
+    """Load the home's picture embeddings by a vision model.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
     files = sorted((folder.root / "image_embeddings").glob("*.safetensors"))
     for table in map(SensorEmbeddingTable.load, files):
         if table.vision_model == vision_model:

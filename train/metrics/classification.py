@@ -15,7 +15,7 @@ _LEAST = 1e-12  # stands for an empty denominator, whose numerator is 0
 
 # ----------------------------------------------------------------------------------------------- classification
 def confusion(y_true: Sequence[str], y_pred: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Counts `(K, K)` int: row = true label, column = predicted label, in the order of `labels`.
+    """Count pairs of labels, `(K, K)` int: row = true label, column = predicted label, in the order of `labels`.
 
     Pairs with a label that is not in `labels` are left out.
     """
@@ -28,12 +28,14 @@ def confusion(y_true: Sequence[str], y_pred: Sequence[str], labels: Sequence[str
 
 
 def per_class(y_true: Sequence[str], y_pred: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`precision`, `recall`, `f1` and `support` of every label in `y_true`; 0 where a quotient has no denominator."""
+    """Compute `precision`, `recall`, `f1`, `support` of each label in `y_true`; 0 where there is no denominator."""
     if not len(y_true):
         raise ValueError("classification: expected at least one labelled window, found none.")
-    everything = sorted({*y_true, *y_pred})
-    table = confusion(y_true, y_pred, everything)
-    hits, predicted, support = np.diag(table), table.sum(axis=0), table.sum(axis=1)
+    labels = sorted({*y_true, *y_pred})
+    table = confusion(y_true, y_pred, labels)
+    hits = np.diag(table)
+    predicted = table.sum(axis=0)
+    support = table.sum(axis=1)
     return {
         label: {
             "precision": _ratio(hits[i], predicted[i]),
@@ -41,13 +43,13 @@ def per_class(y_true: Sequence[str], y_pred: Sequence[str]) -> dict[str, dict[st
             "f1": _ratio(2 * hits[i], predicted[i] + support[i]),
             "support": int(support[i]),
         }
-        for i, label in enumerate(everything)
+        for i, label in enumerate(labels)
         if support[i]
     }
 
 
 def classification_metrics(y_true: Sequence[str], y_pred: Sequence[str]) -> dict[str, float]:
-    """`accuracy`, `balanced_accuracy`, `macro_f1`, `weighted_f1` over the labels that occur in `y_true`.
+    """Compute `accuracy`, `balanced_accuracy`, `macro_f1`, `weighted_f1` over the labels that occur in `y_true`.
 
     A label that occurs in `y_pred` only is no class of its own (it would enter the macro mean as a 0 whatever its
     window counted); each such prediction is a miss of its true label. A label never predicted scores 0.
@@ -59,32 +61,34 @@ def classification_metrics(y_true: Sequence[str], y_pred: Sequence[str]) -> dict
 
 
 def table_metrics(tables: np.ndarray) -> np.ndarray:
-    """`(..., 4)` of `CLASSIFICATION` from confusion tables `(..., K, K)`, row = true label; of an empty one zeros."""
+    """Compute `CLASSIFICATION` `(..., 4)` of tables `(..., K, K)` of confusion, row = true label; zeros if empty."""
     hits = np.diagonal(tables, axis1=-2, axis2=-1)
-    support, predicted = tables.sum(axis=-1), tables.sum(axis=-2)
+    support = tables.sum(axis=-1)
+    predicted = tables.sum(axis=-2)
     recall = hits / np.maximum(support, _LEAST)
     f1 = np.where(support > 0, 2 * hits / np.maximum(support + predicted, _LEAST), 0.0)
-    windows, labels = np.maximum(support.sum(-1), _LEAST), np.maximum((support > 0).sum(-1), 1)
+    windows = np.maximum(support.sum(-1), _LEAST)
+    labels = np.maximum((support > 0).sum(-1), 1)
     means = [hits.sum(-1) / windows, recall.sum(-1) / labels, f1.sum(-1) / labels, (f1 * support).sum(-1) / windows]
     return np.stack(means, axis=-1)
 
 
 # -------------------------------------------------------------------------------------------------- calibration
 def ece(probabilities: np.ndarray, y_true: Sequence[str], classes: Sequence[str], *, bins: int = BINS) -> float:
-    """Expected calibration error of `(N, K)` probabilities over `classes`: mean gap of confidence and accuracy.
+    """Compute the expected calibration error of `(N, K)` probabilities: mean gap of confidence and accuracy.
 
     Confidence is the largest probability, put into `bins` equal bins of (0, 1] (15 as in Guo et al. 2017, "On
     Calibration of Modern Neural Networks"). A true label outside `classes` makes its window a miss.
     """
-    gap, own_bin = confidence_gaps(probabilities, y_true, classes, bins)
-    gaps = np.bincount(own_bin, weights=gap, minlength=bins)  # a bin's count cancels: |sum| / N
+    gap, bin_of = confidence_gaps(probabilities, y_true, classes, bins)
+    gaps = np.bincount(bin_of, weights=gap, minlength=bins)  # a bin's count cancels: |sum| / N
     return float(np.abs(gaps).sum() / len(gap))
 
 
 def confidence_gaps(
     probabilities: np.ndarray, y_true: Sequence[str], classes: Sequence[str], bins: int = BINS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`(N,)` confidence minus hit (0 or 1) of each window, and `(N,)` the number of its bin."""
+    """Return the confidence minus hit (0 or 1) of each window `(N,)`, and the number of its bin `(N,)`."""
     confidence = probabilities.max(axis=1)
     right = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)] == np.asarray(y_true, dtype=object)
     return confidence - right, np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -93,25 +97,26 @@ def confidence_gaps(
 def calibration_bins(
     probabilities: np.ndarray, y_true: Sequence[str], classes: Sequence[str], bins: int = BINS
 ) -> list[dict[str, float]]:
-    """A reliability curve: of each bin that holds windows its bounds, their mean confidence, accuracy and number."""
-    gap, own_bin = confidence_gaps(probabilities, y_true, classes, bins)
-    told = []
-    for number in np.unique(own_bin).tolist():
-        mine = own_bin == number
-        confidence = float(probabilities.max(axis=1)[mine].mean())
+    """Draw a reliability curve: of each bin that holds windows its bounds, mean confidence, accuracy and `windows`."""
+    gap, bin_of = confidence_gaps(probabilities, y_true, classes, bins)
+    curve = []
+    for number in np.unique(bin_of).tolist():
+        in_bin = bin_of == number
+        confidence = float(probabilities.max(axis=1)[in_bin].mean())
         bounds = {"low": number / bins, "high": (number + 1) / bins}
-        accuracy = confidence - float(gap[mine].mean())
-        told.append({**bounds, "confidence": confidence, "accuracy": accuracy, "windows": int(mine.sum())})
-    return told
+        accuracy = confidence - float(gap[in_bin].mean())
+        curve.append({**bounds, "confidence": confidence, "accuracy": accuracy, "windows": int(in_bin.sum())})
+    return curve
 
 
 # -------------------------------------------------------------------------------------------------------- seeds
 def over_seeds(by_seed: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Mean of each metric over seeds, and for two seeds or more its standard deviation (n - 1) as `<metric>_sd`.
+    """Average each metric over seeds, and for two seeds or more its standard deviation (n - 1) as `<metric>_sd`.
 
     Whole numbers are counts, the same for every seed, and stay as they are.
     """
-    first, merged = next(iter(by_seed.values())), {}
+    first = next(iter(by_seed.values()))
+    merged: dict[str, Any] = {}
     for name, value in first.items():
         values = [metrics[name] for metrics in by_seed.values()]
         merged[name] = value if isinstance(value, int) else float(np.mean(values))
@@ -120,5 +125,5 @@ def over_seeds(by_seed: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return merged
 
 
-def _ratio(part: int, whole: int) -> float:
-    return float(part / whole) if whole else 0.0
+def _ratio(part: int, total: int) -> float:
+    return float(part / total) if total else 0.0

@@ -18,102 +18,109 @@ _DISCOUNT = 1 / np.log2(np.arange(2, 12))  # of the first ten places
 
 @dataclass(frozen=True)
 class Ranked:
-    """`scores` `(Q, 6)` of `NAMES` for each query among `candidates`; `rows` `(Q,)`: the window that a query is of."""
+    """A ranking: `scores` `(Q, 6)` of `NAMES` of each query among `candidates`; `rows` `(Q,)`, each query's window."""
 
     scores: np.ndarray
     rows: np.ndarray
     candidates: int
 
     def mean(self) -> dict[str, float]:
-        """The mean over the queries, with the numbers of queries and of candidates."""
-        told = dict(zip(NAMES, self.scores.mean(axis=0).tolist(), strict=True))
-        return {**told, "queries": len(self.scores), "candidates": self.candidates}
+        """Average over the queries; with the numbers of queries and of candidates."""
+        means = dict(zip(NAMES, self.scores.mean(axis=0).tolist(), strict=True))
+        return {**means, "queries": len(self.scores), "candidates": self.candidates}
 
 
 # ------------------------------------------------------------------------------------------- windows and captions
 def retrieval_metrics(
-    sensor: np.ndarray, text: np.ndarray, groups: np.ndarray, *, chunk: int = 1024
+    sensor: np.ndarray, text: np.ndarray, caption_ids: np.ndarray, *, chunk: int = 1024
 ) -> dict[str, dict[str, float]]:
-    """Recall@1/5/10, MRR, mAP and nDCG@10 both ways: the means of `rank_retrieval`."""
-    return {way: ranked.mean() for way, ranked in rank_retrieval(sensor, text, groups, chunk=chunk).items()}
+    """Compute Recall@1/5/10, MRR, mAP and nDCG@10 in both directions: the means of `rank_retrieval`."""
+    return {
+        direction: ranked.mean()
+        for direction, ranked in rank_retrieval(sensor, text, caption_ids, chunk=chunk).items()
+    }
 
 
 def rank_retrieval(
-    sensor: np.ndarray, text: np.ndarray, groups: np.ndarray, *, chunk: int = 1024
+    sensor: np.ndarray, text: np.ndarray, caption_ids: np.ndarray, *, chunk: int = 1024
 ) -> dict[str, Ranked]:
-    """Each query's scores both ways, from unit rows `sensor` `(N, P)`, `text` `(N, P)`, caption ids `groups` `(N,)`.
+    """Score each query in both directions, from unit rows `sensor` and `text` `(N, P)`, and `caption_ids` `(N,)`.
 
-    Windows with the same caption share a group, and a group is one candidate: `sensor_to_text` asks for each window
+    Windows with the same caption share its id, and an id is one candidate: `sensor_to_text` asks for each window
     where its caption ranks among the `G` distinct ones; `text_to_sensor` asks for each distinct caption where its
     windows rank among the `N`: recall and MRR look at the first of them, mAP and nDCG at all. Ties (scores closer than
     1e-6) count by expectation over all their orders, so an encoder that maps everything to one point scores exactly
     `retrieval_chance`. Only `chunk` rows of scores are in memory at once.
     """
-    groups = np.asarray(groups)
-    if not len(sensor) == len(text) == len(groups) or not len(groups):
+    caption_ids = np.asarray(caption_ids)
+    if not len(sensor) == len(text) == len(caption_ids) or not len(caption_ids):
         raise ValueError(
-            f"retrieval: expected as many sensor rows, text rows and groups, at least one; "
-            f"found {len(sensor)}, {len(text)} and {len(groups)}."
+            f"retrieval: expected as many sensor rows, text rows and caption ids, at least one; "
+            f"found {len(sensor)}, {len(text)} and {len(caption_ids)}."
         )
-    _, first, own = np.unique(groups, return_index=True, return_inverse=True)
-    captions, numbers = text[first], np.arange(len(first))
-    forth = [
-        score_queries(sensor[i : i + chunk] @ captions.T, own[i : i + chunk, None] == numbers)
+    _, first, caption_of = np.unique(caption_ids, return_index=True, return_inverse=True)
+    captions = text[first]
+    numbers = np.arange(len(first))
+    sensor_to_text = [
+        score_queries(sensor[i : i + chunk] @ captions.T, caption_of[i : i + chunk, None] == numbers)
         for i in range(0, len(sensor), chunk)
     ]
-    back = [
-        score_queries(captions[i : i + chunk] @ sensor.T, numbers[i : i + chunk, None] == own)
+    text_to_sensor = [
+        score_queries(captions[i : i + chunk] @ sensor.T, numbers[i : i + chunk, None] == caption_of)
         for i in range(0, len(first), chunk)
     ]
     return {
-        "sensor_to_text": Ranked(np.concatenate(forth), np.arange(len(sensor)), len(first)),
-        "text_to_sensor": Ranked(np.concatenate(back), first, len(sensor)),
+        "sensor_to_text": Ranked(np.concatenate(sensor_to_text), np.arange(len(sensor)), len(first)),
+        "text_to_sensor": Ranked(np.concatenate(text_to_sensor), first, len(sensor)),
     }
 
 
 def recall_by_home(
-    sensor: np.ndarray, text: np.ndarray, groups: np.ndarray, homes: np.ndarray, names: Sequence[str]
+    sensor: np.ndarray, text: np.ndarray, caption_ids: np.ndarray, homes: np.ndarray, names: Sequence[str]
 ) -> dict[str, float]:
-    """`recall_at_1_sensor_to_text/<home>` of each of several homes, its windows among its own captions alone; of one
-    home nothing, since that is the recall over all.
+    """Compute `recall_at_1_sensor_to_text/<home>` of several homes, each home's windows among its captions alone.
+
+    Of one home there is nothing, since that is the recall over all.
 
     Args:
         homes: `(N,)` number of each window's home in `names`. The others as in `retrieval_metrics`.
     """
-    found = {}
+    recalls = {}
     for number, name in enumerate(names if len(names) > 1 else ()):
         if (rows := homes == number).any():
-            recall = retrieval_metrics(sensor[rows], text[rows], groups[rows])["sensor_to_text"]["recall_at_1"]
-            found[f"recall_at_1_sensor_to_text/{name}"] = recall
-    return found
+            recall = retrieval_metrics(sensor[rows], text[rows], caption_ids[rows])["sensor_to_text"]["recall_at_1"]
+            recalls[f"recall_at_1_sensor_to_text/{name}"] = recall
+    return recalls
 
 
-def retrieval_chance(groups: np.ndarray) -> dict[str, dict[str, float]]:
-    """What a ranking drawn at random scores on average, exactly: the same names as `retrieval_metrics`."""
-    _, first, sizes = np.unique(groups, return_index=True, return_counts=True)
+def retrieval_chance(caption_ids: np.ndarray) -> dict[str, dict[str, float]]:
+    """Compute what a random ranking scores on average, exactly: the same names as `retrieval_metrics`."""
+    _, first, sizes = np.unique(caption_ids, return_index=True, return_counts=True)
     total = int(sizes.sum())
-    forth = np.tile(chance_scores(np.ones(1, np.int64), len(sizes)), (total, 1))
+    one_right = np.tile(chance_scores(np.ones(1, np.int64), len(sizes)), (total, 1))
     return {
-        "sensor_to_text": Ranked(forth, np.arange(total), len(sizes)).mean(),
+        "sensor_to_text": Ranked(one_right, np.arange(total), len(sizes)).mean(),
         "text_to_sensor": Ranked(chance_scores(sizes, total), first, total).mean(),
     }
 
 
-def rank_by_captions(text: np.ndarray, groups: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, Ranked]:
-    """What the captions' frequency gives away: one and the same ranking for every query, no sensor read.
+def rank_by_captions(
+    text: np.ndarray, caption_ids: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> dict[str, Ranked]:
+    """Rank by the captions' frequency: one and the same ranking for every query, no sensor read.
 
     A candidate stands the higher the more train windows have its caption, and of equals the nearer its caption is to
     the train captions' mean. Captions that repeat make this better than chance.
 
     Args:
-        text: `(N, T)` unit rows of all windows' captions; groups: `(N,)` their ids; train, test: row numbers.
+        text: `(N, T)` unit rows of all windows' captions; caption_ids: `(N,)`; train, test: row numbers.
     """
-    counts = np.bincount(groups[train], minlength=int(groups.max()) + 1)[groups[test]]
+    counts = np.bincount(caption_ids[train], minlength=int(caption_ids.max()) + 1)[caption_ids[test]]
     common = (counts + 0.4 * (text[test] @ _direction(text[train])))[:, None]  # cosines decide between equal counts
     one = np.ones_like(common)
     return {
-        "sensor_to_text": rank_retrieval(one, common, groups[test])["sensor_to_text"],
-        "text_to_sensor": rank_retrieval(common, one, groups[test])["text_to_sensor"],
+        "sensor_to_text": rank_retrieval(one, common, caption_ids[test])["sensor_to_text"],
+        "text_to_sensor": rank_retrieval(common, one, caption_ids[test])["text_to_sensor"],
     }
 
 
@@ -124,21 +131,21 @@ def _direction(rows: np.ndarray) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------------- any ranking
 def score_queries(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`(Q, 6)` of `NAMES`, from scores `(Q, n)` and which candidates are right `(Q, n)`, at least one for a query.
+    """Score queries, `(Q, 6)` of `NAMES`, by scores `(Q, n)` and right candidates `(Q, n)` bool, at least one each.
 
     Ties count by expectation over all their orders, as McSherry & Najork 2008 ("Computing information retrieval
     performance measures efficiently in the presence of tied scores") work out for average precision and DCG.
     """
     distinct, which = np.unique(_ranks(scores, right), axis=0, return_inverse=True)
-    found = np.array([_first_right(*map(int, row)) for row in distinct])[which.reshape(-1)]
-    several = np.flatnonzero(right.sum(axis=1) > 1)  # of a single right one the first tells everything
+    metrics = np.array([_first_right(*map(int, row)) for row in distinct])[which.reshape(-1)]
+    several = np.flatnonzero(right.sum(axis=1) > 1)  # a single right one is the first
     for part in np.array_split(several, max(1, len(several) * scores.shape[1] // 10**6)):
-        found[part, 4:] = _all_right(scores[part], right[part])
-    return found
+        metrics[part, 4:] = _all_right(scores[part], right[part])
+    return metrics
 
 
 def chance_scores(relevant: np.ndarray, candidates: int) -> np.ndarray:
-    """`(Q, 6)` of `NAMES` that a random order gives on average, with `relevant` `(Q,)` right ones of `candidates`."""
+    """Score a random order on average, `(Q, 6)` of `NAMES`, with `relevant` `(Q,)` right ones of `candidates`."""
     harmonic = float((1 / np.arange(1, candidates + 1)).sum())
     rows = []
     for count in map(int, relevant):
@@ -154,17 +161,24 @@ def _ideal(relevant: int) -> float:
 
 
 def _ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Scores `(Q, n)` and which candidates are right `(Q, n)` to counts `(Q, 3)`: the wrong candidates above the best
-    right one, the wrong ones that tie with it, the right ones that tie with it (itself included)."""
+    """Count, from scores `(Q, n)` and which candidates are right `(Q, n)`, the places around the best right one.
+
+    Returns:
+        `(Q, 3)`: wrong candidates above it, wrong ones that tie with it, right ones that tie with it (it too).
+    """
     gap = scores - np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
     tied = np.abs(gap) <= TIE
-    return np.stack([(~right & (gap > TIE)).sum(1), (~right & tied).sum(1), (right & tied).sum(1)], axis=1)
+    wrong_above = (~right & (gap > TIE)).sum(1)
+    return np.stack([wrong_above, (~right & tied).sum(1), (right & tied).sum(1)], axis=1)
 
 
 @lru_cache(maxsize=65536)
 def _first_right(above: int, wrong: int, right: int) -> tuple[float, ...]:
-    """`NAMES` as the first right candidate gives them, with `above` wrong ones before it and the order of `wrong`
-    wrong and `right` right ones after those left to chance; mAP and nDCG as if no other were right."""
+    """Compute `NAMES` by the first right candidate, which has `above` wrong ones before it.
+
+    The order of `wrong` wrong and `right` right ones after those is left to chance; mAP and nDCG as if no other were
+    right.
+    """
     i = np.arange(wrong + 1)
     later = np.cumprod((wrong - i) / (wrong + right - i))  # later[r]: P(the first r + 1 of the tie are all wrong)
     at = np.concatenate([[1.0], later[:-1]]) - later  # P(the first right one is number r + 1 of the tie)
@@ -175,9 +189,10 @@ def _first_right(above: int, wrong: int, right: int) -> tuple[float, ...]:
 
 
 def _all_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`(Q, 2)` average precision and nDCG@10 over all right candidates, `(Q, n)` both arguments."""
+    """Compute average precision and nDCG@10 `(Q, 2)` over all right candidates, `(Q, n)` both arguments."""
     order = np.argsort(-scores, axis=1, kind="stable")
-    scores, right = (np.take_along_axis(array, order, axis=1) for array in (scores, right))
+    scores = np.take_along_axis(scores, order, axis=1)
+    right = np.take_along_axis(right, order, axis=1)
     place = np.arange(scores.shape[1])
     begins = np.ones(scores.shape, dtype=bool)
     begins[:, 1:] = scores[:, :-1] - scores[:, 1:] > TIE
@@ -186,7 +201,8 @@ def _all_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     last = np.minimum.accumulate(np.where(ends, place, len(place))[:, ::-1], axis=1)[:, ::-1] + 1
     before = np.concatenate([np.zeros((len(scores), 1)), np.cumsum(right, axis=1)], axis=1)
     above = np.take_along_axis(before, first, axis=1)
-    inside, size = np.take_along_axis(before, last, axis=1) - above, last - first
+    inside = np.take_along_axis(before, last, axis=1) - above
+    size = last - first
     chance = inside / size  # that the candidate at this place is right
     expected = above + 1 + (place - first) * (inside - 1) / np.maximum(size - 1, 1)  # right ones so far, if it is
     total = before[:, -1]

@@ -100,8 +100,10 @@ class ClassificationObjective(Objective):
         logits = self.model(inputs, batch.texts).float()
         smooth = self.config.label_smoothing
         cross_entropy = nn.functional.cross_entropy
-        total = cross_entropy(logits, batch.groups, self.weight, reduction="sum", label_smoothing=smooth)
-        loss = total / gather(self.weight[batch.groups].sum()[None]).mean()  # ranks are averaged: over all windows
+        total = cross_entropy(logits, batch.caption_ids, self.weight, reduction="sum", label_smoothing=smooth)
+        loss = (
+            total / gather(self.weight[batch.caption_ids].sum()[None]).mean()
+        )  # ranks are averaged: over all windows
         self.accelerator.backward(loss)
         return {"loss": loss.detach()}
 
@@ -109,11 +111,14 @@ class ClassificationObjective(Objective):
     def validate(self, split: WindowDataset) -> dict[str, float]:
         """Mean cross-entropy of the windows whose class is known, without weights or smoothing; accuracy, macro F1."""
         logits = self.logits(split)
-        known = split.groups != UNKNOWN
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(split.groups).to(logits.device), reduction="sum")
+        known = split.caption_ids != UNKNOWN
+        loss = nn.functional.cross_entropy(
+            logits, torch.from_numpy(split.caption_ids).to(logits.device), reduction="sum"
+        )
         found = logits.argmax(dim=1).cpu().numpy()
         told = classification_metrics(
-            ["unknown" if g == UNKNOWN else self.classes[g] for g in split.groups], [self.classes[i] for i in found]
+            ["unknown" if g == UNKNOWN else self.classes[g] for g in split.caption_ids],
+            [self.classes[i] for i in found],
         )
         return {"loss": float(loss) / max(1, int(known.sum())), **told}
 

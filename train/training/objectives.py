@@ -77,10 +77,10 @@ class AlignmentObjective(Objective):
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Add the batch's gradients to the weights'; the losses of this rank's rows as `told` names them."""
         masked = self.hide(batch.inputs) if self.config.masked_weight else None
-        in_chunks = self.config.micro_batch_size is not None and self.config.micro_batch_size < len(batch.groups)
+        in_chunks = self.config.micro_batch_size is not None and self.config.micro_batch_size < len(batch.caption_ids)
         found = self._backward_in_chunks(batch, masked) if in_chunks else self._backward_whole(batch, masked)
         if self.trained.queue is not None:  # only now: the batch must not meet itself
-            self.trained.queue.push(found.pop("sensors"), found.pop("texts"), batch.groups)
+            self.trained.queue.push(found.pop("sensors"), found.pop("texts"), batch.caption_ids)
         return self.told({name: loss.detach() for name, loss in found.items() if name.endswith("_loss")})
 
     @torch.no_grad()
@@ -131,7 +131,7 @@ class AlignmentObjective(Objective):
             if masked is not None:
                 masked_losses.append(out["masked_loss"] * masked["num_items_in_batch"])
                 counts.append(masked["num_items_in_batch"])
-        groups = torch.from_numpy(split.groups[captions]).to(device)
+        groups = torch.from_numpy(split.caption_ids[captions]).to(device)
         masked_loss = None
         if counts:  # each rank's sums are over the mean count of all ranks: their mean is the mean over all events
             masked_loss = gather((torch.stack(masked_losses).sum() / torch.stack(counts).sum())[None]).mean()
@@ -168,15 +168,15 @@ class AlignmentObjective(Objective):
         return batch.texts if self.config.contrast_weight else None
 
     def _backward_whole(self, batch: Batch, masked: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        found = self.model(batch.inputs, self._texts(batch), masked, None, batch.around)
+        found = self.model(batch.inputs, self._texts(batch), masked, None, batch.neighbours)
         model = self.trained.model
-        if batch.around_groups is not None:
-            found["context_loss"] = self._context(found, batch.around_groups)
+        if batch.neighbour_ids is not None:
+            found["context_loss"] = self._context(found, batch.neighbour_ids)
         if self.config.contrast_weight:
             found["contrast_loss"] = self.contrast(
                 found["sensors"],
                 found["texts"],
-                batch.groups,
+                batch.caption_ids,
                 model.logit_scale,
                 model.logit_bias,
                 self.trained.queue,
@@ -209,7 +209,7 @@ class AlignmentObjective(Objective):
                 dropouts.append(RandomState())
                 embeds.append(self.trained(chunk, of_chunk))
         found = {name: torch.cat([each[name] for each in embeds]) for name in ("sensors", "texts")}
-        found["contrast_loss"], gradients = self._gradients(found["sensors"], found["texts"], batch.groups)
+        found["contrast_loss"], gradients = self._gradients(found["sensors"], found["texts"], batch.caption_ids)
         size = self.config.micro_batch_size
         of_sensors, of_texts = (gradients.pop(name).split(size) for name in ("sensors", "texts"))
         masked_losses = []

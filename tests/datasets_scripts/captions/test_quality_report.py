@@ -61,7 +61,7 @@ def test_rooms_and_things_are_counted_caption_by_caption(layout):
 def test_repetition_length_and_diversity(layout):
     windows = windows_of(["M005_ON"], ["M005_ON"], ["M005_ON"])
     report = report_captions(
-        windows, layout, [["At 7 in here."], ["At 9 in here."], ["At 7 in here.", "Again!"]], asked=2
+        windows, layout, [["At 7 in here."], ["At 9 in here."], ["At 7 in here.", "Again!"]], wanted=2
     )
     assert (report["windows"], report["captions"], report["windows_with_fewer"]) == (3, 4, 2)
     assert report["duplicate_share"] == 0.25
@@ -116,7 +116,7 @@ def test_captions_of_other_windows_are_refused(tmp_path, layout):
     home = HomeFolder(tmp_path)
     home.describe(home="synthetic", layout=layout)
     write_table(home.windows, windows_of(["M005_ON"]), WINDOWS)
-    rows = {"window_id": ["gone"], "style": ["narrative"], "caption": ["Nobody."]}
+    rows = {"window_id": ["gone"], "style": ["narrative"], "number": [0], "caption": ["Nobody."]}
     write_table(home.captions("narrative"), pa.table(rows), CAPTIONS)
     with pytest.raises(ValueError, match="window 'gone' is none of the home's"):
         report_home(home, "narrative")

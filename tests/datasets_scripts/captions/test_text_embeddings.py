@@ -156,7 +156,7 @@ def test_without_a_network_the_answer_comes_at_once(monkeypatch, tmp_path):
 def home(tmp_path) -> HomeFolder:
     folder = HomeFolder(tmp_path / "home")
     folder.describe(home="toy")
-    rows = {"window_id": [f"w{i}" for i in range(4)], "style": ["narrative"] * 4, "caption": TEXTS}
+    rows = {"window_id": [f"w{i}" for i in range(4)], "style": ["narrative"] * 4, "number": [0] * 4, "caption": TEXTS}
     write_table(folder.captions("narrative"), pa.table(rows), CAPTIONS)
     return folder
 

@@ -112,7 +112,7 @@ def home(tmp_path) -> HomeFolder:
     folder.describe(home="toy")
     texts = [f"the fridge was opened {n} times ." for n in range(400)] + [LONG]
     ids = [f"w{i}" for i in range(len(texts))]
-    rows = {"window_id": ids, "style": ["narrative"] * len(texts), "caption": texts}
+    rows = {"window_id": ids, "style": ["narrative"] * len(texts), "number": [0] * len(texts), "caption": texts}
     write_table(folder.captions("narrative"), pa.table(rows), CAPTIONS)
     return folder
 
@@ -171,7 +171,7 @@ def test_parts_of_other_captions_are_not_used(home, tmp_path):
 def test_a_data_set_of_homes_is_embedded_home_by_home(home, tmp_path, capsys):
     other = HomeFolder(home.root.parent / "other")
     other.describe(home="other")
-    rows = {"window_id": ["w"], "style": ["narrative"], "caption": ["the fridge was closed ."]}
+    rows = {"window_id": ["w"], "style": ["narrative"], "number": [0], "caption": ["the fridge was closed ."]}
     write_table(other.captions("narrative"), pa.table(rows), CAPTIONS)
     folder = make_text_model("gemma", tmp_path)
     assert cli.main(["embed-text", str(home.root.parent), "--text-model", str(folder)]) == 0

@@ -4,19 +4,28 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from released_home import SETTINGS
-from train_home import tiny
+from train_home import rehash, tiny, without_numbers
 
+from casita.datasets_scripts.captions.caption import caption_home
 from casita.datasets_scripts.captions.text_embeddings import embed_captions
 from casita.datasets_scripts.hub.published_homes import home_from_dataset
-from casita.datasets_scripts.schema import HomeFolder, home_folders
+from casita.datasets_scripts.schema import (
+    CAPTIONS,
+    SCHEMA_VERSION,
+    HomeFolder,
+    home_folders,
+    read_table,
+    text_embeddings_schema,
+)
 from casita.datasets_scripts.windows.cut import cut_home
 from casita.files import hash_file, read_json, write_json
 from casita.model_cards.trees import write_checksums, write_dataset_tree
 from casita.train.data.dataset import build_processor, fingerprint, load_split, load_table
 
-ARRAYS = ("codes", "seconds", "starts", "texts", "groups", "caption_rows", "caption_starts")
+ARRAYS = ("codes", "seconds", "starts", "texts", "caption_ids", "caption_rows", "caption_starts")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +74,55 @@ def test_training_reads_the_same_data(tree, released, tmp_path):
         assert (one.keys, list(one.ids)) == (other.keys, list(other.ids))
         for name in ARRAYS:
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.fixture
+def several_captions(released, tmp_path):
+    """The released home with two captions of each window in two styles, one of them embedded."""
+    shutil.copytree(released[0].root, tmp_path / "many", ignore=shutil.ignore_patterns("tensors"))
+    home = HomeFolder(tmp_path / "many")
+    for style in ("narrative", "mixed"):
+        caption_home(home, style, captions=2)
+    embed_captions(home, "narrative", "minilm")
+    return home
+
+
+def test_several_captions_a_window_get_the_bytes_that_they_had(several_captions, tmp_path):
+    tree = write_dataset_tree(several_captions.root, tmp_path / "tree", "org/flat", shard_bytes=20_000)
+    back = HomeFolder(home_from_dataset(tree, tmp_path / "back"))
+    assert files(back.root) == files(several_captions.root)
+
+
+def test_a_data_set_of_release_01_becomes_a_home_folder_with_the_bytes_that_it_had(several_captions, tmp_path):
+    expected = {path: pq.read_table(path) for path in captioned(several_captions)}
+    tree = write_dataset_tree(without_numbers(several_captions).root, tmp_path / "tree", "org/flat")
+    assert read_json(tree / "homes" / "synthetic" / "home.json")["schema_version"] == SCHEMA_VERSION
+    for path in [*tree.glob("captions/*/*/*.parquet"), *tree.glob("text_embeddings/*/*/*.parquet")]:
+        table = pq.read_table(path)  # what is pushed today has the column; release 0.1 wrote none
+        assert "number" in table.schema.names
+        pq.write_table(table.drop_columns("number"), path, compression="zstd")
+    write_checksums(tree)
+    back = HomeFolder(home_from_dataset(tree, tmp_path / "back"))
+    assert files(back.root) == files(several_captions.root)
+    assert embed_captions(back, "narrative", "minilm", load=pytest.fail) is None
+    for path, table in expected.items():
+        schema = CAPTIONS if "captions" in path.parts else text_embeddings_schema(384)
+        assert read_table(back.root / path.relative_to(several_captions.root), schema).equals(table)
+
+
+def test_captions_in_another_order_are_pushed_in_that_of_their_windows(several_captions, tmp_path):
+    expected = files(several_captions.root)
+    for path in captioned(several_captions):
+        table = pq.read_table(path)
+        pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), path)
+    rehash(several_captions)
+    tree = write_dataset_tree(several_captions.root, tmp_path / "tree", "org/flat")
+    assert files(home_from_dataset(tree, tmp_path / "back")) == expected
+
+
+def captioned(home):
+    """The files of captions and of text embeddings."""
+    return [*home.root.glob("captions/*.parquet"), *home.root.glob("text_embeddings/*.parquet")]
 
 
 def test_several_homes_become_several_folders(released, tmp_path):

@@ -47,10 +47,10 @@ def test_every_window_meets_its_own_caption_whatever_the_files_order(home):
 
 def test_windows_share_a_group_exactly_when_they_share_a_caption(home):
     split = load(home)
-    groups = whole(split).groups.numpy()
+    caption_ids = whole(split).caption_ids.numpy()
     texts = np.array([captions_of(home)[window][0] for window in split.window_ids])
-    assert np.array_equal(groups[:, None] == groups, texts[:, None] == texts)
-    assert len(set(groups)) == split.num_captions < len(split)
+    assert np.array_equal(caption_ids[:, None] == caption_ids, texts[:, None] == texts)
+    assert len(set(caption_ids)) == split.num_captions < len(split)
 
 
 def test_the_tensors_hold_the_windows_events(home):
@@ -177,12 +177,12 @@ def test_captions_that_do_not_fit_the_windows_are_refused(home):
     pairs = [(window, caption) for window, (caption,) in captions_of(home).items()]
     vectors = home.text_embeddings("narrative", "minilm").read_bytes()
     write_captions(home, pairs[1:])
-    with pytest.raises(ValueError, match=r"1 of 60 train windows have no caption .*the first 'toy/s/fixed/0'"):
+    with pytest.raises(ValueError, match=r"parquet: 1 of 60 windows have no captions, the first 'toy/s/fixed/0'"):
         load(home)
+    write_captions(home, [*pairs, (pairs[3][0], "Another.")])
     home.text_embeddings("narrative", "minilm").write_bytes(vectors)
-    with pytest.raises(
-        ValueError, match=r"60 embeddings for 59 captions of train .*59 of them in common.*casita embed-text"
-    ):
+    found = r"1 of 60 windows have other text.* 'toy/s/fixed/3', has 2 captions and 1 text.*casita embed-text"
+    with pytest.raises(ValueError, match=rf"narrative--minilm.parquet: {found}"):
         load(home)
 
 

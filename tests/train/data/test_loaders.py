@@ -17,7 +17,7 @@ from train_home import COUNTS, make_home, tiny, write_captions
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table, write_table
 from casita.train.data import tensor_cache
 from casita.train.data.dataset import WindowDataset, build_processor, load_split, load_table
-from casita.train.data.home_arrays import HomeArrays, Source, distinct, hash_texts
+from casita.train.data.home_arrays import HomeArrays, SplitFiles, distinct, hash_texts
 from casita.train.data.loaders import make_loader
 from casita.train.data.prefetch import prefetched
 from casita.train.data.tensor_cache import load_arrays
@@ -34,12 +34,12 @@ def load(home: HomeFolder, split: str = "train", **settings) -> WindowDataset:
 
 
 def arrays(home: HomeFolder, split: str = "train") -> HomeArrays:
-    return load_arrays(Source(home, split, "narrative", "minilm"), home.root / "run")
+    return load_arrays(SplitFiles(home, split, "narrative", "minilm"), home.root / "run")
 
 
 def assert_equal(one: HomeArrays, other: HomeArrays) -> None:
     assert (one.home, one.keys, list(one.ids)) == (other.home, other.keys, list(other.ids))
-    for name in ("codes", "seconds", "starts", "texts", "groups", "caption_rows", "caption_starts"):
+    for name in ("codes", "seconds", "starts", "texts", "caption_ids", "caption_rows", "caption_starts"):
         found, expected = getattr(one, name), getattr(other, name)
         assert found.dtype == expected.dtype, name
         np.testing.assert_array_equal(found, expected, name)
@@ -117,7 +117,7 @@ def test_a_home_that_cannot_be_written_is_cached_in_the_run():
         root.chmod(0o755)
         os.seteuid(65534)
         try:
-            found = load_arrays(Source(home, "train", "narrative", "minilm"), run)
+            found = load_arrays(SplitFiles(home, "train", "narrative", "minilm"), run)
         finally:
             os.seteuid(0)
         assert not (home.root / "tensors").exists()
@@ -130,8 +130,9 @@ def test_a_home_that_cannot_be_written_is_cached_in_the_run():
 def test_processes_that_start_together_build_the_arrays_once(home):
     code = (
         "import sys; from pathlib import Path; from casita.datasets_scripts.schema import HomeFolder\n"
-        "from casita.train.data.home_arrays import Source; from casita.train.data.tensor_cache import load_arrays\n"
-        "found = load_arrays(Source(HomeFolder(sys.argv[1]), 'train', 'narrative', 'minilm'), Path('.'))\n"
+        "from casita.train.data.home_arrays import SplitFiles\n"
+        "from casita.train.data.tensor_cache import load_arrays\n"
+        "found = load_arrays(SplitFiles(HomeFolder(sys.argv[1]), 'train', 'narrative', 'minilm'), Path('.'))\n"
         "print(len(found), found.codes.sum())"
     )
     started = [
@@ -162,7 +163,7 @@ def test_a_copy_of_some_windows_holds_them_and_the_chosen_captions(home):
     one = split.batch(rows, captions)
     other = copy.batch(np.arange(3), copy.choose_captions(9, 9))
     assert (one.texts == other.texts).all()
-    assert (one.groups == other.groups).all()
+    assert (one.caption_ids == other.caption_ids).all()
     assert all((one.inputs[name] == other.inputs[name]).all() for name in one.inputs)
 
 

@@ -19,7 +19,7 @@ from casita.datasets_scripts.schema import CAPTIONS, HomeFolder, read_table, wri
 from casita.train.align import train
 from casita.train.data.dataset import build_processor, load_split, load_table
 from casita.train.data.loaders import load_windows, make_loader
-from casita.train.data.parquet_stream import StreamingLoader, deal, find_shards, read_shard
+from casita.train.data.parquet_stream import StreamingLoader, assign_shards, find_shards, read_shard
 from casita.train.training.checkpoint import checkpoints
 
 FILES = ("windows.parquet", "captions/narrative.parquet", "text_embeddings/narrative--minilm.parquet")
@@ -54,7 +54,7 @@ def assert_same(one, other) -> None:
     assert one.inputs.keys() == other.inputs.keys()
     assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
     assert torch.equal(one.texts, other.texts)
-    assert torch.equal(one.groups, other.groups)
+    assert torch.equal(one.caption_ids, other.caption_ids)
 
 
 def test_a_streamed_epoch_is_the_cached_windows_once_each_with_their_own_captions(home):
@@ -122,7 +122,7 @@ def test_two_homes_stream_into_one_epoch_and_share_their_groups(tmp_path):
     ids, groups = [], {}
     for number, batch in enumerate(stream.epoch(0)):
         ids += stream.window_ids(0, number)
-        for vector, group in zip(batch.texts.numpy(), batch.groups.tolist(), strict=True):
+        for vector, group in zip(batch.texts.numpy(), batch.caption_ids.tolist(), strict=True):
             assert groups.setdefault(vector.tobytes(), group) == group
     assert Counter(name.split("/")[0] for name in ids) == {"casa": 60, "haus": 60}
     assert len(set(ids)) == 120
@@ -130,11 +130,11 @@ def test_two_homes_stream_into_one_epoch_and_share_their_groups(tmp_path):
 
 def test_shards_are_dealt_so_that_no_rank_waits_for_another():
     sizes = np.random.default_rng(0).integers(1, 100, size=40).tolist()
-    hands = deal(sizes, 4, seed=0)
-    assert sorted(shard for hand in hands for shard in hand) == list(range(40))
-    loads = [sum(sizes[shard] for shard in hand) for hand in hands]
+    assignment = assign_shards(sizes, 4, seed=0)
+    assert sorted(shard for assigned in assignment for shard in assigned) == list(range(40))
+    loads = [sum(sizes[shard] for shard in assigned) for assigned in assignment]
     assert max(loads) - min(loads) <= max(sizes)
-    assert deal([5] * 40, 2, seed=0) != deal([5] * 40, 2, seed=1)
+    assert assign_shards([5] * 40, 2, seed=0) != assign_shards([5] * 40, 2, seed=1)
 
 
 def test_every_rank_has_as_many_batches_and_windows_of_its_own(home):
@@ -167,11 +167,11 @@ def spoil(home: HomeFolder, kept: set[int]) -> None:
 def test_two_processes_read_all_windows_each_from_row_groups_of_its_own(tmp_path):
     home = in_row_groups(make_home(tmp_path / "home"), 5)
     shards = stream_of(home).windows.shards
-    hands = deal([shard.windows for shard in shards], 2, seed=42)
-    for rank, hand in enumerate(hands):
+    assignment = assign_shards([shard.windows for shard in shards], 2, seed=42)
+    for rank, assigned in enumerate(assignment):
         copy = HomeFolder(shutil.copytree(home.root, tmp_path / f"home_{rank}"))
-        spoil(copy, {shards[i].row_group for i in hand})
-        foreign = replace(shards[hands[1 - rank][0]], source=replace(shards[0].source, folder=copy))
+        spoil(copy, {shards[i].row_group for i in assigned})
+        foreign = replace(shards[assignment[1 - rank][0]], files=replace(shards[0].files, folder=copy))
         with pytest.raises(OSError, match=r"(?i)thrift|decompress|page|corrupt|eof|zstd"):
             read_shard(foreign)
     script = HELPERS / "stream_rank.py"
@@ -221,7 +221,7 @@ def test_embeddings_of_other_captions_are_refused(home):
     rows = read_table(home.captions("narrative"), CAPTIONS)
     two_captions(home)
     write_table(home.captions("narrative"), rows, CAPTIONS)
-    with pytest.raises(ValueError, match=r"embeddings for 7 captions of train windows, 7 of them in common"):
+    with pytest.raises(ValueError, match=r"7 of 7 windows have other text .*1 captions and 2 text embeddings"):
         next(iter(stream_of(in_row_groups(home, 7)).epoch(0)))
 
 
@@ -235,7 +235,7 @@ def test_too_few_shards_or_windows_are_refused(home):
 
 
 def test_a_row_group_without_windows_of_the_split_is_no_shard(home):
-    shards = find_shards(stream_of(home).windows.shards[0].source)
+    shards = find_shards(stream_of(home).windows.shards[0].files)
     assert [shard.row_group for shard in shards] == list(range(9))
     assert [shard.windows for shard in shards] == [7] * 8 + [4]
     assert shards[3].captions == shards[3].vectors == (21, 28)

@@ -20,41 +20,41 @@ def unit(rows):
 def home(seed, n=60, captions=23, width=8):
     """Random unit rows; windows of a group share their text row, as identical captions do."""
     rng = np.random.default_rng(seed)
-    groups = rng.integers(captions, size=n)
-    return unit(rng.normal(size=(n, width))), unit(rng.normal(size=(captions, width)))[groups], groups
+    caption_ids = rng.integers(captions, size=n)
+    return unit(rng.normal(size=(n, width))), unit(rng.normal(size=(captions, width)))[caption_ids], caption_ids
 
 
 def scores_of_rank(rank):
     return np.array([rank <= 1, rank <= 5, rank <= 10, 1 / rank], dtype=float)
 
 
-def obvious_retrieval(sensor, text, groups):
+def obvious_retrieval(sensor, text, caption_ids):
     """Sort every query's candidates and walk down the list; no ties."""
-    distinct = sorted(set(groups.tolist()))
-    caption = {g: text[groups.tolist().index(g)] for g in distinct}
+    distinct = sorted(set(caption_ids.tolist()))
+    caption = {g: text[caption_ids.tolist().index(g)] for g in distinct}
     forth, back = [], []
-    for row, group in zip(sensor, groups, strict=True):
+    for row, group in zip(sensor, caption_ids, strict=True):
         order = sorted(distinct, key=lambda g: -float(row @ caption[g]))
         forth.append(scores_of_rank(order.index(group) + 1))
     for group in distinct:
         order = sorted(range(len(sensor)), key=lambda i: -float(sensor[i] @ caption[group]))
-        back.append(scores_of_rank([groups[i] == group for i in order].index(True) + 1))
+        back.append(scores_of_rank([caption_ids[i] == group for i in order].index(True) + 1))
     return {"sensor_to_text": np.mean(forth, axis=0), "text_to_sensor": np.mean(back, axis=0)}
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1024])
 @pytest.mark.parametrize("captions", [1, 2, 23, 500])
 def test_retrieval_equals_the_obvious_version_in_any_chunks(captions, chunk):
-    sensor, text, groups = home(captions, captions=captions)
-    found = retrieval_metrics(sensor, text, groups, chunk=chunk)
-    for direction, expected in obvious_retrieval(sensor, text, groups).items():
+    sensor, text, caption_ids = home(captions, captions=captions)
+    found = retrieval_metrics(sensor, text, caption_ids, chunk=chunk)
+    for direction, expected in obvious_retrieval(sensor, text, caption_ids).items():
         np.testing.assert_allclose([found[direction][name] for name in NAMES], expected, atol=1e-12)
 
 
 def test_a_tie_counts_as_the_mean_over_all_its_orders():
     sensor = unit(np.array([[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]]))
-    text, groups = unit(np.array([[0.6, 0.8]] * 3 + [[0.0, 1.0]] * 2)), np.array([0, 0, 0, 1, 1])
-    found = retrieval_metrics(sensor, text, groups)["text_to_sensor"]
+    text, caption_ids = unit(np.array([[0.6, 0.8]] * 3 + [[0.0, 1.0]] * 2)), np.array([0, 0, 0, 1, 1])
+    found = retrieval_metrics(sensor, text, caption_ids)["text_to_sensor"]
     # Caption 0 (0.6, 0.8): windows 1, 2 (right) and 3 (wrong) tie at the top, all orders equally likely.
     orders = [scores_of_rank(order.index(True) + 1) for order in itertools.permutations([True, True, False])]
     # Caption 1 (0, 1): window 4 (right) wins alone.
@@ -64,41 +64,45 @@ def test_a_tie_counts_as_the_mean_over_all_its_orders():
 
 @pytest.mark.parametrize("sizes", [[1], [4], [1, 1, 1], [1, 2, 3, 10], [7] * 9])
 def test_an_encoder_that_maps_everything_to_one_point_scores_exactly_chance(sizes):
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    point = np.tile(unit(np.ones(4)), (len(groups), 1))
-    found, chance = retrieval_metrics(point, point, groups), retrieval_chance(groups)
+    caption_ids = np.repeat(np.arange(len(sizes)), sizes)
+    point = np.tile(unit(np.ones(4)), (len(caption_ids), 1))
+    found, chance = retrieval_metrics(point, point, caption_ids), retrieval_chance(caption_ids)
     for direction in chance:
         assert found[direction] == pytest.approx(chance[direction])
 
 
 def test_the_last_bits_of_a_score_do_not_break_a_tie():
-    groups = np.arange(40)
+    caption_ids = np.arange(40)
     point = np.tile(unit(np.ones(4)), (40, 1)) + np.random.default_rng(0).normal(scale=1e-8, size=(40, 4))
-    found = retrieval_metrics(point, point, groups)["sensor_to_text"]
-    assert found == pytest.approx(retrieval_chance(groups)["sensor_to_text"])
+    found = retrieval_metrics(point, point, caption_ids)["sensor_to_text"]
+    assert found == pytest.approx(retrieval_chance(caption_ids)["sensor_to_text"])
 
 
 def test_chance_is_what_random_embeddings_score_on_average():
-    groups = np.repeat(np.arange(30), [1] * 20 + [3] * 8 + [8, 8])
+    caption_ids = np.repeat(np.arange(30), [1] * 20 + [3] * 8 + [8, 8])
     runs = []
     for seed in range(300):
         rng = np.random.default_rng(seed)
         # Independent scores for every pair need as many dimensions as windows.
-        rows = retrieval_metrics(unit(rng.normal(size=(60, 60))), unit(rng.normal(size=(30, 60)))[groups], groups)
+        rows = retrieval_metrics(
+            unit(rng.normal(size=(60, 60))), unit(rng.normal(size=(30, 60)))[caption_ids], caption_ids
+        )
         runs.append([[rows[d][name] for name in NAMES] for d in ("sensor_to_text", "text_to_sensor")])
     mean, error = np.mean(runs, axis=0), np.std(runs, axis=0) / np.sqrt(len(runs))
-    chance = retrieval_chance(groups)
+    chance = retrieval_chance(caption_ids)
     expected = np.array([[chance[d][name] for name in NAMES] for d in ("sensor_to_text", "text_to_sensor")])
     assert (np.abs(mean - expected) < 4 * error + 1e-3).all()
     assert chance["sensor_to_text"]["recall_at_5"] == pytest.approx(5 / 30)
 
 
 def test_a_perfect_encoder_finds_everything():
-    _, text, groups = home(0)
-    found = retrieval_metrics(text, text, groups)
+    _, text, caption_ids = home(0)
+    found = retrieval_metrics(text, text, caption_ids)
     assert all(found[direction][name] == 1 for direction in found for name in NAMES)
     assert found["sensor_to_text"]["queries"] == 60
-    assert found["sensor_to_text"]["candidates"] == found["text_to_sensor"]["queries"] == len(set(groups.tolist()))
+    assert (
+        found["sensor_to_text"]["candidates"] == found["text_to_sensor"]["queries"] == len(set(caption_ids.tolist()))
+    )
 
 
 def test_retrieval_refuses_rows_that_do_not_belong_together():

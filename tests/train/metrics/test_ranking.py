@@ -99,12 +99,12 @@ def test_retrieval_of_captions_counts_all_windows_that_share_one():
 
 def test_captions_alone_beat_chance_where_they_repeat_and_equal_it_where_none_was_seen_before():
     rng = np.random.default_rng(0)
-    groups = np.concatenate([rng.choice(5, size=100, p=[0.6, 0.1, 0.1, 0.1, 0.1]), rng.choice(5, size=40)])
-    groups[100:130] = 0  # the most frequent caption of train is that of test too
-    text = np.linalg.qr(rng.normal(size=(8, 5)))[0].T[groups]
+    caption_ids = np.concatenate([rng.choice(5, size=100, p=[0.6, 0.1, 0.1, 0.1, 0.1]), rng.choice(5, size=40)])
+    caption_ids[100:130] = 0  # the most frequent caption of train is that of test too
+    text = np.linalg.qr(rng.normal(size=(8, 5)))[0].T[caption_ids]
     train, test = np.arange(100), np.arange(100, 140)
-    alone, chance = rank_by_captions(text, groups, train, test), retrieval_chance(groups[test])
-    assert alone["sensor_to_text"].mean()["recall_at_1"] == pytest.approx((groups[test] == 0).mean())
+    alone, chance = rank_by_captions(text, caption_ids, train, test), retrieval_chance(caption_ids[test])
+    assert alone["sensor_to_text"].mean()["recall_at_1"] == pytest.approx((caption_ids[test] == 0).mean())
     assert alone["sensor_to_text"].mean()["recall_at_1"] > 3 * chance["sensor_to_text"]["recall_at_1"]
     new = rank_by_captions(np.ones((140, 2)) / np.sqrt(2), np.arange(140), train, test)
     assert new["sensor_to_text"].mean() == pytest.approx(retrieval_chance(np.arange(40))["sensor_to_text"])

@@ -123,7 +123,9 @@ def spoil(home: HomeFolder, window: str) -> None:
     matrix = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width).copy()
     matrix[table["window_id"].to_pylist().index(window)] = float("inf")
     column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), width)
-    write_table(path, table.set_column(2, "embedding", column), text_embeddings_schema(width))
+    write_table(
+        path, table.drop_columns("embedding").append_column("embedding", column), text_embeddings_schema(width)
+    )
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_batchs_windows(tmp_path):
