@@ -1,6 +1,6 @@
 """Classify activities with an aligned (or masked-event) checkpoint: a head on the frozen encoder, or all of it.
 
-    casita finetune runs/kyoto --out runs/kyoto_activities --mode full --few_shot 0.05
+    casita finetune runs/kyoto --out runs/kyoto_activities --mode full --few-shot 0.05
 
 Learns on the train windows, chooses the model on the validation windows, and reads the test windows once, at the end.
 """
@@ -197,13 +197,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "examples:\n  casita finetune runs/kyoto --out runs/kyoto_full\n"
-        "  casita finetune runs/kyoto --out runs/kyoto_head --mode frozen --learning_rate 1e-2\n"
-        "  casita finetune runs/kyoto --out runs/few --few_shot 0.05 --seed 1\n"
-        "  casita finetune runs/kyoto --out runs/scratch --from_scratch true"
+        "  casita finetune runs/kyoto --out runs/kyoto_head --mode frozen --learning-rate 1e-2\n"
+        "  casita finetune runs/kyoto --out runs/few --few-shot 0.05 --seed 1\n"
+        "  casita finetune runs/kyoto --out runs/scratch --from-scratch true"
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="a run, a model directory or a Hub id")
     parser.add_argument("--config", metavar="YAML", type=Path, help="a file with settings")
-    add_setting_flags(parser, FinetuneConfig, but=("model",))
+    add_setting_flags(parser, FinetuneConfig, skip=("model",))
 
 
 def run(args: argparse.Namespace) -> None:

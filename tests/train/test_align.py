@@ -133,7 +133,7 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings_or_data(
     stopped = tmp_path / "stopped"
     shutil.copytree(run, stopped)
     shutil.rmtree(checkpoints(stopped)[-1])
-    with pytest.raises(ValueError, match=r"stands at step 16 of 20\. Go on with --resume_from_checkpoint last"):
+    with pytest.raises(ValueError, match=r"stands at step 16 of 20\. Go on with --resume-from-checkpoint last"):
         train(load_config(run / "config.yaml", {"out": str(stopped), "resume_from_checkpoint": "none"}))
 
 

@@ -354,8 +354,8 @@ def test_the_command_says_in_one_line_what_is_wrong(home, aligned, tmp_path, cap
     out = ["--out", tmp_path / "run", "--tracker", "none"]
     assert "neither a run nor a model directory" in refused(tmp_path, "--data", home.root, *out)
     assert "no run folder that would tell its data: give --data DIR" in refused(aligned / "model", *out)
-    assert "no argument '--few-shots'; did you mean --few_shot?" in refused(aligned, "--few-shots", 1, *out)
-    assert "few_shot should be int | float, found 'x'" in refused(aligned, "--few_shot", "x", *out)
+    assert "no argument '--few-shots'; did you mean --few-shot?" in refused(aligned, "--few-shots", 1, *out)
+    assert "--few-shot should be int | float, found 'x'" in refused(aligned, "--few-shot", "x", *out)
     assert "holds an alignment run. Give another --out." in refused(aligned, "--out", aligned)
     assert "split by 'chronological'" in refused(aligned, "--protocol", "random_days", *out)
     assert not (tmp_path / "run").exists()

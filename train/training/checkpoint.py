@@ -143,7 +143,7 @@ def find_checkpoint(config: RunConfig, wanted: Progress) -> Path | None:
     if config.resume_from_checkpoint is None and not was.finished:
         raise ValueError(
             f"{config.out}: holds a run that stands at step {was.step} of {was.total_steps}. "
-            "Go on with --resume_from_checkpoint last, which is the default, or give another --out."
+            "Go on with --resume-from-checkpoint last, which is the default, or give another --out."
         )
     return checkpoint
 

@@ -193,7 +193,7 @@ def describe_end(run: Path, progress: Progress, primary_metric: str) -> str:
     if not progress.finished:
         return (
             f"interrupted: {run} stands at step {progress.step} of {progress.total_steps}, and is saved. Go on: run "
-            "the same command with --resume_from_checkpoint last, which is the default"
+            "the same command with --resume-from-checkpoint last, which is the default"
         )
     if progress.best_step is None:
         return f"done: {run / 'model'} is the model after {progress.step} steps (there are no validation windows)"
