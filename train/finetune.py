@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from casita import cli
 from casita.datasets_scripts.hub.named_data import data_folder, named_homes, resolve_revision
-from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.datasets_scripts.schema import WINDOWS, read_table
 from casita.files import hash_file, hash_json, read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
@@ -52,10 +51,10 @@ from casita.train.training.classifier import (
     ClassificationObjective,
     Classifier,
     add_head,
-    classifier_parameter_groups,
     encode_split,
 )
 from casita.train.training.loop import make_accelerator, run_training
+from casita.train.training.model import parameter_groups
 
 
 def finetune(config: FinetuneConfig) -> Path:
@@ -70,10 +69,12 @@ def finetune(config: FinetuneConfig) -> Path:
     """
     config = dataclasses.replace(config, data=resolve_revision(config.data))
     run = Path(config.out)
-    _refuse_alignment_run(run)
-    audit = {
-        home.name: checked_splits(home, _window_bounds(home), config.protocol) for home in named_homes(config.data)
-    }
+    if (run / "config.yaml").is_file() and not is_finetuned(run):  # perhaps the run to start from
+        raise ValueError(f"{run}: holds an alignment run. Give another --out.")
+    audit = {}
+    for home in named_homes(config.data):
+        bounds = read_table(home.require(home.windows, "windows"), WINDOWS, ["home", "split", "start", "end"])
+        audit[home.name] = checked_splits(home, bounds, config.protocol)
     encoder, processor, table = starting_point(config)
     data = ClassificationData(config, processor, table)
     task = ClassificationTask(config, encoder, data.classes, data.class_counts, processor.vocab)
@@ -166,8 +167,14 @@ class ClassificationTask:
         return Classifier(self.config, encoder)
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Return the optimizer's parameter groups."""
-        return classifier_parameter_groups(model, self.config)
+        """Return the optimizer's parameter groups: the head's, then the encoder's at its own rate."""
+        head = {id(p) for name, p in model.named_parameters() if ".classifier." in name}
+        groups = []
+        for is_head, rate in ((True, self.config.learning_rate), (False, self.config.encoder_rate)):
+            for group in parameter_groups(model, self.config.weight_decay):
+                parameters = [p for p in group["params"] if (id(p) in head) == is_head]
+                groups.append({**group, "params": parameters, "lr": rate})
+        return groups
 
     def objective(self, accelerator: Accelerator, model: nn.Module) -> ClassificationObjective:
         """Return the cross-entropy."""
@@ -211,17 +218,6 @@ def starting_point(config: FinetuneConfig) -> tuple[CasitaModel, CasitaProcessor
     if config.from_scratch:
         model = untrained(model, config.seed)
     return model, processor, table
-
-
-def _window_bounds(home: HomeFolder) -> pa.Table:
-    """Read what the leak audit needs of the windows; no labels."""
-    return read_table(home.require(home.windows, "windows"), WINDOWS, ["home", "split", "start", "end"])
-
-
-def _refuse_alignment_run(run: Path) -> None:
-    """Raise for the folder of an alignment run, perhaps the one to start from: it is no place for this one."""
-    if (run / "config.yaml").is_file() and not is_finetuned(run):
-        raise ValueError(f"{run}: holds an alignment run. Give another --out.")
 
 
 def data_of(model: str) -> str:

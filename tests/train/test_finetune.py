@@ -399,7 +399,7 @@ def test_sensor_dropout_learns_from_windows_that_lack_sensors(home, aligned, tmp
     shown = drop_sensors(batch.inputs["input_ids"], batch.inputs["attention_mask"], sensors, 0.5)
     assert (shown < batch.inputs["attention_mask"]).any()
     logits = classifier({**batch.inputs, "attention_mask": shown}, batch.texts)
-    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, batch.groups).detach())
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, batch.caption_ids).detach())
 
 
 def test_balanced_weights_and_smoothing_are_those_of_cross_entropy(home, aligned, tmp_path):

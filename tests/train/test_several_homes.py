@@ -73,7 +73,7 @@ def test_the_same_caption_in_two_homes_is_one_group(homes):
     split = load(homes)
     batch = split.batch(np.arange(len(split)), split.choose_captions(0, 0))
     texts = np.array([vector.tobytes() for vector in batch.texts.numpy()])
-    groups = batch.groups.numpy()
+    groups = batch.caption_ids.numpy()
     assert np.array_equal(groups[:, None] == groups, texts[:, None] == texts)
     assert set(groups[split.homes == 0]) & set(groups[split.homes == 1])
     assert split.num_captions == len(set(groups))

@@ -128,10 +128,13 @@ class _Rows(Dataset):
         whole: list[Batch] = list(feed.epoch(0))
         names = whole[0].inputs
         self.columns = {name: torch.cat([batch.inputs[name] for batch in whole]) for name in names}
-        self.columns |= {"texts": torch.cat([b.texts for b in whole]), "groups": torch.cat([b.groups for b in whole])}
+        self.columns |= {
+            "texts": torch.cat([b.texts for b in whole]),
+            "caption_ids": torch.cat([b.caption_ids for b in whole]),
+        }
 
     def __len__(self) -> int:
-        return len(self.columns["groups"])
+        return len(self.columns["caption_ids"])
 
     def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
         return {name: column[row] for name, column in self.columns.items()}
@@ -149,8 +152,8 @@ def measure_model(home: Path, batch_size: int, steps: int) -> dict[str, float]:
         if step == 1:
             began = time.process_time()
         out = model(**batch.inputs, text_embeds=batch.texts)
-        groups = batch.groups
-        info_nce(out.sensor_embeds, out.text_embeds, groups, groups, model.logit_scale.exp()).backward()
+        caption_ids = batch.caption_ids
+        info_nce(out.sensor_embeds, out.text_embeds, caption_ids, caption_ids, model.logit_scale.exp()).backward()
         if step == steps:
             return {"windows_per_s": steps * batch_size / (time.process_time() - began)} | _memory()
     raise ValueError(f"the home has fewer than {steps + 1} batches of {batch_size}: give more --windows.")

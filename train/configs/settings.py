@@ -119,7 +119,7 @@ def _convert_setting(config_class: type, key: str, value: Any, place: str, name:
         raise ValueError(f"{place}there is no setting {key!r}; {hint}")
     try:
         return _convert(value, declared[key])
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(f"{place}{name} should be {_type_name(declared[key])}, found {value!r}.") from None
 
 
@@ -133,12 +133,12 @@ def _type_name(declared: Any) -> str:
 
 
 def _convert(value: Any, declared: Any) -> Any:
-    """Return `value` as a type, or raise `TypeError`; only losslessly: 3 is a float, 3.0 is no int."""
+    """Return `value` as a type, or raise `TypeError` or `ValueError`; losslessly: 3 is a float, 3.0 is no int."""
     if get_origin(declared) in (Union, types.UnionType):
         for member in sorted(get_args(declared), key=lambda member: member is not types.NoneType):  # none before text
             try:
                 return _convert(value, member)
-            except TypeError:
+            except (TypeError, ValueError):
                 continue
         raise TypeError
     if get_origin(declared) is Literal and value in get_args(declared):
@@ -146,16 +146,9 @@ def _convert(value: Any, declared: Any) -> Any:
     if declared is types.NoneType and value in (None, "none"):
         return None
     if declared is float and isinstance(value, str):
-        return _float_from(value)  # YAML 1.1 reads 3e-4 as text: it wants 3.0e-4
+        return float(value)  # YAML 1.1 reads 3e-4 as text: it wants 3.0e-4
     if declared is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(declared, type) and type(value) is declared:  # `is`: True is an int to isinstance
         return value
     raise TypeError
-
-
-def _float_from(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise TypeError from None

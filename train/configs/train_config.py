@@ -197,7 +197,8 @@ class TrainConfig(RunConfig):
             ("context_weight", "stream false", not self.stream),
             ("context_weight", "micro_batch_size none", micro is None),
         ):
-            self._only_with(partner, holds or getattr(self, name) == _default(name), name)
+            default = TrainConfig.__dataclass_fields__[name].default
+            self._only_with(partner, holds or getattr(self, name) == default, name)
 
     @property
     def gamma(self) -> float:
@@ -219,10 +220,6 @@ class TrainConfig(RunConfig):
         if self.logit_bias_init is not None:
             return self.logit_bias_init
         return 0.0 if self.loss == "info_nce" else -10.0
-
-
-def _default(name: str) -> Any:
-    return TrainConfig.__dataclass_fields__[name].default
 
 
 # What a resumed run may change: where things are and how often they are logged, never what is computed.

@@ -34,7 +34,7 @@ class WindowDataset:
     """`N` windows of one split, of one home or several, with their captions' embeddings.
 
     `homes` `(N,)` says of which of `home_names` a window is. A window's captions are rows of all texts put together
-    (`choose_captions`), `groups` their numbers: captions with equal text have equal ones, in any home.
+    (`choose_captions`), `caption_ids` their ids: captions with equal text have equal ones, in any home.
     """
 
     def __init__(self, parts: Sequence[HomeArrays], processor: CasitaProcessor):
@@ -51,7 +51,7 @@ class WindowDataset:
         ends = np.cumsum([0, *(len(part.caption_rows) for part in parts)])
         self._caption_first = np.concatenate([part.caption_starts[:-1] + base for part, base in self._based(ends)])
         self._caption_count = np.concatenate([np.diff(part.caption_starts) for part in parts])
-        self.groups = np.concatenate([part.groups for part in parts])
+        self.caption_ids = np.concatenate([part.groups for part in parts])
         self._use = processor.model_input_names
         self._code_base = np.cumsum([1, *(len(part.keys) for part in parts)])  # code 0 is padding
         self._rows, self._places = code_tables(parts, processor)
@@ -65,7 +65,7 @@ class WindowDataset:
     @property
     def num_captions(self) -> int:
         """Different captions."""
-        return len(np.unique(self.groups))
+        return len(np.unique(self.caption_ids))
 
     @property
     def text_width(self) -> int:
@@ -82,7 +82,7 @@ class WindowDataset:
         drawn = np.random.default_rng([seed, epoch, 1, *place]).random(len(self))
         return self._captions[self._caption_first + (drawn * self._caption_count).astype(np.int64)]
 
-    def around(self, step: int) -> np.ndarray:
+    def neighbours(self, step: int) -> np.ndarray:
         """The windows `step` before and `step` after each in its session `(N, 2)`; itself where there is none."""
         sessions = np.array([name.rsplit("/", 2)[0] for name in self.window_ids], dtype=object)
         own = np.arange(len(self))
@@ -95,18 +95,19 @@ class WindowDataset:
         windows: np.ndarray,
         captions: np.ndarray,
         device: torch.device | str = "cpu",
-        around: np.ndarray | None = None,
+        neighbours: np.ndarray | None = None,
     ) -> "Batch":
         """The rows `windows` `(b,)` with the caption rows `captions` `(b,)`, padded to the longest of these windows.
 
-        The numbers are those of `CasitaProcessor.encode_windows`. `around` `(b, 2)` are the captions before and after.
+        The numbers are those of `CasitaProcessor.encode_windows`. `neighbours` `(b, 2)` are caption
+        rows of the windows before and after.
         """
         first, length = self._first[windows], self._length[windows]
         offset = np.arange(length.max(initial=0))
         mask = offset < length[:, None]
         event = np.minimum(first[:, None] + offset, (first + length - 1)[:, None])
         codes, seconds = np.empty(event.shape, np.int32), np.empty(event.shape, np.float32)
-        told = captions[:, None] if around is None else np.column_stack([captions, around])
+        told = captions[:, None] if neighbours is None else np.column_stack([captions, neighbours])
         texts = torch.empty(*told.shape, self.text_width)
         for number, at in self._by_part(windows):
             part = self.parts[number]
@@ -118,10 +119,10 @@ class WindowDataset:
             texts = found if len(rows) == len(windows) else texts.index_copy_(0, torch.from_numpy(at), found)
         inputs = self._features(np.where(mask, codes, 0), mask, np.where(mask, seconds, np.float32(0)))
         tensors = {name: to_device(torch.from_numpy(inputs[name]), device) for name in self._use}
-        texts, groups = to_device(texts, device), to_device(torch.from_numpy(self.groups[told]), device)
-        if around is None:
-            return Batch(tensors, texts[:, 0], groups[:, 0])
-        return Batch(tensors, texts[:, 0], groups[:, 0], texts[:, 1:], groups[:, 1:])
+        texts, caption_ids = to_device(texts, device), to_device(torch.from_numpy(self.caption_ids[told]), device)
+        if neighbours is None:
+            return Batch(tensors, texts[:, 0], caption_ids[:, 0])
+        return Batch(tensors, texts[:, 0], caption_ids[:, 0], texts[:, 1:], caption_ids[:, 1:])
 
     def _by_part(self, windows: np.ndarray) -> Iterator[tuple[int, Any]]:
         """The parts that the rows `windows` `(b,)` are of, each with where in the batch its own stand."""
@@ -176,16 +177,16 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` for the model; `texts` `(b, T)`; `groups` `(b,)` int64, equal for equal captions.
+    """`inputs` for the model; `texts` `(b, T)`; `caption_ids` `(b,)` int64, equal for equal captions.
 
-    `around` `(b, 2, T)` and `around_groups` `(b, 2)` are of the captions before and after, where they are learned.
+    `neighbours` `(b, 2, T)` and `neighbour_ids` `(b, 2)` are of the captions before and after, if they are learned.
     """
 
     inputs: dict[str, Tensor]
     texts: Tensor
-    groups: Tensor
-    around: Tensor | None = None
-    around_groups: Tensor | None = None
+    caption_ids: Tensor
+    neighbours: Tensor | None = None
+    neighbour_ids: Tensor | None = None
 
 
 def load_table(config: TrainConfig) -> SensorEmbeddingTable | None:

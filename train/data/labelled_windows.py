@@ -142,5 +142,5 @@ def store_embeddings(split: WindowDataset, embeddings: np.ndarray) -> None:
 
 def class_counts(split: WindowDataset, classes: list[str]) -> torch.Tensor:
     """`(K,)` windows of each class."""
-    groups = torch.from_numpy(split.groups)
+    groups = torch.from_numpy(split.caption_ids)
     return torch.bincount(groups[groups >= 0], minlength=len(classes))

@@ -37,14 +37,14 @@ class BatchLoader(Protocol):
 class CachedLoader:
     """The windows of `split` in the order of `batches`, on `device`, `ahead` batches made in advance.
 
-    `around` `(N, 2)`: the windows before and after each, whose captions come along.
+    `neighbours` `(N, 2)`: the windows before and after each, whose captions come along.
     """
 
     split: WindowDataset
     batches: BatchSampler
     device: torch.device | str
     ahead: int
-    around: np.ndarray | None = None
+    neighbours: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -59,8 +59,8 @@ class CachedLoader:
     def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
         captions = self.split.choose_captions(self.batches.seed, epoch)
         for rows in self.batches.epoch(epoch, start):
-            around = None if self.around is None else captions[self.around[rows]]
-            yield self.split.batch(rows, captions[rows], self.device, around)
+            neighbours = None if self.neighbours is None else captions[self.neighbours[rows]]
+            yield self.split.batch(rows, captions[rows], self.device, neighbours)
 
     def window_ids(self, epoch: int, batch: int) -> list[str]:
         everyone = replace(self.batches, rank=0, ranks=1)
@@ -89,8 +89,8 @@ def make_loader(
     batches = BatchSampler(
         len(windows), config.batch_size, config.seed, rank, ranks, config.home_batches, np.asarray(windows.homes)
     )
-    around = windows.around(steps_apart(config)) if config.context_weight else None
-    return CachedLoader(windows, batches, device, config.prefetch, around)
+    neighbours = windows.neighbours(steps_apart(config)) if config.context_weight else None
+    return CachedLoader(windows, batches, device, config.prefetch, neighbours)
 
 
 def steps_apart(config: TrainConfig) -> int:

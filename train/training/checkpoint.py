@@ -47,6 +47,7 @@ class Progress:
 
     @property
     def finished(self) -> bool:
+        """Return whether all steps are done."""
         return self.step >= self.total_steps
 
 
@@ -85,9 +86,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+    config: RunConfig,
+    folder: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
 ) -> Progress:
-    """Bring everything to where `folder` was written. Call on every rank, after `accelerator.prepare`.
+    """Bring everything to where `folder` was written, for a run with these settings.
+
+    Call on every rank, after `accelerator.prepare`.
 
     Raises:
         ValueError: the checkpoint is incomplete, of another architecture, or of another number of processes.
@@ -100,7 +108,9 @@ def load_checkpoint(
         )
     try:
         weights = load_file(folder / "model.safetensors")
-        accelerator.unwrap_model(model).load_state_dict({_current_name(name): weights[name] for name in weights})
+        for former, current in _FORMER_NAMES.items():
+            weights = {name.replace(former, current): tensor for name, tensor in weights.items()}
+        accelerator.unwrap_model(model).load_state_dict(weights)
         load_optimizer(folder / "optimizer.safetensors", optimizer, scheduler)
         rng_tensors = load_file(folder / "rng.safetensors")
     except Exception as error:  # each library has its own for a damaged file
@@ -108,7 +118,12 @@ def load_checkpoint(
             f"{folder}: damaged, or of another model ({error}). Resume from an older one or start a new run."
         ) from None
     prefix = f"{accelerator.process_index}."
-    set_rng_state({name.removeprefix(prefix): state for name, state in rng_tensors.items() if name.startswith(prefix)})
+    rank_state = {name.removeprefix(prefix): rng_tensors[name] for name in rng_tensors if name.startswith(prefix)}
+    set_rng_state(rank_state)
+    progress.config = config.as_dict()
+    if folder.resolve().parent.parent != Path(config.out).resolve():
+        progress.best = None  # that model lies in the other run's folder: seek the best anew
+        progress.best_step = None
     return progress
 
 
@@ -163,22 +178,6 @@ def _named_checkpoint(config: RunConfig) -> Path | None:
     return saved[-1] if saved else None
 
 
-def resume(
-    config: RunConfig,
-    checkpoint: Path,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-) -> Progress:
-    """Load a checkpoint for a run with these settings, as `load_checkpoint` does. Call on every rank."""
-    progress = load_checkpoint(checkpoint, accelerator, model, optimizer, scheduler)
-    progress.config = config.as_dict()
-    if checkpoint.resolve().parent.parent != Path(config.out).resolve():
-        progress.best = progress.best_step = None  # that model lies in the other run's folder: seek the best anew
-    return progress
-
-
 def read_progress(folder: Path) -> Progress:
     """Return the state of the run at a checkpoint; `ValueError` when the folder is not a whole checkpoint."""
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -196,11 +195,3 @@ def _model_tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torc
     """Return the unwrapped model's state on the CPU, each tensor with memory of its own, as safetensors needs it."""
     state = accelerator.unwrap_model(model).state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def _current_name(name: str) -> str:
-    """Return a weight's name from the one in a checkpoint, which an older version may have written."""
-    for former, current in _FORMER_NAMES.items():
-        if name.startswith(former):
-            return current + name.removeprefix(former)
-    return name

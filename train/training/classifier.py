@@ -17,7 +17,6 @@ from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.labelled_windows import UNKNOWN
 from casita.train.metrics.classification import classification_metrics
 from casita.train.training.losses import gather
-from casita.train.training.model import parameter_groups
 from casita.train.training.objectives import Objective
 
 
@@ -57,17 +56,6 @@ class Classifier(nn.Module):
         return head(self.dropout(pooled))
 
 
-def classifier_parameter_groups(model: nn.Module, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """Return the optimizer's parameter groups: the head's, then the encoder's at its own rate."""
-    head = {id(p) for name, p in model.named_parameters() if ".classifier." in name}
-    groups = []
-    for is_head, rate in ((True, config.learning_rate), (False, config.encoder_rate)):
-        for group in parameter_groups(model, config.weight_decay):
-            parameters = [p for p in group["params"] if (id(p) in head) == is_head]
-            groups.append({**group, "params": parameters, "lr": rate})
-    return groups
-
-
 class ClassificationObjective(Objective):
     """Cross-entropy over `classes`; unwrapped, `model` is a `Classifier`.
 
@@ -99,7 +87,7 @@ class ClassificationObjective(Objective):
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of the mean, by class weights, over the windows of all ranks."""
         inputs = batch.inputs
-        labels = batch.groups
+        labels = batch.caption_ids
         if self.config.sensor_dropout:
             mask = drop_sensors(
                 inputs["input_ids"], inputs["attention_mask"], self.row_sensors, self.config.sensor_dropout
@@ -120,7 +108,7 @@ class ClassificationObjective(Objective):
         The loss is without weights or smoothing.
         """
         logits = self.logits(split)
-        labels = split.groups
+        labels = split.caption_ids
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(logits.device), reduction="sum")
         predicted = [self.classes[i] for i in logits.argmax(dim=1).cpu().numpy()]
         expected = ["unknown" if label == UNKNOWN else self.classes[label] for label in labels]

@@ -5,11 +5,10 @@ activities (casita.train.finetune).
 """
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -26,7 +25,7 @@ from casita.train.data.dataset import WindowDataset
 from casita.train.data.loaders import BatchLoader
 from casita.train.data.parquet_stream import Shards
 from casita.train.inference.model_directory import note_wall_time, publish
-from casita.train.training.checkpoint import Progress, find_checkpoint, is_finished, resume, save_checkpoint
+from casita.train.training.checkpoint import Progress, find_checkpoint, is_finished, load_checkpoint, save_checkpoint
 from casita.train.training.model import make_scheduler
 from casita.train.training.objectives import Objective
 from casita.train.training.run_log import RunLogger, card_facts, describe_end, describe_run
@@ -38,7 +37,7 @@ class TrainingData(Protocol):
     """The windows of a run; its methods may be called in any order.
 
     Attributes:
-        train, validation: the windows to learn from, and those to choose the model on.
+        validation: the windows to choose the model on.
         processor, table: what is published beside the model.
     """
 
@@ -47,7 +46,8 @@ class TrainingData(Protocol):
     table: SensorEmbeddingTable | None
 
     @property
-    def train(self) -> WindowDataset | Shards: ...
+    def train(self) -> WindowDataset | Shards:
+        """Windows to learn from."""
 
     def fingerprint(self) -> dict[str, str]:
         """Return a hash of each thing that the run reads, by name."""
@@ -71,8 +71,8 @@ class TrainingTask(Protocol):
             others.
     """
 
-    command: str
-    primary_metric: str
+    command: ClassVar[str]
+    primary_metric: ClassVar[str]
 
     def model(self, fresh: bool) -> nn.Module:
         """Return what is trained, drawn weights by the run's seed. `fresh`: no checkpoint's are loaded after."""
@@ -128,13 +128,13 @@ def train_until_stopped(
     model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(config.seed, device_specific=True)  # another dropout on each rank
     if checkpoint is not None:
-        progress = resume(config, checkpoint, accelerator, model, optimizer, scheduler)
+        progress = load_checkpoint(config, checkpoint, accelerator, model, optimizer, scheduler)
 
     training_step = TrainingStep(config, task.objective(accelerator, model), optimizer, scheduler)
     card = card_facts(config, {"train": data.train, "validation": data.validation}, accelerator) | data.card_facts()
     describe_step = partial(training_step.describe_step, loader)
     with (
-        locked_run(run, accelerator, task.command),
+        locked(run, task.command) if accelerator.is_main_process else nullcontext(),  # for all ranks
         signals,
         RunLogger(run, config, accelerator, progress, describe_step) as logger,
     ):
@@ -163,23 +163,23 @@ def train_until_stopped(
     return progress.finished
 
 
-@contextmanager
-def locked_run(run: Path, accelerator: Accelerator, command: str) -> Iterator[None]:
-    """Keep other commands from writing `run`; the main process holds the lock for all."""
-    with locked(run, command) if accelerator.is_main_process else nullcontext():
-        yield
-
-
 def validate(
     training_step: TrainingStep, task: TrainingTask, data: TrainingData, logger: RunLogger, progress: Progress
 ) -> dict[str, Any] | None:
-    """Return what the card says of the validation if the model is to be published: the best one; without windows to
-    validate on, the last. Call on every rank.
+    """Validate, and return what the card says of it if the model is to be published. Call on every rank.
+
+    That is the best one, which `progress` notes; without windows to validate on, the last.
     """
     if not len(data.validation):
         return {"validation": None} if progress.finished else None
     metrics = training_step.objective.validate(data.validation)
-    is_best = keep_if_best(progress, metrics[task.primary_metric], lower=task.primary_metric == "loss")
+    value = metrics[task.primary_metric]
+    is_best = True
+    if progress.best is not None:
+        is_best = not (value >= progress.best if task.primary_metric == "loss" else value <= progress.best)
+    if is_best:
+        progress.best = value
+        progress.best_step = progress.step
     logger.log_validation(metrics, is_best)
     return {"validation": metrics} if is_best else None
 
@@ -209,12 +209,3 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 def is_due(every: int, progress: Progress) -> bool:
     """Return whether something that happens `every` so many steps, and at the end, happens now."""
     return progress.step % every == 0 or progress.finished
-
-
-def keep_if_best(progress: Progress, value: float, lower: bool) -> bool:
-    """Note a validation's number that is better than all before, and return whether it is; `lower` ones are better."""
-    if progress.best is not None and (value >= progress.best if lower else value <= progress.best):
-        return False
-    progress.best = value
-    progress.best_step = progress.step
-    return True

@@ -85,7 +85,7 @@ def info_nce(
     queue_keys: Tensor | None = None,
     are_negatives: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy of picking each query's key: `(b, P)`, `(B, P)` unit rows, `(b,)`, `(B,)` captions, scalar.
+    """Return the mean cross-entropy of picking each query's key: `(b, P)`, `(B, P)` unit rows, `(b,)`, `(B,)` ids.
 
     L = -1/b sum_i 1/|P(i)| sum_{j in P(i)} log softmax_j(scale * q_i k_j), with P(i) the keys of the query's caption.
     `queue_keys` `(Q, P)` join the softmax's denominator where `are_negatives` `(b, Q)` says so.
@@ -117,7 +117,7 @@ class ContrastiveLoss(nn.Module, ABC):
         queue: NegativeQueue | None = None,
         local: bool = False,
     ) -> Tensor:
-        """Loss over this rank's rows, a scalar: two `(b, P)` of unit rows, `(b,)` captions, log of the scale, bias.
+        """Return the loss over this rank's rows, a scalar, from two `(b, P)` of unit rows and `(b,)` caption ids.
 
         Call on every rank, with equal `b`: the mean over ranks is then the loss of the whole batch. `local`: this
         process has the whole batch, although there are others.

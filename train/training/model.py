@@ -88,8 +88,9 @@ def load_weights(model: CasitaModel, source: str, processor: CasitaProcessor) ->
     differences = [f"rows of {source_rows}, here {rows}"] if source_rows != rows else []
     if not differences and model.config.embedding_source == "learned" and processor.vocab != source_processor.vocab:
         differences = [f"learned embeddings of home {source_processor.home}'s sensor states, here {processor.home}'s"]
-    weights = transferred_weights(model)
-    source_weights = transferred_weights(source_model)
+    kept = ("logit_", "head.")
+    weights = {name: p for name, p in model.named_parameters() if not name.startswith(kept)}
+    source_weights = {name: p for name, p in source_model.named_parameters() if not name.startswith(kept)}
     for name in dict.fromkeys([*weights, *source_weights]):
         shape = tuple(weights[name].shape) if name in weights else "none"
         source_shape = tuple(source_weights[name].shape) if name in source_weights else "none"
@@ -105,11 +106,6 @@ def load_weights(model: CasitaModel, source: str, processor: CasitaProcessor) ->
     if hasattr(model, "head"):
         head: Any = CasitaForMaskedEventModeling.from_pretrained(model_directory_of(source)).head
         cast(nn.Module, model.head).load_state_dict(head.state_dict())
-
-
-def transferred_weights(model: CasitaModel) -> dict[str, Tensor]:
-    """Return the trained weights that a run takes over from another: all but scale, bias and head."""
-    return {name: p for name, p in model.named_parameters() if not name.startswith(("logit_", "head."))}
 
 
 class TrainedModel(nn.Module):

@@ -82,12 +82,12 @@ class AlignmentObjective(Objective):
         """Add the batch's gradients to the weights'; return the losses of this rank's rows with their sum."""
         masked = self.mask_events(batch.inputs) if self.config.masked_weight else None
         micro_batch_size = self.config.micro_batch_size
-        if micro_batch_size is not None and micro_batch_size < len(batch.groups):
+        if micro_batch_size is not None and micro_batch_size < len(batch.caption_ids):
             outputs = self._backward_in_chunks(batch, masked, micro_batch_size)
         else:
             outputs = self._backward_whole(batch, masked)
         if self.trained.queue is not None:  # only now: the batch must not meet itself
-            self.trained.queue.push(outputs["sensors"], outputs["texts"], batch.groups)
+            self.trained.queue.push(outputs["sensors"], outputs["texts"], batch.caption_ids)
         return self.with_sum({name: loss.detach() for name, loss in outputs.items() if name.endswith("_loss")})
 
     @torch.no_grad()
@@ -106,8 +106,12 @@ class AlignmentObjective(Objective):
         losses = {} if masked_loss is None else {"masked_loss": masked_loss}
         if self.config.contrast_weight:
             sampler = BatchSampler(len(split), min(self.config.batch_size, len(split)), self.config.seed)
-            contrast_losses = [
-                self.local_contrast(sensors[rows], texts[rows], caption_ids[rows]) for rows in sampler.epoch(0)
+            model = self.trained.model
+            contrast_losses = [  # every rank holds all windows; the queue is left out
+                self.contrast(
+                    sensors[rows], texts[rows], caption_ids[rows], model.logit_scale, model.logit_bias, local=True
+                )
+                for rows in sampler.epoch(0)
             ]
             losses["contrast_loss"] = torch.stack(contrast_losses).mean()
         metrics = {name: float(loss) for name, loss in self.with_sum(losses).items()}
@@ -144,18 +148,13 @@ class AlignmentObjective(Objective):
             if masked is not None:
                 masked_losses.append(outputs["masked_loss"] * masked["num_items_in_batch"])
                 masked_counts.append(masked["num_items_in_batch"])
-        caption_ids = torch.from_numpy(split.groups[captions]).to(device)
+        caption_ids = torch.from_numpy(split.caption_ids[captions]).to(device)
         masked_loss = None
         if masked_counts:
             # Each rank's sums are over the mean count of all ranks: their mean is the mean over all events.
             rank_loss = torch.stack(masked_losses).sum() / torch.stack(masked_counts).sum()
             masked_loss = gather(rank_loss[None]).mean()
         return gather(torch.cat(sensors))[:count], gather(torch.cat(texts))[:count], caption_ids, masked_loss
-
-    def local_contrast(self, sensors: Tensor, texts: Tensor, caption_ids: Tensor) -> Tensor:
-        """Return the contrastive loss of a batch that every rank holds whole, without the queue: for validation."""
-        model = self.trained.model
-        return self.contrast(sensors, texts, caption_ids, model.logit_scale, model.logit_bias, local=True)
 
     def mask_events(self, inputs: Mapping[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return `inputs` with spans of events hidden, `labels` `(b, L)`, and the divisor of their summed loss.
@@ -182,15 +181,15 @@ class AlignmentObjective(Objective):
 
     def _backward_whole(self, batch: Batch, masked: dict[str, Tensor] | None) -> dict[str, Tensor]:
         texts = batch.texts if self.config.contrast_weight else None
-        outputs = self.model(batch.inputs, texts, masked, None, batch.around)
+        outputs = self.model(batch.inputs, texts, masked, None, batch.neighbours)
         model = self.trained.model
-        if batch.around_groups is not None:
-            outputs["context_loss"] = self._context_loss(outputs, batch.around_groups)
+        if batch.neighbour_ids is not None:
+            outputs["context_loss"] = self._context_loss(outputs, batch.neighbour_ids)
         if self.config.contrast_weight:
             outputs["contrast_loss"] = self.contrast(
                 outputs["sensors"],
                 outputs["texts"],
-                batch.groups,
+                batch.caption_ids,
                 model.logit_scale,
                 model.logit_bias,
                 self.trained.queue,
@@ -232,7 +231,7 @@ class AlignmentObjective(Objective):
                 dropouts.append(RandomState())
                 embeddings.append(self.trained(chunk_inputs, chunk_texts))
         outputs = {name: torch.cat([chunk[name] for chunk in embeddings]) for name in ("sensors", "texts")}
-        loss, gradients = self._embedding_gradients(outputs["sensors"], outputs["texts"], batch.groups)
+        loss, gradients = self._embedding_gradients(outputs["sensors"], outputs["texts"], batch.caption_ids)
         outputs["contrast_loss"] = loss
         sensor_gradients = gradients.pop("sensors").split(size)
         text_gradients = gradients.pop("texts").split(size)

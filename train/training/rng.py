@@ -16,7 +16,7 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def set_rng_state(state: Mapping[str, Tensor]) -> None:
-    """Go on from `state`, as `rng_state` gave it."""
+    """Set torch's generators to `state`, as `rng_state` returned it."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])

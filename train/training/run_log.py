@@ -30,7 +30,7 @@ CONSOLE_METRICS = {  # names on the console, beside the loss
 
 
 class StepRecord(TypedDict):
-    """What to keep of a step that went wrong: its learning rate, and the window ids of each of its batches."""
+    """A record of a step that went wrong: its learning rate, and the window ids of each of its batches."""
 
     lr: float | None
     windows: list[list[str]]

@@ -47,7 +47,7 @@ def test_every_window_meets_its_own_caption_whatever_the_files_order(home):
 
 def test_windows_share_a_group_exactly_when_they_share_a_caption(home):
     split = load(home)
-    groups = whole(split).groups.numpy()
+    groups = whole(split).caption_ids.numpy()
     texts = np.array([captions_of(home)[window][0] for window in split.window_ids])
     assert np.array_equal(groups[:, None] == groups, texts[:, None] == texts)
     assert len(set(groups)) == split.num_captions < len(split)

@@ -162,7 +162,7 @@ def test_a_copy_of_some_windows_holds_them_and_the_chosen_captions(home):
     one = split.batch(rows, captions)
     other = copy.batch(np.arange(3), copy.choose_captions(9, 9))
     assert (one.texts == other.texts).all()
-    assert (one.groups == other.groups).all()
+    assert (one.caption_ids == other.caption_ids).all()
     assert all((one.inputs[name] == other.inputs[name]).all() for name in one.inputs)
 
 

@@ -54,7 +54,7 @@ def assert_same(one, other) -> None:
     assert one.inputs.keys() == other.inputs.keys()
     assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
     assert torch.equal(one.texts, other.texts)
-    assert torch.equal(one.groups, other.groups)
+    assert torch.equal(one.caption_ids, other.caption_ids)
 
 
 def test_a_streamed_epoch_is_the_cached_windows_once_each_with_their_own_captions(home):
@@ -122,7 +122,7 @@ def test_two_homes_stream_into_one_epoch_and_share_their_groups(tmp_path):
     ids, groups = [], {}
     for number, batch in enumerate(stream.epoch(0)):
         ids += stream.window_ids(0, number)
-        for vector, group in zip(batch.texts.numpy(), batch.groups.tolist(), strict=True):
+        for vector, group in zip(batch.texts.numpy(), batch.caption_ids.tolist(), strict=True):
             assert groups.setdefault(vector.tobytes(), group) == group
     assert Counter(name.split("/")[0] for name in ids) == {"casa": 60, "haus": 60}
     assert len(set(ids)) == 120

@@ -40,12 +40,12 @@ def test_before_and_after_are_windows_of_the_session_that_share_no_event(home):
     config = tiny(home, home.root.parent / "run", **WEIGHT)
     split = load_split(config, "train", build_processor(config, load_table(config)))
     assert steps_apart(config) == 2  # windows overlap by half
-    around = split.around(2)
-    assert around[10].tolist() == [8, 12]
-    assert around[1].tolist() == [1, 3]  # its session begins less than two windows before
-    assert around[24].tolist() == [22, 24]
-    assert around[25].tolist() == [25, 27]
-    assert around[59].tolist() == [57, 59]
+    neighbours = split.neighbours(2)
+    assert neighbours[10].tolist() == [8, 12]
+    assert neighbours[1].tolist() == [1, 3]  # its session begins less than two windows before
+    assert neighbours[24].tolist() == [22, 24]
+    assert neighbours[25].tolist() == [25, 27]
+    assert neighbours[59].tolist() == [57, 59]
 
 
 def test_where_train_windows_overlap_more_the_next_that_shares_no_event_is_further(home, tmp_path):
@@ -63,23 +63,23 @@ def test_a_batch_brings_the_captions_before_and_after(home):
     config = tiny(home, home.root.parent / "run", **WEIGHT)
     split = load_split(config, "train", build_processor(config, load_table(config)))
     feed = make_loader(config, split, torch.device("cpu"))
-    captions, around = split.choose_captions(config.seed, 0), split.around(2)
+    captions, neighbours = split.choose_captions(config.seed, 0), split.neighbours(2)
     rows, batch = next(feed.batches.epoch(0)), next(feed.epoch(0))
     alone = split.batch(rows, captions[rows])
     torch.testing.assert_close(batch.texts, alone.texts, rtol=0, atol=0)
     for side in (0, 1):
-        there = split.batch(around[rows, side], captions[around[rows, side]])
-        torch.testing.assert_close(batch.around[:, side], there.texts, rtol=0, atol=0)
-        assert batch.around_groups[:, side].tolist() == there.groups.tolist()
+        there = split.batch(neighbours[rows, side], captions[neighbours[rows, side]])
+        torch.testing.assert_close(batch.neighbours[:, side], there.texts, rtol=0, atol=0)
+        assert batch.neighbour_ids[:, side].tolist() == there.caption_ids.tolist()
 
 
 def test_the_loss_equals_the_slow_obvious_one(home):
     objective, batch = make(home, dropout=0.0, **WEIGHT)
-    around = np.array([[0, 2], [0, 3], [0, 4], *([i - 2, i + 2] for i in range(3, 10)), [8, 10], [9, 11]])
+    neighbours = np.array([[0, 2], [0, 3], [0, 4], *([i - 2, i + 2] for i in range(3, 10)), [8, 10], [9, 11]])
     split = load_split(objective.config, "train", build_processor(objective.config, load_table(objective.config)))
     rows = np.arange(12)
     captions = split.choose_captions(0, 0)
-    batch = split.batch(rows, captions[rows], "cpu", captions[around])
+    batch = split.batch(rows, captions[rows], "cpu", captions[neighbours])
     told = objective.backward(batch)
     trained = objective.trained
     with torch.no_grad():
@@ -87,8 +87,8 @@ def test_the_loss_equals_the_slow_obvious_one(home):
         losses = []
         for side, head in enumerate(trained.neighbour_heads):
             guess = torch.nn.functional.normalize(head(pooled), dim=-1)
-            text = torch.nn.functional.normalize(trained.model.text_projection(batch.around[:, side]), dim=-1)
-            logits, group = guess @ text.T / 0.07, batch.around_groups[:, side]
+            text = torch.nn.functional.normalize(trained.model.text_projection(batch.neighbours[:, side]), dim=-1)
+            logits, group = guess @ text.T / 0.07, batch.neighbour_ids[:, side]
             for way in (logits, logits.T):
                 for i in range(12):
                     same = [way[i].log_softmax(0)[j] for j in range(12) if group[j] == group[i]]

@@ -29,7 +29,7 @@ def home(tmp_path_factory) -> HomeFolder:
 def batch_of(batch: Batch, rows: slice, length: int | None = None) -> Batch:
     """Some rows of a batch, as tensors of their own."""
     inputs = {name: tensor[rows, :length].clone() for name, tensor in batch.inputs.items()}
-    return dataclasses.replace(batch, inputs=inputs, texts=batch.texts[rows], groups=batch.groups[rows])
+    return dataclasses.replace(batch, inputs=inputs, texts=batch.texts[rows], caption_ids=batch.caption_ids[rows])
 
 
 def gradients(objective: AlignmentObjective, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -79,9 +79,9 @@ def test_a_batch_meets_earlier_ones_in_the_queue_and_never_itself(home, loss):
     first, second = (batch_of(batch, slice(0, 6)), batch_of(batch, slice(6, 12)))
     torch.testing.assert_close(gradients(queued, first)[0]["loss"], gradients(alone, first)[0]["loss"])
     queue = queued.trained.queue
-    assert queue.caption_ids.tolist() == [*first.groups.tolist(), *[-1] * 10]
+    assert queue.caption_ids.tolist() == [*first.caption_ids.tolist(), *[-1] * 10]
     assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to tell apart
-    assert queue.caption_ids.tolist() == [*second.groups.tolist(), *first.groups.tolist(), *[-1] * 4]
+    assert queue.caption_ids.tolist() == [*second.caption_ids.tolist(), *first.caption_ids.tolist(), *[-1] * 4]
 
 
 def test_in_chunks_dropout_is_the_same_in_both_passes(home):
@@ -97,7 +97,7 @@ def test_in_chunks_dropout_is_the_same_in_both_passes(home):
     outs = [plain.model({name: t[row] for name, t in batch.inputs.items()}, batch.texts[row]) for row in rows]
     sensors, texts = (torch.cat([out[name] for out in outs]) for name in ("sensors", "texts"))
     model = plain.trained.model
-    loss = make_loss(plain.config)(sensors, texts, batch.groups, model.logit_scale, model.logit_bias)
+    loss = make_loss(plain.config)(sensors, texts, batch.caption_ids, model.logit_scale, model.logit_bias)
     for row in rows:
         part = {name: t[row] if t.ndim else t for name, t in masked.items()}
         loss = loss + 0.5 * plain.model(batch.inputs, None, part)["masked_loss"]
