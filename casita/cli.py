@@ -1,4 +1,4 @@
-"""The front door: `casita COMMAND ...`. A table of contents; each command lives in the room that does the work."""
+"""The front door: `casita COMMAND ...`. A table of contents; each command lives in the package that does the work."""
 
 import argparse
 import difflib
@@ -64,24 +64,38 @@ GROUPS = {
 
 
 def usage() -> str:
-    """The list of commands by group, one line each."""
+    """Return the list of commands by group, one line each."""
     width = max(map(len, COMMANDS))
-    lines = ["usage: casita COMMAND ... (casita COMMAND --help tells more)"]
+    lines = ["usage: casita COMMAND ... (casita COMMAND --help says more)"]
     for group, names in GROUPS.items():
         lines += ["", group, *(f"  {name:<{width}}  {COMMANDS[name][1]}" for name in names)]
     return "\n".join(lines)
 
 
+def find_flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Return every flag of a parser and of its subcommands."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            flags += [flag for subparser in action.choices.values() for flag in find_flags(subparser)]
+    return flags
+
+
+def use_hyphens(words: list[str], flags: list[str]) -> list[str]:
+    """Spell the flags among `words` as the parser does: `--batch_size=8` becomes `--batch-size=8`."""
+    spelled = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        flag = name.replace("_", "-")
+        spelled.append(f"{flag}{equals}{value}" if flag in flags else word)
+    return spelled
+
+
 def unknown_argument(word: str, parser: argparse.ArgumentParser) -> str:
-    """The message for a word of the command line that the command does not know: the nearest flag, if one is near."""
-    near = difflib.get_close_matches(word.split("=")[0].replace("-", "_"), _flags(parser), n=1)
-    hint = f"did you mean {_flags(parser)[near[0]]}?" if near else f"{parser.prog} --help lists all."
+    """Return the message for a word that the command does not know: the nearest flag, if one is near."""
+    near = difflib.get_close_matches(word.split("=")[0].replace("_", "-"), find_flags(parser), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"{parser.prog} --help lists all."
     return f"there is no argument {word!r}; {hint}"
-
-
-def _flags(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Flags by their spelling without dashes: --batch-size and --batch_size are near each other."""
-    return {flag.replace("-", "_"): flag for action in parser._actions for flag in action.option_strings}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
             prog=f"casita {argv[0]}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         module.add_arguments(parser)
-        args, unknown = parser.parse_known_args(argv[1:])
+        args, unknown = parser.parse_known_args(use_hyphens(argv[1:], find_flags(parser)))
         if unknown:
             raise ValueError(unknown_argument(unknown[0], parser))
         return module.run(args) or 0

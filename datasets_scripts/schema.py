@@ -305,7 +305,7 @@ class HomeFolder:
             "outputs": self._hashes(outputs),
             "summary": _plain(summary or {}),
         }
-        write_json(self.root / "home.json", content)
+        self._write(content)
 
     def summary(self, stage: str) -> dict[str, Any]:
         """Return the summary that `stage` gave to `record`; `{}` when it has not run."""

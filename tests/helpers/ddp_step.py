@@ -1,4 +1,4 @@
-"""Run by torchrun from test_train_align.py: what three processes make of one optimizer step, and of a whole run.
+"""Run by torchrun from test_align.py: what three processes make of one optimizer step, and of a whole run.
 
 torchrun --standalone --nproc-per-node 3 tests/helpers/ddp_step.py HOME OUT
 """
@@ -58,11 +58,11 @@ def gradients(config: TrainConfig, home: HomeFolder) -> tuple[int, dict[str, tor
     before = {name: p.detach().clone() for name, p in trained.items()}
     wrapped, optimizer = accelerator.prepare(TrainedModel(config, model), torch.optim.SGD(trained.values(), lr=1.0))
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer.optimizer, factor=1.0)
-    trainer = TrainingStep(config, AlignmentObjective(config, accelerator, wrapped), optimizer, schedule)
-    feed = make_loader(config, split, accelerator.device, accelerator.process_index, accelerator.num_processes)
+    training_step = TrainingStep(config, AlignmentObjective(config, accelerator, wrapped), optimizer, schedule)
+    loader = make_loader(config, split, accelerator.device, accelerator.process_index, accelerator.num_processes)
     progress = Progress({}, {}, accelerator.num_processes, total_steps=1)
-    trainer.train_step(next(trainer.steps(feed, progress)))
-    after = dict(trainer.bare.named_parameters())
+    training_step.train_step(next(training_step.step_batches(loader, progress)))
+    after = dict(training_step.unwrapped_model.named_parameters())
     return accelerator.num_processes, {name: was - after[name].detach() for name, was in before.items()}
 
 
@@ -76,11 +76,11 @@ if __name__ == "__main__":
     _, found = gradients(config_of(home, out / "run", masked_weight=0.5, micro_batch_size=3), home)
     save_file(found, out / f"masked_{rank}.safetensors")
     with SignalHandler(make_accelerator(config_of(home, out / "run"))) as signals:
-        before = signals.came(step=1)
+        before = signals.stop_requested(step=1)
         if rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        came = torch.tensor([before, signals.came(step=2)])
-    save_file({"came": came}, out / f"signal_{rank}.safetensors")
+        requested = torch.tensor([before, signals.stop_requested(step=2)])
+    save_file({"stop_requested": requested}, out / f"signal_{rank}.safetensors")
     # Freed after the process group, a wrapped model may wait for ever, once in some dozens of runs.
     destroy, wrapped = torch.distributed.destroy_process_group, list[bool]()
 

@@ -18,8 +18,8 @@ from casita.model_cards.tree_check import PICKLED, pickled
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
 ANA = "hf_write_token_of_ana"
-SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]
-TRAIN = ["--config", "demo", "--epochs", "1", "--batch_size", "32", "--tracker", "none", *SMALL]
+SMALL = ["--hidden-size", "32", "--num-hidden-layers", "2", "--intermediate-size", "64", "--projection-dim", "32"]
+TRAIN = ["--config", "demo", "--epochs", "1", "--batch-size", "32", "--tracker", "none", *SMALL]
 PUSH_ALL = ["push", "all", "--namespace", "lab", "--name", "d", "--tag", "v1"]
 PUSH = """
 from pathlib import Path

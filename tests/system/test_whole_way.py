@@ -16,7 +16,7 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.train.inference.model_directory import load_published
 
 BUILD = ["build", "--synthetic", "days=6", "--out", "home", "--vision-model", "pixels", "--text-model", "minilm"]
-SMALL = ["--hidden_size", "32", "--num_hidden_layers", "2", "--intermediate_size", "64", "--projection_dim", "32"]
+SMALL = ["--hidden-size", "32", "--num-hidden-layers", "2", "--intermediate-size", "64", "--projection-dim", "32"]
 
 
 def casita(*arguments, cwd):
@@ -68,9 +68,9 @@ def test_a_real_home_goes_the_whole_way(place, real_homes):
     raw, models = real_homes / "kasteren_a", ["--vision-model", "pixels", "--text-model", "minilm"]
     done = casita("build", "--log", raw, "--layout", "kasteren_a", "--out", "real", *models, cwd=place)
     assert "leak audit: 0 events in two splits" in done.stdout, done.stderr
-    settings = ["--config", "kasteren_a_pixels", "--data", "real", "--max_steps", "80", *SMALL]
+    settings = ["--config", "kasteren_a_pixels", "--data", "real", "--max-steps", "80", *SMALL]
     for source in ("image", "learned"):
-        done = casita("train", *settings, "--out", source, "--embedding_source", source, cwd=place)
+        done = casita("train", *settings, "--out", source, "--embedding-source", source, cwd=place)
         assert done.returncode == 0, done.stderr
         done = casita("evaluate", source, "--seeds", "1", cwd=place)
         assert done.returncode == 0, done.stderr
@@ -162,7 +162,7 @@ def test_a_sensor_that_the_model_does_not_know_is_named(place, run):
         (["train", "--config", "demo", "--data", "home", "--out", "r", "--epoch", "2"], ["epoch", "did you mean"]),
         (["train", "--config", "nope", "--data", "home", "--out", "r"], ["nope", "no such config"]),
         (
-            ["train", "--config", "demo", "--data", "home", "--out", "r", "--vision_model", "clip"],
+            ["train", "--config", "demo", "--data", "home", "--out", "r", "--vision-model", "clip"],
             ["casita embed-images"],
         ),
         (["evaluate", "home"], ["config.yaml"]),

@@ -133,7 +133,7 @@ def test_a_run_is_neither_overwritten_nor_continued_with_other_settings_or_data(
     stopped = tmp_path / "stopped"
     shutil.copytree(run, stopped)
     shutil.rmtree(checkpoints(stopped)[-1])
-    with pytest.raises(ValueError, match=r"stands at step 16 of 20\. Go on with --resume_from_checkpoint last"):
+    with pytest.raises(ValueError, match=r"stands at step 16 of 20\. Go on with --resume-from-checkpoint last"):
         train(load_config(run / "config.yaml", {"out": str(stopped), "resume_from_checkpoint": "none"}))
 
 
@@ -251,7 +251,7 @@ def test_three_processes_do_what_one_does(home, tmp_path):
     assert all(torch.equal(masked[0][weight], other[weight]) for weight in masked[0] for other in masked[1:])
     assert masked[0]["head.dense.weight"].abs().max() > 1e-4
     for rank in range(3):  # a signal to one process stops both at the same step
-        assert load_file(three / f"signal_{rank}.safetensors")["came"].tolist() == [False, True]
+        assert load_file(three / f"signal_{rank}.safetensors")["stop_requested"].tolist() == [False, True]
         # No wrapped model is left when the process group goes.
         assert load_file(three / f"end_{rank}.safetensors")["wrapped"].tolist() == [False]
     train(config_of(home, one / "run"))

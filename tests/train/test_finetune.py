@@ -35,16 +35,16 @@ from casita.train.data.labelled_windows import (
     store_embeddings,
 )
 from casita.train.evaluation.inputs import load_run
-from casita.train.finetune import Classification, finetune
+from casita.train.finetune import ClassificationData, ClassificationTask, finetune, starting_point
 from casita.train.metrics.classification import classification_metrics
 from casita.train.training.checkpoint import checkpoints, read_progress
 from casita.train.training.classifier import (
     ClassificationObjective,
     Classifier,
     add_head,
+    drop_sensors,
     encode_split,
-    sensor_numbers,
-    silence,
+    row_sensors,
 )
 from casita.train.training.loop import make_accelerator
 
@@ -193,7 +193,8 @@ def test_from_scratch_keeps_the_architecture_and_the_table_alone(home, aligned, 
 def test_the_few_windows_are_the_same_for_every_model_and_other_ones_for_another_seed(home, aligned, masked, tmp_path):
     def chosen(model: Path, seed: int) -> str:
         config = settings(home, model, tmp_path, few_shot=0.3, seed=seed, few_shot_unit="window")
-        return Classification(config).fingerprint()["the chosen train windows"]
+        _, processor, table = starting_point(config)
+        return ClassificationData(config, processor, table).fingerprint()["the chosen train windows"]
 
     assert chosen(aligned, 1) == chosen(masked, 1) != chosen(aligned, 2)
 
@@ -353,22 +354,22 @@ def test_the_command_says_in_one_line_what_is_wrong(home, aligned, tmp_path, cap
 
     out = ["--out", tmp_path / "run", "--tracker", "none"]
     assert "neither a run nor a model directory" in refused(tmp_path, "--data", home.root, *out)
-    assert "no run folder that would tell its data: give --data DIR" in refused(aligned / "model", *out)
-    assert "no argument '--few-shots'; did you mean --few_shot?" in refused(aligned, "--few-shots", 1, *out)
-    assert "few_shot should be int | float, found 'x'" in refused(aligned, "--few_shot", "x", *out)
+    assert "no run folder, whose config.yaml would name its data: give --data DIR" in refused(aligned / "model", *out)
+    assert "no argument '--few-shots'; did you mean --few-shot?" in refused(aligned, "--few-shots", 1, *out)
+    assert "--few-shot should be int | float, found 'x'" in refused(aligned, "--few-shot", "x", *out)
     assert "holds an alignment run. Give another --out." in refused(aligned, "--out", aligned)
     assert "split by 'chronological'" in refused(aligned, "--protocol", "random_days", *out)
     assert not (tmp_path / "run").exists()
 
 
-def test_silenced_sensors_lose_every_event_and_the_others_none():
+def test_dropped_sensors_lose_every_event_and_the_others_none():
     keys = ["M001_OFF", "M001_ON", "D_1_OPEN", "M002_ON"]
-    sensors = sensor_numbers(keys)
+    sensors = row_sensors(keys)
     assert len(sensors) == NUM_RESERVED_ROWS + len(keys)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(NUM_RESERVED_ROWS, len(sensors), (4000, 12), generator=generator)
     mask = (torch.arange(12) < torch.randint(6, 13, (4000, 1), generator=generator)).long()
-    shown = silence(rows, mask, sensors, 0.1, generator)
+    shown = drop_sensors(rows, mask, sensors, 0.1, generator)
     lost = total = 0
     for row, before, after in zip(rows.tolist(), mask.tolist(), shown.tolist(), strict=True):
         told = [keys[i - NUM_RESERVED_ROWS].rpartition("_")[0] for i in row]
@@ -379,21 +380,23 @@ def test_silenced_sensors_lose_every_event_and_the_others_none():
         total += len(seen)
         lost += len(seen) - len(left)
     assert lost / total == pytest.approx(0.1, abs=0.01)
-    assert torch.equal(silence(rows, mask, sensors, 1.0), mask)  # of nothing there is nothing to learn
+    assert torch.equal(drop_sensors(rows, mask, sensors, 1.0), mask)  # of nothing there is nothing to learn
 
 
 def test_sensor_dropout_learns_from_windows_that_lack_sensors(home, aligned, tmp_path):
     config = settings(home, aligned, tmp_path, mode="full", sensor_dropout=0.5, dropout=0.0)
-    lesson, accelerator = Classification(config), make_accelerator(config)
-    classifier = lesson.model(fresh=True).train()
-    objective = lesson.objective(accelerator, classifier)
+    encoder, processor, table = starting_point(config)
+    data = ClassificationData(config, processor, table)
+    task = ClassificationTask(config, encoder, data.classes, data.class_counts, processor.vocab)
+    classifier = task.model(fresh=True).train()
+    objective = task.objective(make_accelerator(config), classifier)
     rows = np.arange(7)
-    batch = lesson.splits["train"].batch(rows, rows)
+    batch = data.train.batch(rows, rows)
     set_seed(3)
     loss = objective.backward(batch)["loss"]
     set_seed(3)
-    sensors = sensor_numbers(lesson.processor.vocab)
-    shown = silence(batch.inputs["input_ids"], batch.inputs["attention_mask"], sensors, 0.5)
+    sensors = row_sensors(processor.vocab)
+    shown = drop_sensors(batch.inputs["input_ids"], batch.inputs["attention_mask"], sensors, 0.5)
     assert (shown < batch.inputs["attention_mask"]).any()
     logits = classifier({**batch.inputs, "attention_mask": shown}, batch.texts)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, batch.caption_ids).detach())

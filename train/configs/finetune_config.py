@@ -12,7 +12,7 @@ from casita.train.configs.train_config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(RunConfig):
-    """Every setting of a classification run: which checkpoint, which labels, how many of them, and how it learns."""
+    """Settings of a classification run: which checkpoint, which labels, how many of them, and how it learns."""
 
     model: str = setting("What to start from: a run, a model directory or a Hub id.")
     mode: Literal["full", "frozen"] = setting(
@@ -42,8 +42,8 @@ class FinetuneConfig(RunConfig):
     label_smoothing: float = setting("Share of the target spread over all classes.", default=0.0)
     dropout: float | None = setting("In the encoder and before the head; none: the checkpoint's.", default=None)
     sensor_dropout: float = setting(
-        "Share of each window's sensors whose events are hidden while it is learned, as of sensors that fell silent "
-        "(mode full).",
+        "Share of each window's sensors that are dropped, with all their events, while it is learned, as if their "
+        "batteries were empty (mode full).",
         default=0.0,
     )
     encoder_learning_rate: float | None = setting(
@@ -59,9 +59,9 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = isinstance(self.few_shot, int)
+        is_count = isinstance(self.few_shot, int)
         self._require(
-            self.few_shot >= 1 if whole else 0 < self.few_shot <= 1,
+            self.few_shot >= 1 if is_count else 0 < self.few_shot <= 1,
             "few_shot",
             "a share above 0 and at most 1.0, or a whole number of windows a class",
         )
@@ -82,5 +82,5 @@ class FinetuneConfig(RunConfig):
 
 
 def is_finetuned(run: Path) -> bool:
-    """Whether a run folder's `config.yaml` is that of a fine-tuning, and not of an alignment."""
+    """Return whether a run folder's `config.yaml` is that of a fine-tuning, and not of an alignment."""
     return "few_shot" in yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Settings of a command as a frozen dataclass: read from YAML and from flags, each mistake told with its place."""
+"""Settings of a command as a frozen dataclass, read from YAML and from flags; an error names the mistake's place."""
 
 import argparse
 import dataclasses
@@ -12,58 +12,77 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 C = TypeVar("C")
+Value = bool | int | float | str | None  # of a setting
+FlatYaml = list[tuple[str, Any, int]]  # key, value and line number
 
 
 class ContradictingSettings(ValueError):
     """Settings that are right one by one and make no sense together."""
 
 
-def setting(told: str, **default: Any) -> Any:
-    """A field whose meaning travels with it, to `--help`."""
-    return field(metadata={"help": told}, **default)
+def setting(description: str, **default: Any) -> Any:
+    """Return a dataclass field whose description travels with it, to `--help`."""
+    return field(metadata={"help": description}, **default)
 
 
-def read_settings(kind: type[C], file: Path | None, overrides: Mapping[str, Any] | None = None) -> C:
-    """The dataclass `kind` with the values of a YAML file, if one is given, and `overrides` on top.
+def flag_of(name: str) -> str:
+    """Return the flag that sets a setting: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
+def read_settings(config_class: type[C], file: Path | None, overrides: Mapping[str, Any] | None = None) -> C:
+    """Return a configuration with the values of a YAML file, if one is given, and `overrides` on top.
 
     Override values may be text, as the command line gives them.
 
     Raises:
         ValueError: unknown or doubled keys, values of another type or out of range; it names file and line, or flag.
     """
+    overrides = overrides or {}
     values: dict[str, Any] = {}
-    for key, value, line in yaml_items(file) if file else ():
-        values[key] = typed(kind, key, value, f"{file}:{line}")
-    for key, value in (overrides or {}).items():
-        parsed = _parse_text(value) if isinstance(value, str) else value
-        values[key] = typed(kind, key, parsed, f"--{key}")
-    fields: Any = dataclasses.fields(kind)  # type: ignore[arg-type]
+    for key, value, line in read_flat_yaml(file) if file else ():
+        values[key] = _convert_setting(config_class, key, value, f"{file}:{line}: ", key)
+    for key, value in overrides.items():
+        from_flag = isinstance(value, str)
+        parsed = _parse_text(value) if from_flag else value
+        values[key] = _convert_setting(config_class, key, parsed, "", flag_of(key) if from_flag else key)
+    fields: Any = dataclasses.fields(config_class)  # type: ignore[arg-type]
     missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
-        told = f"{file}: no value for {', '.join(missing)}. Write it there or give" if file else "missing:"
-        raise ValueError(f"{told} --{missing[0]} FOLDER.")
-    return kind(**values)
+        problem = f"{file}: no value for {', '.join(missing)}. Write it there or give" if file else "missing:"
+        raise ValueError(f"{problem} {flag_of(missing[0])} FOLDER.")
+    try:
+        return config_class(**values)
+    except ValueError as error:
+        name = str(error).removeprefix("setting ").partition("=")[0]
+        if not isinstance(overrides.get(name), str):
+            raise
+        raise type(error)(str(error).replace(f"setting {name}", flag_of(name), 1)) from None
 
 
-def add_setting_flags(parser: argparse.ArgumentParser, kind: type, but: tuple[str, ...] = ()) -> None:
-    """A flag for every setting of `kind` except `but`, whose help tells its type and default."""
-    for told in dataclasses.fields(kind):
-        if told.name in but:
+def add_setting_flags(parser: argparse.ArgumentParser, config_class: type, skip: tuple[str, ...] = ()) -> None:
+    """Give `parser` a flag for every setting except `skip`, its help with type and default."""
+    for item in dataclasses.fields(config_class):
+        if item.name in skip:
             continue
-        text = told.metadata["help"].replace("%", "%%")
-        if told.default is not dataclasses.MISSING:
-            text += f" ({told_type(told.type)}; default {'none' if told.default is None else told.default})"
-        parser.add_argument(f"--{told.name}", default=argparse.SUPPRESS, metavar="X", help=text)
+        text = item.metadata["help"].replace("%", "%%")
+        if item.default is not dataclasses.MISSING:
+            text += f" ({_type_name(item.type)}; default {'none' if item.default is None else item.default})"
+        parser.add_argument(flag_of(item.name), default=argparse.SUPPRESS, metavar="X", help=text)
 
 
-def given_settings(args: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """Those of `kind`'s settings that the command line gave."""
-    names = {told.name for told in dataclasses.fields(kind)}
+def given_settings(args: argparse.Namespace, config_class: type) -> dict[str, Any]:
+    """Return those settings that the command line gave."""
+    names = {item.name for item in dataclasses.fields(config_class)}
     return {name: value for name, value in vars(args).items() if name in names}
 
 
-def yaml_items(file: Path) -> list[tuple[str, Any, int]]:
-    """Key, value and line number of a flat YAML mapping."""
+def read_flat_yaml(file: Path) -> FlatYaml:
+    """Return key, value and line number of each item of a flat YAML mapping.
+
+    Raises:
+        ValueError: no YAML, no mapping, or a key that is there twice.
+    """
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -82,8 +101,8 @@ def yaml_items(file: Path) -> list[tuple[str, Any, int]]:
     return [(str(key), value, lines.get(str(key), 1)) for key, value in content.items()]
 
 
-def _parse_text(text: str) -> Any:
-    """A flag's text as YAML would read it; text that is no YAML (a path with a colon, say) stays text."""
+def _parse_text(text: str) -> Value:
+    """Read a flag's text as YAML would; text that is no YAML (a path with a colon, say) stays text."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -91,53 +110,45 @@ def _parse_text(text: str) -> Any:
     return text if isinstance(value, (dict, list)) else value
 
 
-def typed(kind: type, key: str, value: Any, where: str) -> Any:
-    """`value` as the type that setting `key` declares; no such key or another type is a `ValueError`."""
-    kinds = get_type_hints(kind)
-    if key not in kinds:
-        near = difflib.get_close_matches(key.replace("-", "_"), kinds, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"settings: {', '.join(kinds)}."
-        raise ValueError(f"{where}: there is no setting {key!r}; {hint}")
-    wanted = kinds[key]
+def _convert_setting(config_class: type, key: str, value: Any, place: str, name: str) -> Value:
+    """Return `value` as the type that setting `key` declares; errors begin with `place` and call it `name`."""
+    declared = get_type_hints(config_class)
+    if key not in declared:
+        near = difflib.get_close_matches(key.replace("-", "_"), declared, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"settings: {', '.join(declared)}."
+        raise ValueError(f"{place}there is no setting {key!r}; {hint}")
     try:
-        return _coerce(value, wanted)
-    except TypeError:
-        raise ValueError(f"{where}: {key} should be {told_type(wanted)}, found {value!r}.") from None
+        return _convert(value, declared[key])
+    except (TypeError, ValueError):
+        raise ValueError(f"{place}{name} should be {_type_name(declared[key])}, found {value!r}.") from None
 
 
-def told_type(kind: Any) -> str:
-    """A setting's type for people: `int | none`, `cls | mean | cls_mean`."""
-    if get_origin(kind) is Literal:
-        return " | ".join(map(str, get_args(kind)))
-    if members := get_args(kind):
-        return " | ".join(map(told_type, members))
-    return {types.NoneType: "none", bool: "true | false", str: "text"}.get(kind, kind.__name__)
+def _type_name(declared: Any) -> str:
+    """Return a setting's type for people: `int | none`, `cls | mean | cls_mean`."""
+    if get_origin(declared) is Literal:
+        return " | ".join(map(str, get_args(declared)))
+    if members := get_args(declared):
+        return " | ".join(map(_type_name, members))
+    return {types.NoneType: "none", bool: "true | false", str: "text"}.get(declared, declared.__name__)
 
 
-def _coerce(value: Any, kind: Any) -> Any:
-    """`value` as `kind`, or `TypeError`; only losslessly: 3 is a float, 3.0 is no int."""
-    if get_origin(kind) in (Union, types.UnionType):
-        for member in sorted(get_args(kind), key=lambda member: member is not types.NoneType):  # none before any text
+def _convert(value: Any, declared: Any) -> Any:
+    """Return `value` as a type, or raise `TypeError` or `ValueError`; losslessly: 3 is a float, 3.0 is no int."""
+    if get_origin(declared) in (Union, types.UnionType):
+        for member in sorted(get_args(declared), key=lambda member: member is not types.NoneType):  # none before text
             try:
-                return _coerce(value, member)
-            except TypeError:
+                return _convert(value, member)
+            except (TypeError, ValueError):
                 continue
         raise TypeError
-    if get_origin(kind) is Literal and value in get_args(kind):
+    if get_origin(declared) is Literal and value in get_args(declared):
         return value
-    if kind is types.NoneType and value in (None, "none"):
+    if declared is types.NoneType and value in (None, "none"):
         return None
-    if kind is float and isinstance(value, str):
-        return _float_from(value)  # YAML 1.1 reads 3e-4 as text: it wants 3.0e-4
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if declared is float and isinstance(value, str):
+        return float(value)  # YAML 1.1 reads 3e-4 as text: it wants 3.0e-4
+    if declared is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(kind, type) and type(value) is kind:  # `is`: True is an int to isinstance
+    if isinstance(declared, type) and type(value) is declared:  # `is`: True is an int to isinstance
         return value
     raise TypeError
-
-
-def _float_from(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise TypeError from None

@@ -1,4 +1,4 @@
-"""One frozen configuration a run: YAML gives the values, `--key value` overrides, an unknown key is an error."""
+"""One frozen configuration a run: YAML gives the values, flags override them, an unknown key is an error."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every training is told: its folders, its optimizer, its arithmetic and its rhythm."""
+    """Settings of every training: its folders, its optimizer, its arithmetic and its rhythm."""
 
     data: str = setting(
         "Home folder to train on, as `casita build` makes it, a folder of several, or a data set on the Hub: ORG/NAME "
@@ -73,13 +73,13 @@ class RunConfig:
             raise ContradictingSettings(f"setting {name}={getattr(self, name)}: expected only with {partner}.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values by name, as YAML and JSON hold them."""
+        """Return plain values by name, as YAML and JSON hold them."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Every setting of an alignment run. Defaults are the reference system's, where it has one.
+    """Settings of an alignment run. Defaults are the reference system's, where it has one.
 
     `data` names the home folder, `vision_model`, `caption_style` and `text_model` which of its files to read, `preset`
     and the model options what to build, the rest how to train it.
@@ -130,13 +130,14 @@ class TrainConfig(RunConfig):
         "Share of the positives in the weight of focal_sigmoid. None: all pairs weigh alike.", default=None
     )
     home_batches: int | None = setting(
-        "Homes in a batch at most, so that the home itself tells no two windows apart; none: any number.", default=None
+        "Homes in a batch at most, so that few pairs differ by their home alone; none: any number.", default=None
     )
     queue_size: int = setting("Windows and captions of earlier batches kept as negatives.", default=0)
     contrast_weight: float = setting("Weight of that loss; 0: masked events alone.", default=1.0)
     masked_weight: float = setting("Weight of the loss of masked events, in a second forward pass.", default=0.0)
     context_weight: float = setting(
-        "Weight of the loss of telling, from a window alone, the captions of those before and after it.", default=0.0
+        "Weight of the loss of predicting, from a window alone, the captions of those before and after it.",
+        default=0.0,
     )
     mask_probability: float | None = setting(
         "Chance of each event to begin a hidden span. None: 0.1, which hides a third of 20 events.", default=None
@@ -158,8 +159,8 @@ class TrainConfig(RunConfig):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(0 <= self.dropout < 1, "dropout", "in [0, 1)")
         self._require(self.shuffle_shards >= 1, "shuffle_shards", "at least 1")
-        few = self.home_batches
-        fits = few is None or (few >= 1 and self.batch_size % few == 0)
+        homes = self.home_batches
+        fits = homes is None or (homes >= 1 and self.batch_size % homes == 0)
         self._require(fits, "home_batches", f"a divisor of batch_size={self.batch_size}, or none")
         limit = 1 / self.first_temperature
         self._require(self.max_logit_scale >= limit, "max_logit_scale", f"at least 1 / temperature = {limit:.4g}")
@@ -167,8 +168,10 @@ class TrainConfig(RunConfig):
         self._check_losses()
 
     def _check_losses(self) -> None:
-        """Ranges of what a loss may leave to its default, and settings that would contradict each other."""
-        gamma, alpha, micro = self.focal_gamma, self.focal_alpha, self.micro_batch_size
+        """Check what a loss may leave to its default, and settings that would contradict each other."""
+        gamma = self.focal_gamma
+        alpha = self.focal_alpha
+        micro = self.micro_batch_size
         self._require(gamma is None or gamma >= 0, "focal_gamma", "0 or more")
         self._require(alpha is None or 0 < alpha < 1, "focal_alpha", "between 0 and 1")
         self._require(self.mask_probability is None or 0 < self.mask_probability <= 1, "mask_probability", "in (0, 1]")
@@ -194,40 +197,37 @@ class TrainConfig(RunConfig):
             ("context_weight", "stream false", not self.stream),
             ("context_weight", "micro_batch_size none", micro is None),
         ):
-            self._only_with(partner, holds or getattr(self, name) == _default(name), name)
+            default = TrainConfig.__dataclass_fields__[name].default
+            self._only_with(partner, holds or getattr(self, name) == default, name)
 
     @property
     def gamma(self) -> float:
-        """How much easy pairs are spared."""
+        """Exponent by which easy pairs are spared."""
         if self.loss != "focal_sigmoid":
             return 0.0
         return 2.0 if self.focal_gamma is None else self.focal_gamma
 
     @property
     def first_temperature(self) -> float:
-        """Divides the cosines at the first step."""
+        """Divisor of the cosines at the first step."""
         if self.temperature is not None:
             return self.temperature
         return 0.07 if self.loss == "info_nce" else 0.1
 
     @property
     def first_logit_bias(self) -> float:
-        """Added to the scaled cosines at the first step."""
+        """Number added to the scaled cosines at the first step."""
         if self.logit_bias_init is not None:
             return self.logit_bias_init
         return 0.0 if self.loss == "info_nce" else -10.0
 
 
-def _default(name: str) -> Any:
-    return TrainConfig.__dataclass_fields__[name].default
-
-
-# What a resumed run may change: where things are and how often they are told, never what is computed.
+# What a resumed run may change: where things are and how often they are logged, never what is computed.
 MAY_CHANGE = frozenset({"data", "out", "resume_from_checkpoint", "log_every", "save_every", "tracker", "prefetch"})
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration in a YAML file (or the shipped one of that name), with `overrides` on top.
+    """Return the configuration in a YAML file (or the shipped one of that name), with `overrides` on top.
 
     Override values may be text, as the command line gives them. Unknown keys, doubled keys, values of another type and
     values out of range are a `ValueError` that names the file and line, or the flag.
@@ -242,7 +242,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 
 def find_config(path: str | Path, shipped: Path = CONFIGS) -> Path:
-    """A YAML file by its path, or one of the folder `shipped` by its bare name (`demo`, `demo.yaml`)."""
+    """Return a YAML file by its path, or one of the folder `shipped` by its name alone (`demo`, `demo.yaml`)."""
     path = Path(path)
     named = shipped / path.with_suffix(".yaml").name
     if path.is_file():

@@ -12,7 +12,7 @@ import yaml
 from casita.datasets_scripts.schema import slug
 from casita.files import hash_json, read_json
 from casita.train.configs.finetune_config import FinetuneConfig
-from casita.train.configs.settings import ContradictingSettings, read_settings, yaml_items
+from casita.train.configs.settings import ContradictingSettings, read_flat_yaml, read_settings
 from casita.train.configs.train_config import CONFIGS, MAY_CHANGE, RunConfig, TrainConfig, find_config, save_config
 from casita.train.training.checkpoint import checkpoints, read_progress
 
@@ -79,7 +79,7 @@ def load_grid(path: str | Path) -> Grid:
     """
     file = find_config(path, GRIDS)
     content: dict[str, Any] = {}
-    for key, value, line in yaml_items(file):
+    for key, value, line in read_flat_yaml(file):
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(KEYS)}."

@@ -26,26 +26,28 @@ from casita.train.configs.train_config import MAY_CHANGE, RunConfig
 from casita.train.training.optimizer_state import load_optimizer, save_optimizer
 from casita.train.training.rng import rng_state, set_rng_state
 
-KEEP = 2  # checkpoints: the newest could be the one that a full disk or a bad step spoilt
+KEPT_CHECKPOINTS = 2  # the newest could be the one that a full disk or a bad step spoilt
+_FORMER_NAMES = {"queue.groups": "queue.caption_ids", "around.": "neighbour_heads."}  # in checkpoints of 0.1
 _FILES = ("model.safetensors", "optimizer.safetensors", "rng.safetensors", "progress.json")
 
 
 @dataclass
 class Progress:
-    """Where a run stands. The place in the data order follows from `step` alone (`data/batch_sampler.py`)."""
+    """The state of a run. The place in the data order follows from `step` alone (`data/batch_sampler.py`)."""
 
     config: dict[str, Any]
     data: dict[str, str]  # hash of each file that the run reads
     processes: int
     total_steps: int
     step: int = 0  # optimizer steps done
-    best: float | None = None  # of what validation tells, the number that chooses the model
+    best: float | None = None  # the best value so far of the metric that chooses the model
     best_step: int | None = None
     wall_s: float = 0.0  # seconds that the run took, over all its parts, validation and checkpoints included
-    unlogged: list[dict[str, float]] = field(default_factory=list)  # what each step since the last logged line told
+    unlogged: list[dict[str, float]] = field(default_factory=list)  # scalars of each step since the last logged line
 
     @property
     def finished(self) -> bool:
+        """Return whether all steps are done."""
         return self.step >= self.total_steps
 
 
@@ -67,24 +69,33 @@ def save_checkpoint(
     if accelerator.is_main_process:
         with write_beside(folder) as temporary:
             temporary.mkdir()
-            named = {f"{rank}.{name}": state for rank, each in enumerate(states) for name, state in each.items()}
+            rng_tensors = {
+                f"{rank}.{name}": state for rank, rank_state in enumerate(states) for name, state in rank_state.items()
+            }
             try:
-                save_file(_tensors(accelerator, model), temporary / "model.safetensors")
+                save_file(_model_tensors(accelerator, model), temporary / "model.safetensors")
                 save_optimizer(temporary / "optimizer.safetensors", optimizer, scheduler)
-                save_file(named, temporary / "rng.safetensors")
-            except (SafetensorError, RuntimeError) as error:  # what these two make of a full disk
+                save_file(rng_tensors, temporary / "rng.safetensors")
+            except (SafetensorError, RuntimeError) as error:  # what safetensors raises on a full disk
                 raise OSError(f"{folder}: could not be written ({error})") from error
             write_json(temporary / "progress.json", asdict(progress))
-        for old in checkpoints(run)[:-KEEP]:
+        for old in checkpoints(run)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return folder
 
 
 def load_checkpoint(
-    folder: Path, accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+    config: RunConfig,
+    folder: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
 ) -> Progress:
-    """Bring everything to where `folder` was written. Call on every rank, after `accelerator.prepare`.
+    """Bring everything to where `folder` was written, for a run with these settings.
+
+    Call on every rank, after `accelerator.prepare`.
 
     Raises:
         ValueError: the checkpoint is incomplete, of another architecture, or of another number of processes.
@@ -96,69 +107,79 @@ def load_checkpoint(
             "many: dropout would differ."
         )
     try:
-        accelerator.unwrap_model(model).load_state_dict(load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+        for former, current in _FORMER_NAMES.items():
+            weights = {name.replace(former, current): tensor for name, tensor in weights.items()}
+        accelerator.unwrap_model(model).load_state_dict(weights)
         load_optimizer(folder / "optimizer.safetensors", optimizer, scheduler)
-        rng = load_file(folder / "rng.safetensors")
+        rng_tensors = load_file(folder / "rng.safetensors")
     except Exception as error:  # each library has its own for a damaged file
         raise ValueError(
             f"{folder}: damaged, or of another model ({error}). Resume from an older one or start a new run."
         ) from None
-    set_rng_state(
-        {name.split(".")[1]: s for name, s in rng.items() if name.startswith(f"{accelerator.process_index}.")}
-    )
+    prefix = f"{accelerator.process_index}."
+    rank_state = {name.removeprefix(prefix): rng_tensors[name] for name in rng_tensors if name.startswith(prefix)}
+    set_rng_state(rank_state)
+    progress.config = config.as_dict()
+    if folder.resolve().parent.parent != Path(config.out).resolve():
+        progress.best = None  # that model lies in the other run's folder: seek the best anew
+        progress.best_step = None
     return progress
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first."""
+    """Return the checkpoint folders of a run, oldest first."""
     return sorted((run / "train_state").glob("step_*"))
 
 
-def find_checkpoint(config: RunConfig, wanted: Progress) -> Path | None:
-    """The checkpoint to go on from, None for a new run.
+def find_checkpoint(config: RunConfig, expected: Progress) -> Path | None:
+    """Return the checkpoint to go on from, None for a new run.
 
     Raises:
-        ValueError: `out` holds an unfinished run and nobody asked to resume it, or the checkpoint was trained with
-            other settings or other data than `wanted`.
+        ValueError: `out` holds an unfinished run and the settings do not resume it, or the checkpoint was trained with
+            other settings or other data than `expected`.
     """
-    found = checkpoints(Path(config.out))
-    if config.resume_from_checkpoint in (None, "last"):
-        checkpoint = found[-1] if found else None
-    else:
-        checkpoint = Path(config.resume_from_checkpoint or "")
+    checkpoint = _named_checkpoint(config)
     if checkpoint is None:
         return None
-    was = read_progress(checkpoint)
-    differs = [
-        f"{key} {was.config.get(key)!r} -> {value!r}"
-        for key, value in wanted.config.items()
-        if key not in MAY_CHANGE and was.config.get(key) != value
+    saved = read_progress(checkpoint)
+    differences = [
+        f"{key} {saved.config.get(key)!r} -> {value!r}"
+        for key, value in expected.config.items()
+        if key not in MAY_CHANGE and saved.config.get(key) != value
     ]
-    differs += [f"the content of {name}" for name, content in wanted.data.items() if was.data.get(name) != content]
-    if differs:
+    differences += [
+        f"the content of {name}" for name, content in expected.data.items() if saved.data.get(name) != content
+    ]
+    if differences:
         raise ValueError(
-            f"{checkpoint}: trained with other settings or data: {'; '.join(differs)}. "
+            f"{checkpoint}: trained with other settings or data: {'; '.join(differences)}. "
             "Give another --out for a new run."
         )
-    if config.resume_from_checkpoint is None and not was.finished:
+    if config.resume_from_checkpoint is None and not saved.finished:
         raise ValueError(
-            f"{config.out}: holds a run that stands at step {was.step} of {was.total_steps}. "
-            "Go on with --resume_from_checkpoint last, which is the default, or give another --out."
+            f"{config.out}: holds a run that stands at step {saved.step} of {saved.total_steps}. "
+            "Go on with --resume-from-checkpoint last, which is the default, or give another --out."
         )
     return checkpoint
 
 
-def resume(config: RunConfig, checkpoint: Path, *trained: Any) -> Progress:
-    """`load_checkpoint` for a run with these settings; `trained` as it takes them. Call on every rank."""
-    progress = load_checkpoint(checkpoint, *trained)
-    progress.config = config.as_dict()
-    if checkpoint.resolve().parent.parent != Path(config.out).resolve():
-        progress.best = progress.best_step = None  # that model lies in the other run's folder: seek the best anew
-    return progress
+def is_finished(config: RunConfig) -> bool:
+    """Return whether the checkpoint to go on from, if there is one, stands at the last step."""
+    checkpoint = _named_checkpoint(config)
+    return checkpoint is not None and read_progress(checkpoint).finished
+
+
+def _named_checkpoint(config: RunConfig) -> Path | None:
+    """Return the checkpoint that `resume_from_checkpoint` names, or the newest of `out` if it names no folder."""
+    if config.resume_from_checkpoint and config.resume_from_checkpoint != "last":
+        return Path(config.resume_from_checkpoint)
+    saved = checkpoints(Path(config.out))
+    return saved[-1] if saved else None
 
 
 def read_progress(folder: Path) -> Progress:
-    """Where the run stood at a checkpoint; a `ValueError` when the folder is not a whole checkpoint."""
+    """Return the state of the run at a checkpoint; `ValueError` when the folder is not a whole checkpoint."""
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise ValueError(
@@ -170,7 +191,7 @@ def read_progress(folder: Path) -> Progress:
         raise ValueError(f"{folder}/progress.json: written by another version of casita ({error}).") from None
 
 
-def _tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
-    """The bare model's state on the CPU, each tensor with memory of its own, as safetensors asks."""
+def _model_tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the unwrapped model's state on the CPU, each tensor with memory of its own, as safetensors needs it."""
     state = accelerator.unwrap_model(model).state_dict()
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""Activities as classes: the head on the encoder, its loss, and what a validation tells of it."""
+"""Activities as classes: the head on the encoder, its loss and its metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,6 @@ from casita.train.data.dataset import Batch, WindowDataset
 from casita.train.data.labelled_windows import UNKNOWN
 from casita.train.metrics.classification import classification_metrics
 from casita.train.training.losses import gather
-from casita.train.training.model import parameter_groups
 from casita.train.training.objectives import Objective
 
 
@@ -40,38 +39,28 @@ class Classifier(nn.Module):
 
     def __init__(self, config: FinetuneConfig, model: CasitaModel):
         super().__init__()
-        self.model, self.dropout = model, nn.Dropout(model.config.hidden_dropout)
+        self.model = model
+        self.dropout = nn.Dropout(model.config.hidden_dropout)
+        trained_parts = ("classifier",) if config.mode == "frozen" else ("classifier", "sensor_model")
         for name, weight in model.named_parameters():
-            learns = "classifier" if config.mode == "frozen" else ("classifier", "sensor_model")
-            weight.requires_grad_(weight.requires_grad and name.startswith(learns))
+            weight.requires_grad_(weight.requires_grad and name.startswith(trained_parts))
         if config.mode == "full" and config.gradient_checkpointing:
             model.activation_checkpointing_enable()
         if config.mode == "full" and config.compile:
             model.sensor_model.compile(dynamic=True)
 
     def forward(self, inputs: Mapping[str, Tensor], embeddings: Tensor) -> Tensor:
-        """Logits `(b, K)` from the model's inputs, or from stored `embeddings` `(b, C)` if their width is not 0."""
+        """Return logits `(b, K)` from `inputs`, or from stored `embeddings` `(b, C)` if their width is not 0."""
         pooled = embeddings if embeddings.shape[1] else self.model.sensor_model(**inputs).pooler_output
         head: Any = self.model.classifier
         return head(self.dropout(pooled))
 
 
-def learning_groups(model: nn.Module, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """The optimizer's parameter groups: the head's, then the encoder's at its own rate."""
-    head = {id(p) for name, p in model.named_parameters() if ".classifier." in name}
-    groups = []
-    for ours, rate in ((True, config.learning_rate), (False, config.encoder_rate)):
-        for group in parameter_groups(model, config.weight_decay):
-            chosen = [p for p in group["params"] if (id(p) in head) == ours]
-            groups.append({**group, "params": chosen, "lr": rate})
-    return groups
-
-
 class ClassificationObjective(Objective):
     """Cross-entropy over `classes`; unwrapped, `model` is a `Classifier`.
 
-    `counts` `(K,)` are the train windows of each class, for `class_weights`; `keys` those of the table's rows in
-    their order, for `sensor_dropout`.
+    `class_counts` `(K,)` are the train windows of each class, for `class_weights`; `vocab` the keys of the table's
+    rows, for `sensor_dropout`.
     """
 
     trained: Classifier
@@ -82,86 +71,96 @@ class ClassificationObjective(Objective):
         accelerator: Accelerator,
         model: nn.Module,
         classes: Sequence[str],
-        counts: Tensor,
-        keys: Sequence[str] = (),
+        class_counts: Tensor,
+        vocab: Sequence[str] = (),
     ):
         super().__init__(config, accelerator, model)
-        self.sensors = sensor_numbers(keys).to(accelerator.device)
-        self.config, self.classes = config, list(classes)
-        weight = counts.sum() / counts.clamp(min=1) / len(counts) if config.class_weights else torch.ones(len(counts))
-        self.weight = weight.to(accelerator.device)
+        self.config = config
+        self.classes = list(classes)
+        self.row_sensors = row_sensors(vocab).to(accelerator.device)
+        if config.class_weights:
+            weights = class_counts.sum() / class_counts.clamp(min=1) / len(class_counts)
+        else:
+            weights = torch.ones(len(class_counts))
+        self.class_weights = weights.to(accelerator.device)
 
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradients of the mean, by class weights, over the windows of all ranks."""
         inputs = batch.inputs
-        if share := self.config.sensor_dropout:
-            shown = silence(inputs["input_ids"], inputs["attention_mask"], self.sensors, share)
-            inputs = {**inputs, "attention_mask": shown}
+        labels = batch.caption_ids
+        if self.config.sensor_dropout:
+            mask = drop_sensors(
+                inputs["input_ids"], inputs["attention_mask"], self.row_sensors, self.config.sensor_dropout
+            )
+            inputs = {**inputs, "attention_mask": mask}
         logits = self.model(inputs, batch.texts).float()
-        smooth = self.config.label_smoothing
-        cross_entropy = nn.functional.cross_entropy
-        total = cross_entropy(logits, batch.caption_ids, self.weight, reduction="sum", label_smoothing=smooth)
-        loss = (
-            total / gather(self.weight[batch.caption_ids].sum()[None]).mean()
-        )  # ranks are averaged: over all windows
+        total = nn.functional.cross_entropy(
+            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+        loss = total / gather(self.class_weights[labels].sum()[None]).mean()  # ranks are averaged: over all windows
         self.accelerator.backward(loss)
         return {"loss": loss.detach()}
 
     @torch.no_grad()
     def validate(self, split: WindowDataset) -> dict[str, float]:
-        """Mean cross-entropy of the windows whose class is known, without weights or smoothing; accuracy, macro F1."""
+        """Return accuracy, macro F1 and `loss`: mean cross-entropy of the windows whose class the train windows show.
+
+        The loss is without weights or smoothing.
+        """
         logits = self.logits(split)
-        known = split.caption_ids != UNKNOWN
-        loss = nn.functional.cross_entropy(
-            logits, torch.from_numpy(split.caption_ids).to(logits.device), reduction="sum"
-        )
-        found = logits.argmax(dim=1).cpu().numpy()
-        told = classification_metrics(
-            ["unknown" if g == UNKNOWN else self.classes[g] for g in split.caption_ids],
-            [self.classes[i] for i in found],
-        )
-        return {"loss": float(loss) / max(1, int(known.sum())), **told}
+        labels = split.caption_ids
+        loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(logits.device), reduction="sum")
+        predicted = [self.classes[i] for i in logits.argmax(dim=1).cpu().numpy()]
+        expected = ["unknown" if label == UNKNOWN else self.classes[label] for label in labels]
+        known = int((labels != UNKNOWN).sum())
+        return {"loss": float(loss) / max(1, known), **classification_metrics(expected, predicted)}
 
     def logits(self, split: WindowDataset) -> Tensor:
-        """`(N, K)` of all windows; each rank computes its share."""
+        """Return `(N, K)` of all windows; each rank computes its share."""
         self.model.eval()
-        every, parts = np.arange(len(split)), []
-        for rows in self.chunks(len(split), 256, "validating"):
-            batch = split.batch(rows, every[rows], self.accelerator.device)
+        parts = []
+        for rows in self.rank_chunks(len(split), 256, "validating"):
+            batch = split.batch(rows, rows, self.accelerator.device)
             parts.append(self.trained(batch.inputs, batch.texts).float())
         return gather(torch.cat(parts))[: len(split)]
 
 
-def sensor_numbers(keys: Sequence[str]) -> Tensor:
-    """`(V,)` which sensor each row of the table is a state of; the reserved rows are a sensor of their own."""
-    names = [""] * NUM_RESERVED_ROWS + [key.rpartition("_")[0] for key in keys]
+def row_sensors(vocab: Sequence[str]) -> Tensor:
+    """Return the number of the sensor that each row of the table is a state of, `(V,)`.
+
+    The reserved rows are a sensor of their own.
+    """
+    names = [""] * NUM_RESERVED_ROWS + [key.rpartition("_")[0] for key in vocab]
     return torch.from_numpy(np.unique(names, return_inverse=True)[1].reshape(-1))
 
 
-def silence(
+def drop_sensors(
     input_ids: Tensor, attention_mask: Tensor, sensors: Tensor, share: float, generator: torch.Generator | None = None
 ) -> Tensor:
-    """`attention_mask` `(b, L)` without any event of some sensors, each of which a window loses by chance `share`.
+    """Return `attention_mask` `(b, L)` without the events of dropped sensors: of a window's, each by chance `share`.
 
-    `sensors` `(V,)` as of `sensor_numbers`. A window that would lose every event keeps them all.
+    `sensors` `(V,)` as `row_sensors` returns them. A window that would lose every event keeps them all.
     """
-    drawn = torch.rand(len(input_ids), int(sensors.max()) + 1, generator=generator, device=input_ids.device)
-    shown = attention_mask * (drawn >= share).gather(1, sensors[input_ids])
-    return torch.where(shown.any(dim=1, keepdim=True), shown, attention_mask)
+    num_sensors = int(sensors.max()) + 1
+    kept = torch.rand(len(input_ids), num_sensors, generator=generator, device=input_ids.device) >= share
+    # Each event takes from its window's row of `kept` the column of its sensor.
+    mask = attention_mask * kept.gather(1, sensors[input_ids])
+    return torch.where(mask.any(dim=1, keepdim=True), mask, attention_mask)
 
 
 @torch.inference_mode()
-def encode_split(tower: nn.Module, split: WindowDataset, told: str, size: int = 256) -> np.ndarray:
-    """What `tower` makes of each window, `(N, ...)`: its `logits`, or else its `pooler_output`."""
+def encode_split(tower: nn.Module, split: WindowDataset, description: str, size: int = 256) -> np.ndarray:
+    """Return `logits` of each window, `(N, K)`, or from a tower without them its `pooler_output` `(N, C)`."""
     device = next(tower.parameters()).device
-    every, parts = np.arange(len(split)), []
-    for first in tqdm(range(0, len(split), size), told, unit="batch", leave=False):
-        rows = every[first : first + size]
+    parts = []
+    for first in tqdm(range(0, len(split), size), description, unit="batch", leave=False):
+        rows = np.arange(first, min(first + size, len(split)))
         out: Any = tower(**split.batch(rows, rows, device).inputs)
-        parts.append((out.logits if "logits" in out else out.pooler_output).float().cpu().numpy())
+        output = out.logits if "logits" in out else out.pooler_output
+        parts.append(output.float().cpu().numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
 def probabilities(model: nn.Module, split: WindowDataset) -> np.ndarray:
-    """`(N, K)`: the classifier's answers."""
+    """Return the classifier's probabilities of the classes for each window, `(N, K)`."""
     return softmax(encode_split(model, split, "classify"), axis=1)

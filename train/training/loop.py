@@ -1,14 +1,14 @@
 """The loop of every training: data, model, resume, step after step, validation, checkpoints, publishing.
 
-What is trained on what is a `TrainingTask`: captions (casita.train.align) or activities (casita.train.finetune).
+A `TrainingTask` says what is learned, its `TrainingData` from which windows: captions (casita.train.align) or
+activities (casita.train.finetune).
 """
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -18,56 +18,76 @@ from torch import nn
 from torch.optim import AdamW
 
 from casita.files import locked
+from casita.processing.processing_casita import CasitaProcessor
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import RunConfig
+from casita.train.data.dataset import WindowDataset
 from casita.train.data.loaders import BatchLoader
+from casita.train.data.parquet_stream import Shards
 from casita.train.inference.model_directory import note_wall_time, publish
-from casita.train.training.checkpoint import Progress, find_checkpoint, read_progress, resume, save_checkpoint
+from casita.train.training.checkpoint import Progress, find_checkpoint, is_finished, load_checkpoint, save_checkpoint
 from casita.train.training.model import make_scheduler
 from casita.train.training.objectives import Objective
 from casita.train.training.run_log import RunLogger, card_facts, describe_end, describe_run
 from casita.train.training.signals import SignalHandler
-from casita.train.training.step import TrainingStep, steps_an_epoch, total_steps
+from casita.train.training.step import TrainingStep, steps_per_epoch, total_steps
+
+
+class TrainingData(Protocol):
+    """The windows of a run; its methods may be called in any order.
+
+    Attributes:
+        validation: the windows to choose the model on.
+        processor, table: what is published beside the model.
+    """
+
+    validation: WindowDataset
+    processor: CasitaProcessor
+    table: SensorEmbeddingTable | None
+
+    @property
+    def train(self) -> WindowDataset | Shards:
+        """Windows to learn from."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return a hash of each thing that the run reads, by name."""
+
+    def loader(self, device: torch.device, rank: int, ranks: int) -> BatchLoader:
+        """Return the batches of the train windows for one of `ranks` processes."""
+
+    def describe(self) -> str:
+        """Return a line about the windows, for people."""
+
+    def card_facts(self) -> dict[str, Any]:
+        """Return what the card says of the windows beside `run_log.card_facts`."""
 
 
 class TrainingTask(Protocol):
-    """What a run learns, for `run_training`.
+    """What a run learns; its methods may be called in any order.
 
     Attributes:
         command: what a person typed, for messages.
-        splits: `train` and `validation`.
-        processor, table: what is published beside the model.
-        best_by: the number of `Objective.validate` that chooses the model: the lowest loss, or the highest of others.
+        primary_metric: the number of `Objective.validate` that chooses the model: the lowest loss, or the highest of
+            others.
     """
 
-    command: str
-    splits: dict[str, Any]
-    processor: Any
-    table: Any
-    primary_metric: str
-
-    def fingerprint(self) -> dict[str, str]:
-        """A hash of each thing that the run reads, by name."""
-
-    def feed(self, device: torch.device, rank: int, ranks: int) -> BatchLoader:
-        """The batches of the train windows."""
+    command: ClassVar[str]
+    primary_metric: ClassVar[str]
 
     def model(self, fresh: bool) -> nn.Module:
-        """What is trained; drawn weights follow from torch's seed. `fresh`: no checkpoint's are loaded after."""
+        """Return what is trained, drawn weights by the run's seed. `fresh`: no checkpoint's are loaded after."""
 
-    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups."""
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return the optimizer's parameter groups."""
 
     def objective(self, accelerator: Accelerator, model: nn.Module) -> Objective:
-        """The loss; `model` is as `accelerator.prepare` gave it."""
+        """Return the loss; `model` is as `accelerator.prepare` gave it."""
 
-    def told(self) -> str:
-        """Lines about data and model, for people."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the card tells beside `card_facts`."""
+    def describe(self) -> str:
+        """Return a line about the model, for people."""
 
 
-def run_training(config: RunConfig, lesson: TrainingTask) -> Path:
+def run_training(config: RunConfig, task: TrainingTask, data: TrainingData) -> Path:
     """Train as `config` says and return the run folder; a finished run is left as it is. Call on every rank.
 
     Raises:
@@ -75,95 +95,97 @@ def run_training(config: RunConfig, lesson: TrainingTask) -> Path:
     """
     accelerator = make_accelerator(config)
     signals = SignalHandler(accelerator)
-    finished = train_lesson(config, lesson, accelerator, signals)
+    finished = train_until_stopped(config, task, data, accelerator, signals)
     # What holds the model must be gone before the process group: torch's wrapper for distribution, freed as the last
     # one to hold the group, waits for the group's threads without releasing Python's lock, which one of them may need.
     accelerator.free_memory()
     gc.collect()
     accelerator.end_training()
     if not finished:
-        signals.leave()
+        signals.exit_program()
     return Path(config.out)
 
 
-def train_lesson(config: RunConfig, lesson: TrainingTask, accelerator: Accelerator, signals: SignalHandler) -> bool:
-    """What `run_training` does from data to the last checkpoint: whether all steps are done. Call on every rank."""
+def train_until_stopped(
+    config: RunConfig, task: TrainingTask, data: TrainingData, accelerator: Accelerator, signals: SignalHandler
+) -> bool:
+    """Train to the last step or to a signal, and return whether all steps are done. Call on every rank."""
     run = Path(config.out)
-    feed = lesson.feed(accelerator.device, accelerator.process_index, accelerator.num_processes)
-    an_epoch, a_step = steps_an_epoch(config, feed), feed.size * config.gradient_accumulation_steps
-    progress = Progress(config.as_dict(), lesson.fingerprint(), accelerator.num_processes, total_steps(config, feed))
+    loader = data.loader(accelerator.device, accelerator.process_index, accelerator.num_processes)
+    epoch_steps = steps_per_epoch(config, loader)
+    step_windows = loader.size * config.gradient_accumulation_steps
+    progress = Progress(config.as_dict(), data.fingerprint(), accelerator.num_processes, total_steps(config, loader))
     checkpoint = find_checkpoint(config, progress)
-    if checkpoint is not None and read_progress(checkpoint).finished:
+    if is_finished(config):
         accelerator.print(f"{run}: this run is finished, all {progress.total_steps} steps. Nothing to do.")
         return True
 
-    set_seed(config.seed)  # the same weights on every rank
-    trained = lesson.model(fresh=checkpoint is None)
-    accelerator.print(lesson.told(), describe_run(a_step, trained, progress, accelerator), sep="\n")
-    optimizer: Any = AdamW(lesson.groups(trained), config.learning_rate, (config.adam_beta1, config.adam_beta2))
+    model = task.model(fresh=checkpoint is None)
+    accelerator.print(data.describe(), task.describe(), sep="\n")
+    accelerator.print(describe_run(step_windows, model, progress, accelerator))
+    optimizer: Any = AdamW(task.parameter_groups(model), config.learning_rate, (config.adam_beta1, config.adam_beta2))
     scheduler = make_scheduler(config, optimizer, progress.total_steps)
-    trained, optimizer = accelerator.prepare(trained, optimizer)
+    model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(config.seed, device_specific=True)  # another dropout on each rank
     if checkpoint is not None:
-        progress = resume(config, checkpoint, accelerator, trained, optimizer, scheduler)
+        progress = load_checkpoint(config, checkpoint, accelerator, model, optimizer, scheduler)
 
-    trainer = TrainingStep(config, lesson.objective(accelerator, trained), optimizer, scheduler)
-    card = card_facts(config, lesson.splits, accelerator) | lesson.facts()
-    told = partial(trainer.told_step, feed)
+    training_step = TrainingStep(config, task.objective(accelerator, model), optimizer, scheduler)
+    card = card_facts(config, {"train": data.train, "validation": data.validation}, accelerator) | data.card_facts()
+    describe_step = partial(training_step.describe_step, loader)
     with (
-        only_run(run, accelerator, lesson.command),
+        locked(run, task.command) if accelerator.is_main_process else nullcontext(),  # for all ranks
         signals,
-        RunLogger(run, config, accelerator, progress, told) as journal,
+        RunLogger(run, config, accelerator, progress, describe_step) as logger,
     ):
-        for step_batches in trainer.steps(feed, progress):
-            journal.count(trainer.train_step(step_batches), a_step)
+        for batches in training_step.step_batches(loader, progress):
+            logger.add_step(training_step.train_step(batches), step_windows)
             progress.step += 1
-            stop = signals.came(progress.step)
-            if due(config.log_every, progress):
-                journal.log_training(float(scheduler.get_last_lr()[0]), progress.step / an_epoch)
-            if due(config.eval_every or an_epoch, progress):
-                journal.check()
-                found = validate(trainer, lesson, journal, progress)
-                if found:
-                    facts = card | {"step": progress.step, **found}
-                    publish(trainer.bare, lesson.processor, lesson.table, run, facts)
-                journal.rest()
-            if stop or due(config.save_every or an_epoch, progress):
-                journal.check()
-                save_checkpoint(run, accelerator, trained, optimizer, scheduler, progress)
-                journal.rest()
+            stop = signals.stop_requested(progress.step)
+            if is_due(config.log_every, progress):
+                logger.log_training(float(scheduler.get_last_lr()[0]), progress.step / epoch_steps)
+            if is_due(config.eval_every or epoch_steps, progress):
+                logger.check_finite()
+                validation = validate(training_step, task, data, logger, progress)
+                if validation:
+                    facts = card | {"step": progress.step, **validation}
+                    publish(training_step.unwrapped_model, data.processor, data.table, run, facts)
+                logger.restart_clock()
+            if stop or is_due(config.save_every or epoch_steps, progress):
+                logger.check_finite()
+                save_checkpoint(run, accelerator, model, optimizer, scheduler, progress)
+                logger.restart_clock()
             if stop and not progress.finished:
                 break
         if progress.finished:
             note_wall_time(run, progress.wall_s)
-        accelerator.print(describe_end(run, progress, lesson.primary_metric))
+        accelerator.print(describe_end(run, progress, task.primary_metric))
     return progress.finished
 
 
-@contextmanager
-def only_run(run: Path, accelerator: Accelerator, command: str) -> Iterator[None]:
-    """Within it no other command writes `run`; the main process holds the lock for all."""
-    with locked(run, command) if accelerator.is_main_process else nullcontext():
-        yield
-
-
 def validate(
-    trainer: TrainingStep, lesson: TrainingTask, journal: RunLogger, progress: Progress
+    training_step: TrainingStep, task: TrainingTask, data: TrainingData, logger: RunLogger, progress: Progress
 ) -> dict[str, Any] | None:
-    """What the card tells of the validation, if the model is to be published: the best; without windows to validate
-    on, the last. Call on every rank.
+    """Validate, and return what the card says of it if the model is to be published. Call on every rank.
+
+    That is the best one, which `progress` notes; without windows to validate on, the last.
     """
-    split = lesson.splits["validation"]
-    if not len(split):
+    if not len(data.validation):
         return {"validation": None} if progress.finished else None
-    found = trainer.objective.validate(split)
-    best = keep_if_best(progress, found[lesson.primary_metric], lower=lesson.primary_metric == "loss")
-    journal.log_validation(found, best)
-    return {"validation": found} if best else None
+    metrics = training_step.objective.validate(data.validation)
+    value = metrics[task.primary_metric]
+    is_best = True
+    if progress.best is not None:
+        is_best = not (value >= progress.best if task.primary_metric == "loss" else value <= progress.best)
+    if is_best:
+        progress.best = value
+        progress.best_step = progress.step
+    logger.log_validation(metrics, is_best)
+    return {"validation": metrics} if is_best else None
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """Accelerate for these settings; a tracker that is not installed is an error, not a silence."""
+    """Return Accelerate for these settings; a tracker that is not installed is an error, not a silence."""
     cuda = torch.cuda.is_available() and not config.cpu
     cpu = not cuda and (config.cpu or not torch.backends.mps.is_available())  # said, or else torchrun starts no gloo
     bf16 = (cuda and torch.cuda.is_bf16_supported()) if config.bf16 == "auto" else config.bf16
@@ -184,14 +206,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def due(every: int, progress: Progress) -> bool:
-    """Whether something that happens `every` so many steps, and at the end, happens now."""
+def is_due(every: int, progress: Progress) -> bool:
+    """Return whether something that happens `every` so many steps, and at the end, happens now."""
     return progress.step % every == 0 or progress.finished
-
-
-def keep_if_best(progress: Progress, value: float, lower: bool) -> bool:
-    """Note a validation's number that is better than all before."""
-    if progress.best is not None and (value >= progress.best if lower else value <= progress.best):
-        return False
-    progress.best, progress.best_step = value, progress.step
-    return True

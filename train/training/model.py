@@ -1,4 +1,4 @@
-"""What a run trains: the model for a home's vocabulary, which of its weights decay, and the learning rate's course."""
+"""The model that a run trains for a home's vocabulary, which of its weights decay, and the learning rate's course."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -20,8 +20,8 @@ from casita.train.inference.model_directory import load_published, model_directo
 from casita.train.training.losses import NegativeQueue
 from casita.train.training.rng import RandomState
 
-SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "projection_dim")
-SAME_NAME = (  # in TrainConfig and in CasitaConfig
+SIZE_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "projection_dim")
+SHARED_SETTINGS = (  # of TrainConfig and CasitaConfig
     "embedding_source",
     "pooling",
     "projection_type",
@@ -35,18 +35,18 @@ SAME_NAME = (  # in TrainConfig and in CasitaConfig
 def build_model(
     config: TrainConfig, processor: CasitaProcessor, table: SensorEmbeddingTable | None, text_width: int
 ) -> CasitaModel:
-    """A fresh model for the home's vocabulary; its weights follow from torch's current seed.
+    """Build a fresh model for the home's vocabulary; its weights follow from torch's current seed.
 
     With `masked_weight` it carries the head of `CasitaForMaskedEventModeling` as `head`, so that what is published
     loads as either. Parts that no loss reaches are frozen.
     """
     sensors, states = zip(*(key.rsplit("_", 1) for key in processor.vocab), strict=True)
-    rooms = rooms_of(sensors, processor) if config.embedding_source == "learned" else []
-    options = {name: getattr(config, name) for name in SIZES if getattr(config, name) is not None}
+    rooms = sensor_rooms(sensors, processor) if config.embedding_source == "learned" else []
+    options = {name: getattr(config, name) for name in SIZE_SETTINGS if getattr(config, name) is not None}
     architecture = CasitaConfig.from_preset(
         config.preset,
         **options,
-        **{name: getattr(config, name) for name in SAME_NAME},
+        **{name: getattr(config, name) for name in SHARED_SETTINGS},
         vocab_size=NUM_RESERVED_ROWS + len(processor.vocab),
         image_embedding_dim=table.embeddings.shape[1] if table else 1,
         text_embedding_dim=text_width,
@@ -82,35 +82,36 @@ def load_weights(model: CasitaModel, source: str, processor: CasitaProcessor) ->
     Raises:
         ValueError: another architecture, pictures by another vision model, or a learned table of other keys.
     """
-    theirs, their_processor = load_published(source)
-    names, other_names = (
-        [name for name, _ in each.named_parameters() if not name.startswith(("logit_", "head."))]
-        for each in (model, theirs)
-    )
-    own, state = model.state_dict(), theirs.state_dict()
-    ours, other = (c.image_embeddings or c.embedding_source for c in (model.config, theirs.config))
-    differs = [f"rows of {other}, here {ours}"] if other != ours else []
-    if not differs and model.config.embedding_source == "learned" and processor.vocab != their_processor.vocab:
-        differs = [f"learned embeddings of home {their_processor.home}'s sensor states, here {processor.home}'s"]
-    shapes = [
-        (name, *(tuple(each[name].shape) if name in each else "none" for each in (state, own)))
-        for name in dict.fromkeys([*names, *other_names])
-    ]
-    differs += [f"{name} {there}, here {here}" for name, there, here in shapes if there != here]
-    if differs:
-        more = f"; and {len(differs) - 1} more" if len(differs) > 1 else ""
+    source_model, source_processor = load_published(source)
+    rows = model.config.image_embeddings or model.config.embedding_source
+    source_rows = source_model.config.image_embeddings or source_model.config.embedding_source
+    differences = [f"rows of {source_rows}, here {rows}"] if source_rows != rows else []
+    if not differences and model.config.embedding_source == "learned" and processor.vocab != source_processor.vocab:
+        differences = [f"learned embeddings of home {source_processor.home}'s sensor states, here {processor.home}'s"]
+    kept = ("logit_", "head.")
+    weights = {name: p for name, p in model.named_parameters() if not name.startswith(kept)}
+    source_weights = {name: p for name, p in source_model.named_parameters() if not name.startswith(kept)}
+    for name in dict.fromkeys([*weights, *source_weights]):
+        shape = tuple(weights[name].shape) if name in weights else "none"
+        source_shape = tuple(source_weights[name].shape) if name in source_weights else "none"
+        if source_shape != shape:
+            differences.append(f"{name} {source_shape}, here {shape}")
+    if differences:
+        more = f"; and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise ValueError(
-            f"init_from={source}: its weights do not fit: {differs[0]}{more}. Give the settings it was trained with "
-            "(its config.yaml has them), or init_from none."
+            f"init_from={source}: its weights do not fit: {differences[0]}{more}. Give the settings it was trained "
+            "with (its config.yaml has them), or --init-from none."
         )
-    model.load_state_dict({name: state[name] for name in names}, strict=False)
+    model.load_state_dict(source_weights, strict=False)
     if hasattr(model, "head"):
         head: Any = CasitaForMaskedEventModeling.from_pretrained(model_directory_of(source)).head
         cast(nn.Module, model.head).load_state_dict(head.state_dict())
 
 
 class TrainedModel(nn.Module):
-    """All that a run trains or remembers, so that its state is a checkpoint: `model`, and `queue` if there is one.
+    """A `model` with all that is trained or kept beside it, so that its state is a checkpoint.
+
+    That is `queue`, if there is one, and `neighbour_heads`, which predict the captions before and after a window.
 
     Its forward is everything of a step that has weights. Under DistributedDataParallel, which begins to average
     gradients where a forward ends, there must be one forward a step and not two.
@@ -123,10 +124,11 @@ class TrainedModel(nn.Module):
             model.activation_checkpointing_enable()
         if config.compile:
             model.sensor_model.compile(dynamic=True)
-        self.around = nn.ModuleList()
+        self.neighbour_heads = nn.ModuleList()
         if config.context_weight:
-            self.around.extend(CasitaProjection(model.config, model.config.hidden_size) for _ in range(2))
-            self.around.apply(model._init_weights)
+            heads = [CasitaProjection(model.config, model.config.hidden_size) for _ in range(2)]
+            self.neighbour_heads.extend(heads)
+            self.neighbour_heads.apply(model._init_weights)
         self.queue = NegativeQueue(config.queue_size, model.config.projection_dim) if config.queue_size else None
         if hasattr(model, "head"):
             with torch.device("meta"):
@@ -141,44 +143,45 @@ class TrainedModel(nn.Module):
         texts: Tensor | None = None,
         masked: Mapping[str, Tensor] | None = None,
         dropout: RandomState | None = None,
-        around: Tensor | None = None,
+        neighbours: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """With `texts` `(b, T)`: `sensors` and `texts` `(b, P)`, unit rows; with `masked`: `masked_loss`, a scalar.
+        """Return unit rows `sensors`, `texts` `(b, P)` if `texts` `(b, T)` are given; `masked_loss` if `masked`.
 
-        With `around` `(b, 2, T)`, the captions before and after, also `context_texts` `(b, 2, P)`, and
-        `context_sensors` `(b, 2, P)`, what the window alone makes of them through heads of their own.
+        With `neighbours` `(b, 2, T)`, the captions before and after, also `context_texts` `(b, 2, P)`, and
+        `context_sensors` `(b, 2, P)`, which the neighbour heads predict from the window alone.
 
-        `inputs` are the model's own, `masked` those with events hidden, and with `labels` and `num_items_in_batch`.
-        `dropout`: let the windows see the dropout of that moment; the masked ones go on with today's.
+        `inputs` are those of `model`, `masked` those with events hidden, and with `labels` and `num_items_in_batch`.
+        `dropout`: give the windows the dropout of that state; the masked ones go on with the present one.
         """
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         if masked is not None:
-            found["masked_loss"] = self._masked[0](**masked).loss
+            outputs["masked_loss"] = self._masked[0](**masked).loss
         if texts is not None:
-            with dropout.again() if dropout else nullcontext():
+            with dropout.replay() if dropout else nullcontext():
                 out = self.model(**inputs, text_embeds=texts)
-            found |= {"sensors": out.sensor_embeds, "texts": out.text_embeds}
-            if around is not None:
-                pooled, text = out.sensor_model_output.pooler_output, self.model.text_projection(around)
-                guessed = torch.stack([head(pooled) for head in self.around], dim=1)
-                found["context_sensors"], found["context_texts"] = (
-                    nn.functional.normalize(rows, dim=-1) for rows in (guessed, text)
-                )
-        return found
+            outputs["sensors"] = out.sensor_embeds
+            outputs["texts"] = out.text_embeds
+            if neighbours is not None:
+                pooled = out.sensor_model_output.pooler_output
+                predicted = torch.stack([head(pooled) for head in self.neighbour_heads], dim=1)
+                outputs["context_sensors"] = nn.functional.normalize(predicted, dim=-1)
+                outputs["context_texts"] = nn.functional.normalize(self.model.text_projection(neighbours), dim=-1)
+        return outputs
 
 
-def rooms_of(sensors: Sequence[str], processor: CasitaProcessor) -> list[str]:
-    """The room of each sensor; `ValueError` names those that the layout lacks."""
-    if lost := sorted({sensor for sensor in sensors if sensor not in processor.rooms}):
+def sensor_rooms(sensors: Sequence[str], processor: CasitaProcessor) -> list[str]:
+    """Return the room of each sensor; `ValueError` names those that the layout lacks."""
+    missing = sorted({sensor for sensor in sensors if sensor not in processor.rooms})
+    if missing:
         raise ValueError(
-            f"home {processor.home}: the layout has no room for sensors {', '.join(lost[:5])}. "
+            f"home {processor.home}: the layout has no room for sensors {', '.join(missing[:5])}. "
             "Add them to it, or leave their events out: casita windows DIR --unplaced drop"
         )
     return [processor.rooms[sensor] for sensor in sensors]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for the matrices of linear maps; none for norms, biases, the scale, the CLS token and embeddings.
+    """Return two groups: with decay the matrices of linear maps; without it norms, biases, scale, CLS and embeddings.
 
     An embedding's row gets a gradient only when its sensor speaks, but decay at every step: rare sensors would fade.
     """
@@ -191,6 +194,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def make_scheduler(config: RunConfig, optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Linear warm-up over the first `warmup_ratio` of the steps, then a cosine down to 0."""
+    """Return a linear warm-up over the first `warmup_ratio` of the steps, then a cosine down to 0."""
     warmup = round(steps * config.warmup_ratio)
     return get_cosine_schedule_with_warmup(optimizer, warmup, steps)

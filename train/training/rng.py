@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rng_state() -> dict[str, Tensor]:
-    """The state of torch's generators; NumPy's and Python's global ones are not used in training."""
+    """Return the state of torch's generators; NumPy's and Python's global ones are not used in training."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -16,14 +16,14 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def set_rng_state(state: Mapping[str, Tensor]) -> None:
-    """Go on from `state`, as `rng_state` gave it."""
+    """Set torch's generators to `state`, as `rng_state` returned it."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
 
 
 class RandomState:
-    """The random numbers that come next at the moment of its making.
+    """The random numbers that come next when it is made, to be drawn again later.
 
     A class and no dict: DistributedDataParallel would move a dict's tensors to its device.
     """
@@ -32,11 +32,11 @@ class RandomState:
         self.state = rng_state()
 
     @contextmanager
-    def again(self) -> Iterator[None]:
-        """Within it they come again; after it all goes on as if they had not."""
-        now = rng_state()
+    def replay(self) -> Iterator[None]:
+        """Draw them again within it; after it all goes on as if they had not been."""
+        present = rng_state()
         set_rng_state(self.state)
         try:
             yield
         finally:
-            set_rng_state(now)
+            set_rng_state(present)

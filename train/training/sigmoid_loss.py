@@ -8,45 +8,48 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from casita.train.training.losses import ContrastiveLoss, gather, is_distributed
+from casita.train.training.losses import ContrastiveLoss, NegativeQueue, gather, is_distributed
 
-ROWS = 1024  # of one's own windows scored at a time: memory is ROWS * b, not b * b
+ROWS = 1024  # of this rank's windows scored at a time: memory is ROWS * b, not b * b
 
 
 @dataclass(frozen=True)
-class Focus:
-    """How pairs are weighted: Lin et al. 2017 (arXiv:1708.02002), eq. 5. `gamma=0`, `alpha=None`: all alike."""
+class FocalWeights:
+    """Weights of the pairs: Lin et al. 2017 (arXiv:1708.02002), eq. 5. `gamma=0`, `alpha=None`: all alike."""
 
     gamma: float = 0.0
     alpha: float | None = None
 
     def losses(self, logits: Tensor, positive: Tensor) -> Tensor:
-        """-alpha_t (1 - p_t)^gamma log p_t for each pair: logits and bool of one shape; p_t = sigmoid(+-logit)."""
-        right = torch.where(positive, logits, -logits)
-        losses = F.softplus(-right)
+        """Return -alpha_t (1 - p_t)^gamma log p_t of each pair: logits, bool of one shape; p_t = sigmoid(+-logit)."""
+        signed = torch.where(positive, logits, -logits)
+        losses = F.softplus(-signed)
         if self.gamma:
-            losses = losses * (-self.gamma * F.softplus(right)).exp()  # 1 - p = exp(-softplus(x)): exact for large x
+            losses = losses * (-self.gamma * F.softplus(signed)).exp()  # 1 - p = exp(-softplus(x)): exact for large x
         if self.alpha is not None:
             losses = losses * torch.where(positive, self.alpha, 1 - self.alpha)
         return losses
 
 
 def _pass_on(block: Tensor) -> Tensor:
-    """Send `block` to the next rank and get the one of the rank before. Call on every rank."""
-    received, rank, ranks = torch.empty_like(block), dist.get_rank(), dist.get_world_size()
-    sent = dist.P2POp(dist.isend, block.contiguous(), (rank + 1) % ranks)
-    expected = dist.P2POp(dist.irecv, received, (rank - 1) % ranks)
-    for work in dist.batch_isend_irecv([sent, expected]):
+    """Send `block` to the next rank and receive that of the rank before. Call on every rank."""
+    rank = dist.get_rank()
+    ranks = dist.get_world_size()
+    received = torch.empty_like(block)
+    send = dist.P2POp(dist.isend, block.contiguous(), (rank + 1) % ranks)
+    receive = dist.P2POp(dist.irecv, received, (rank - 1) % ranks)
+    for work in dist.batch_isend_irecv([send, receive]):
         work.wait()
     return received
 
 
 def _score_block(
-    leaves: list[Tensor], groups: Tensor, text_groups: Tensor, focus: Focus, texts: Tensor
+    leaves: list[Tensor], sensor_ids: Tensor, text_ids: Tensor, weights: FocalWeights, texts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean over one's rows of the sum over a block's captions, and the gradient for the block; `leaves` gather theirs.
+    """Return the mean over this rank's rows of the sum over a block's captions, and the gradient for the block.
 
-    `leaves` are one's sensors `(b, P)`, the scale and the bias, with the gradients of earlier blocks.
+    `leaves` are the rank's sensors `(b, P)`, the scale and the bias; their gradients are added to those of earlier
+    blocks. `sensor_ids` and `text_ids` `(b,)` are the captions of both.
     """
     sensors, scale, bias = leaves
     texts = texts.detach().requires_grad_()
@@ -55,7 +58,8 @@ def _score_block(
         for first in range(0, len(sensors), ROWS):
             rows = slice(first, first + ROWS)
             logits = scale * sensors[rows] @ texts.T + bias
-            loss = focus.losses(logits, groups[rows, None] == text_groups[None, :]).sum() / len(sensors)
+            is_positive = sensor_ids[rows, None] == text_ids[None, :]
+            loss = weights.losses(logits, is_positive).sum() / len(sensors)
             loss.backward()
             total += loss.detach()
     assert texts.grad is not None
@@ -63,7 +67,7 @@ def _score_block(
 
 
 class _SigmoidRing(torch.autograd.Function):
-    """Windows stay, captions go round, each block with the gradient that it has gathered on its way.
+    """A ring in which windows stay and captions go round, each block with the gradient gathered on its way.
 
     The gradients are computed in the forward pass, block by block, so no block's logits outlive its turn: memory is
     O(b) a rank. Backward multiplies them by what comes from above, which has to be the same number on every rank.
@@ -76,22 +80,25 @@ class _SigmoidRing(torch.autograd.Function):
         texts: Tensor,
         scale: Tensor,
         bias: Tensor,
-        groups: Tensor,
-        focus: Focus,
-        alone: bool,
+        caption_ids: Tensor,
+        weights: FocalWeights,
+        local: bool,
     ) -> Tensor:
-        spread = is_distributed() and not alone
-        ranks, rank = (dist.get_world_size(), dist.get_rank()) if spread else (1, 0)
-        blocks = (gather(groups) if spread else groups).chunk(ranks)
+        uses_ring = is_distributed() and not local
+        ranks = dist.get_world_size() if uses_ring else 1
+        rank = dist.get_rank() if uses_ring else 0
+        id_blocks = (gather(caption_ids) if uses_ring else caption_ids).chunk(ranks)
         leaves = [tensor.detach().requires_grad_() for tensor in (sensors, scale, bias)]
-        travelling, total = torch.stack([texts, torch.zeros_like(texts)]), torch.zeros((), device=texts.device)
-        for passed in range(ranks):
-            loss, gradient = _score_block(leaves, groups, blocks[(rank - passed) % ranks], focus, travelling[0])
+        total = torch.zeros((), device=texts.device)
+        block = torch.stack([texts, torch.zeros_like(texts)])  # captions, and their gradient so far
+        for passes in range(ranks):
+            block_ids = id_blocks[(rank - passes) % ranks]  # the block began at the rank so many places before
+            loss, gradient = _score_block(leaves, caption_ids, block_ids, weights, block[0])
             total += loss
-            travelling[1] += gradient
-            if spread:
-                travelling = _pass_on(travelling)  # after the last pass everyone's own block is home again
-        ctx.save_for_backward(leaves[0].grad, travelling[1], leaves[1].grad, leaves[2].grad)
+            block[1] += gradient
+            if uses_ring:
+                block = _pass_on(block)  # after the last pass each block is back at its rank
+        ctx.save_for_backward(leaves[0].grad, block[1], leaves[1].grad, leaves[2].grad)
         return total
 
     @staticmethod
@@ -101,9 +108,9 @@ class _SigmoidRing(torch.autograd.Function):
 
 
 class SigmoidLoss(ContrastiveLoss):
-    """Every pair of the batch is judged by itself: do they belong together?
+    """A loss that judges every pair of the batch by itself, whether it belongs together.
 
-    L = 1/B sum_i sum_j -log sigmoid(z_ij (t s_i c_j + b)), z = 1 for a window with its own or an equal caption, else
+    L = 1/B sum_i sum_j -log sigmoid(z_ij (t s_i c_j + b)), z = 1 for a window with its caption or an equal one, else
     -1: Zhai et al. 2023 (arXiv:2303.15343), eq. 1 and algorithm 1, with their ring over the processes (sec. 3.3). t
     begins at 10 and b at -10 there: nearly all pairs are negatives, and without b the first steps would only say so.
 
@@ -113,16 +120,23 @@ class SigmoidLoss(ContrastiveLoss):
 
     def __init__(self, gamma: float = 0.0, alpha: float | None = None):
         super().__init__()
-        self.focus = Focus(gamma, alpha)
+        self.weights = FocalWeights(gamma, alpha)
 
     def score(
-        self, sensors: Tensor, texts: Tensor, groups: Tensor, scale: Tensor, bias: Tensor, queue: Any, alone: bool
+        self,
+        sensors: Tensor,
+        texts: Tensor,
+        caption_ids: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        queue: NegativeQueue | None,
+        local: bool,
     ) -> Tensor:
-        loss = _SigmoidRing.apply(sensors, texts, scale, bias, groups, self.focus, alone)
+        loss = _SigmoidRing.apply(sensors, texts, scale, bias, caption_ids, self.weights, local)
         if queue is None:
             return loss
-        negative = queue.are_negatives(groups)
-        for rows, far in ((sensors, queue.texts), (texts, queue.sensors)):
-            losses = self.focus.losses(scale * rows @ far.T + bias, torch.zeros_like(negative))
-            loss = loss + torch.where(negative, losses, 0).sum() / len(rows) / 2
+        are_negatives = queue.are_negatives(caption_ids)
+        for rows, queue_rows in ((sensors, queue.texts), (texts, queue.sensors)):
+            losses = self.weights.losses(scale * rows @ queue_rows.T + bias, torch.zeros_like(are_negatives))
+            loss = loss + torch.where(are_negatives, losses, 0).sum() / len(rows) / 2
         return loss

@@ -1,4 +1,4 @@
-"""The training configuration: every mistake is told with its place and its remedy."""
+"""The training configuration: every mistake is named with its place and its remedy."""
 
 import argparse
 import shlex
@@ -133,7 +133,7 @@ def test_flags_come_on_top_of_the_file_and_are_read_as_their_types(tmp_path):
         ("data: a\nout: b\ntemperature: 0.001\n", r"max_logit_scale=100\.0: expected at least 1 / temperature = 1000"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, text, told):
+def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path, text, told):
     with pytest.raises(ValueError, match=told):
         load_config(written(tmp_path, text))
 
@@ -146,9 +146,12 @@ def test_a_config_that_is_not_there_lists_those_that_are():
 @pytest.mark.parametrize(
     "flags, told",
     [
-        (["--learning_rte", "1"], "there is no argument '--learning_rte'; did you mean --learning_rate?"),
-        (["--batch-size", "8"], "there is no argument '--batch-size'; did you mean --batch_size?"),
-        (["--batch_size", "many"], "--batch_size: batch_size should be int, found 'many'."),
+        (["--learning-rte", "1"], "there is no argument '--learning-rte'; did you mean --learning-rate?"),
+        (["--learning_rte=1"], "there is no argument '--learning_rte=1'; did you mean --learning-rate?"),
+        (["--batch_sise", "8"], "there is no argument '--batch_sise'; did you mean --batch-size?"),
+        (["--batch-size", "many"], "--batch-size should be int, found 'many'."),
+        (["--batch_size", "many"], "--batch-size should be int, found 'many'."),
+        (["--batch-size", "1"], "--batch-size=1: expected at least 2: one window has no other to differ from."),
     ],
 )
 def test_a_mistaken_flag_ends_the_command_with_one_line_and_code_2(capsys, flags, told):

@@ -171,7 +171,7 @@ def test_rows_that_differ_in_their_fine_tuning_alone_share_a_training(base, tmp_
         ("base: BASE\ngird: {}\n", r"grid.yaml:2: there is no key 'gird'; did you mean grid\?"),
         ("base: BASE\n", "no rows"),
         ("base: BASE\ngrid: {loss: info_nce}\n", "expected lists of values by setting"),
-        ("base: BASE\nrows: {a: {los: sigmoid}}\n", r"a: --los: there is no setting 'los'; did you mean loss\?"),
+        ("base: BASE\nrows: {a: {los: sigmoid}}\n", r"a: there is no setting 'los'; did you mean loss\?"),
         ("base: BASE\nrows: {a: {focal_gamma: 1}}\n", "a: setting focal_gamma=1.0: expected only with"),
         ("base: BASE\nrows: {a: {finetune: {mod: full}}}\n", r"no setting 'mod'; did you mean mode\?"),
         ("base: nowhere\n", "no such config"),

@@ -88,7 +88,7 @@ def test_killed_and_stopped_and_started_again_a_run_ends_as_an_undisturbed_one(h
     saved = read_progress(checkpoints(run)[-1])
     assert at + 6 <= saved.step < 40
     assert last.startswith(f"interrupted: {run} stands at step {saved.step} of 40, and is saved.")
-    assert "the same command with --resume_from_checkpoint last" in last
+    assert "the same command with --resume-from-checkpoint last" in last
 
     assert cli.main(arguments) == 0
     assert cli.main(command(home, calm)) == 0

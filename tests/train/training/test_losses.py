@@ -1,4 +1,4 @@
-"""The losses against slow, obvious versions. That N ranks equal one is tested in test_train_align.py."""
+"""The losses against slow, obvious versions. That N ranks equal one is tested in test_align.py."""
 
 import math
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def both_ways(sensor: Tensor, text: Tensor, queue: NegativeQueue | None) -> list
 
 
 def is_far_negative(queue: NegativeQueue | None, group: Tensor) -> list[int]:
-    return [j for j in range(len(queue.groups)) if queue.groups[j] not in (-1, group)] if queue else []
+    return [j for j in range(len(queue.caption_ids)) if queue.caption_ids[j] not in (-1, group)] if queue else []
 
 
 def slow_info_nce(sensor, text, groups, log_scale, bias, queue=None) -> Tensor:
@@ -102,7 +102,7 @@ def test_loss_and_gradients_equal_the_slow_version(name, with_queue, groups):
         torch.testing.assert_close(ours, slow, rtol=1e-5, atol=2e-6)  # float32 sums in another order
 
 
-def test_a_focus_of_gamma_0_is_the_sigmoid_loss():
+def test_a_focal_loss_of_gamma_0_is_the_sigmoid_loss():
     given = (unit_rows(0), unit_rows(1), GROUPS, torch.tensor(2.3), torch.tensor(-5.0))
     assert torch.equal(SigmoidLoss(gamma=0.0)(*given), SigmoidLoss()(*given))
     assert SigmoidLoss(gamma=1.0)(*given) < SigmoidLoss()(*given)
@@ -167,7 +167,7 @@ def test_the_queue_keeps_the_newest_and_lets_the_oldest_go():
         rows = (unit_rows(step, 2), unit_rows(step + 50, 2), torch.tensor([2 * step, 2 * step + 1]))
         queue.push(*rows)
         kept.insert(0, rows)
-    for name, i in (("sensors", 0), ("texts", 1), ("groups", 2)):
+    for name, i in (("sensors", 0), ("texts", 1), ("caption_ids", 2)):
         assert torch.equal(getattr(queue, name), torch.cat([rows[i] for rows in kept])[:5]), name
 
 

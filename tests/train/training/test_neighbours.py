@@ -85,7 +85,7 @@ def test_the_loss_equals_the_slow_obvious_one(home):
     with torch.no_grad():
         pooled = trained.model.sensor_model(**batch.inputs).pooler_output
         losses = []
-        for side, head in enumerate(trained.around):
+        for side, head in enumerate(trained.neighbour_heads):
             guess = torch.nn.functional.normalize(head(pooled), dim=-1)
             text = torch.nn.functional.normalize(trained.model.text_projection(batch.neighbours[:, side]), dim=-1)
             logits, group = guess @ text.T / 0.07, batch.neighbour_ids[:, side]
@@ -103,7 +103,7 @@ def test_training_tells_it_and_validation_leaves_it_out(home, tmp_path):
     lines = read_metrics(run / "metrics.jsonl")
     assert all(("context_loss" in line) == (line["split"] == "train") for line in lines)
     saved = (run / "model" / "model.safetensors").read_bytes()
-    assert b"around" not in saved[:20_000]  # its heads are the training's, not the model's
+    assert b"neighbour" not in saved[:20_000]  # its heads are the training's, not the model's
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def test_a_batch_meets_earlier_ones_in_the_queue_and_never_itself(home, loss):
     first, second = (batch_of(batch, slice(0, 6)), batch_of(batch, slice(6, 12)))
     torch.testing.assert_close(gradients(queued, first)[0]["loss"], gradients(alone, first)[0]["loss"])
     queue = queued.trained.queue
-    assert queue.groups.tolist() == [*first.caption_ids.tolist(), *[-1] * 10]
+    assert queue.caption_ids.tolist() == [*first.caption_ids.tolist(), *[-1] * 10]
     assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to tell apart
-    assert queue.groups.tolist() == [*second.caption_ids.tolist(), *first.caption_ids.tolist(), *[-1] * 4]
+    assert queue.caption_ids.tolist() == [*second.caption_ids.tolist(), *first.caption_ids.tolist(), *[-1] * 4]
 
 
 def test_in_chunks_dropout_is_the_same_in_both_passes(home):
@@ -92,7 +92,7 @@ def test_in_chunks_dropout_is_the_same_in_both_passes(home):
     after = torch.get_rng_state()
 
     torch.manual_seed(1)  # the same dropout by hand: chunk after chunk, then their hidden events
-    masked = plain.hide(batch.inputs)
+    masked = plain.mask_events(batch.inputs)
     rows = [slice(first, first + 4) for first in range(0, 12, 4)]
     outs = [plain.model({name: t[row] for name, t in batch.inputs.items()}, batch.texts[row]) for row in rows]
     sensors, texts = (torch.cat([out[name] for out in outs]) for name in ("sensors", "texts"))
@@ -130,7 +130,7 @@ def test_random_numbers_come_again_and_then_go_on():
     state = rng_state()
     moment = RandomState()
     first, second = torch.rand(3), torch.rand(3)
-    with moment.again():
+    with moment.replay():
         assert torch.equal(torch.rand(3), first)
     third = torch.rand(3)
     set_rng_state(state)
@@ -156,9 +156,9 @@ def test_the_masked_loss_is_the_heads_own_and_the_contrast_sees_clean_events(hom
 
 def test_how_much_is_hidden_follows_from_the_settings(home):
     objective, batch = make(home, masked_weight=1.0, mask_probability=1.0)
-    assert objective.hide(batch.inputs)["num_items_in_batch"] == batch.inputs["attention_mask"].sum()
+    assert objective.mask_events(batch.inputs)["num_items_in_batch"] == batch.inputs["attention_mask"].sum()
     objective, _ = make(home, masked_weight=1.0, mask_probability=1e-9)  # one of each window is hidden by force
-    assert objective.hide(batch.inputs)["num_items_in_batch"] == 12
+    assert objective.mask_events(batch.inputs)["num_items_in_batch"] == 12
 
 
 def test_the_published_model_holds_the_trained_head_and_loads_without_it_in_silence(home, tmp_path, caplog):
