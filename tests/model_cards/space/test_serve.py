@@ -256,7 +256,7 @@ def test_only_an_open_home_is_shown_to_everybody(made, tmp_path):
         with pytest.raises(PermissionError, match="a Space shows to everybody"):
             write_space_tree(out, **asked)
         assert not out.exists()
-    assert (write_space_tree(out, **asked, permitted=True) / "app.py").is_file()
+    assert (write_space_tree(out, **asked, permission=True) / "app.py").is_file()
 
 
 def test_the_command_serves_a_run(made, tmp_path):
