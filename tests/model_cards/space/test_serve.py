@@ -19,7 +19,7 @@ from space_server import running
 
 from casita.cli import main
 from casita.datasets_scripts.schema import HomeFolder
-from casita.model_cards.space.place import Aligned, Place, seconds_of
+from casita.model_cards.space.home_view import HomeView, LoadedModel, seconds_of
 from casita.model_cards.space.playback import states_at
 from casita.model_cards.space_tree import write_space_tree
 
@@ -53,9 +53,9 @@ def tree(made, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(made):
+def view(made):
     home, run = made
-    return Place.of_folder(home, Aligned.load(run / "model"))
+    return HomeView.from_folder(home, LoadedModel.load(run / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -108,29 +108,29 @@ def test_the_tree_tells_nothing_of_the_machine_that_built_the_home(tree, made):
     assert set(json.loads(text)) == {"schema_version", "home", "layout"}
 
 
-def test_a_frame_shows_the_states_of_its_moment(client, place):
+def test_a_frame_shows_the_states_of_its_moment(client, view):
     day = client.predict(api_name="/days")[1]
     told = client.predict(day, "07:30", api_name="/frame")
-    assert told["states"] == states_at(place, day, seconds_of("07:30"))
+    assert told["states"] == states_at(view, day, seconds_of("07:30"))
     assert told["svg"].startswith("<svg")
 
 
-def test_search_answers_with_the_places_own_moments(client, place):
-    day = list(place.days)[1]
+def test_search_answers_with_the_places_own_moments(client, view):
+    day = list(view.days)[1]
     told = client.predict("Somebody is cooking.", day, 4, api_name="/search")
-    _, moments = place.search("Somebody is cooking.", [day], top=4)
+    _, moments = view.search("Somebody is cooking.", [day], top=4)
     assert [row["start_s"] for row in told] == [moment.start_s for moment in moments]
     assert [row["score"] for row in told] == pytest.approx([moment.score for moment in moments], abs=1e-5)
     everywhere = client.predict("Somebody is cooking.", "all days", 4, api_name="/search")
     assert everywhere[0]["score"] >= told[0]["score"]
 
 
-def test_zero_shot_scores_own_activities_that_share_one(client, place):
-    day = list(place.days)[1]
+def test_zero_shot_scores_own_activities_that_share_one(client, view):
+    day = list(view.days)[1]
     told = client.predict(["cook: somebody cooks | dinner is made", "somebody sleeps"], day, api_name="/zero_shot")
     assert told["activities"] == ["cook", "somebody sleeps"]
     assert [sum(row) for row in told["scores"]] == pytest.approx([1.0] * len(told["scores"]), abs=1e-5)
-    assert len(told["scores"]) == len(place.day(day).windows.vectors)
+    assert len(told["scores"]) == len(view.day(day).windows.vectors)
 
 
 def test_an_uploaded_home_is_shown_with_its_days(client, files):
@@ -218,7 +218,7 @@ def browser():
         chromium.close()
 
 
-def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, place):
+def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, view):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     outside, complaints = [], []
     page.on("request", lambda asked: outside.append(asked.url) if not asked.url.startswith((url, "data:")) else None)
@@ -230,7 +230,7 @@ def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, 
         "dots => dots.map(dot => [dot.dataset.sensor, dot.dataset.state])"
     )
     shown = page.evaluate("document.documentElement.dataset.day")
-    assert dict(seen) == states_at(place, shown, 27_000)
+    assert dict(seen) == states_at(view, shown, 27_000)
     page.locator(".play").click()
     page.wait_for_function("Number(document.querySelector('.scrub').value) > 27300")
     page.get_by_label("all days").check()
