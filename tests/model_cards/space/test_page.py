@@ -63,14 +63,15 @@ def test_a_moment_of_the_plan_is_what_a_replay_from_the_start_gives(view, day):
 
 
 def test_folding_what_the_browser_gets_gives_the_same_plan(view, day):
-    told = playback(view, day)
+    played = playback(view, day)
     just_after, just_before = (view.day(day).t_s[400] + offset for offset in (0, -1e-4))
-    for second in (0.0, just_before, just_after, told["at"], 60_000.0):
-        looks = list(told["first"])
-        for at, sensor, look in told["changes"]:
+    for second in (0.0, just_before, just_after, played["at"], 60_000.0):
+        looks = list(played["first"])
+        for at, sensor, look in played["changes"]:
             if at <= second:
                 looks[sensor] = look
-        seen = {sensor: told["looks"][look]["text"] for (sensor, _), look in zip(told["sensors"], looks, strict=True)}
+        sensors = [sensor for sensor, _ in played["sensors"]]
+        seen = {sensor: played["looks"][look]["text"] for sensor, look in zip(sensors, looks, strict=True)}
         assert seen == states_at(view, day, second)
 
 
@@ -79,8 +80,8 @@ def test_every_shipped_plan_is_sound_svg_with_a_dot_a_sensor(view, name):
     layout = load_layout(name)
     svg, _ = frame(HomeView(layout, view.events, view.loaded), next(iter(view.days)), 0)
     root = ElementTree.fromstring(svg)
-    found = [node.get("data-sensor") for node in root.iter() if node.get("data-sensor")]
-    assert found == list(layout["sensors"])
+    dots = [node.get("data-sensor") for node in root.iter() if node.get("data-sensor")]
+    assert dots == list(layout["sensors"])
 
 
 def test_names_from_a_layout_cannot_become_markup(view):
@@ -97,7 +98,7 @@ def test_names_from_a_layout_cannot_become_markup(view):
 
 
 def test_a_rooms_name_lies_inside_it_and_off_the_sensors(view):
-    sensors = np.array([[told["x"], told["y"]] for told in view.layout["sensors"].values()])
+    sensors = np.array([[sensor["x"], sensor["y"]] for sensor in view.layout["sensors"].values()])
     for polygon in view.layout["rooms"].values():
         x, y = free_spot(np.array(polygon, float), sensors, half_width=40)
         assert Outline(polygon).contains_points([[x - 40, y], [x + 40, y]]).all()
@@ -127,7 +128,7 @@ def test_the_best_moment_has_the_greatest_cosine_and_none_overlaps_a_better_one(
             assert one.day != other.day or one.start_s > other.end_s or other.start_s > one.end_s
 
 
-def test_shares_are_the_zero_shot_pipelines(view, day):
+def test_probabilities_are_the_zero_shot_pipelines(view, day):
     ask = ZeroShotActivityPipeline(
         model=view.loaded.model, processor=view.loaded.processor, text_model=view.loaded.text_model
     )
@@ -163,9 +164,9 @@ def test_the_timelines_show_every_moment_and_activity(view, day):
     marks = [node for node in page.iter("button") if node.get("class") == "mark"]
     assert [int(node.get("data-second")) for node in marks] == [round(moment.start_s) for moment in moments]
     names = ["<b>a</b>", "cook", "out"]
-    told = zero_shot_html(view, day, names, view.zero_shot(ACTIVITIES, day))
-    assert "<b>a</b>" not in told
-    assert told.count("most likely in") == 3
+    timelines = zero_shot_html(view, day, names, view.zero_shot(ACTIVITIES, day))
+    assert "<b>a</b>" not in timelines
+    assert timelines.count("most likely in") == 3
 
 
 def test_activities_are_read_a_line_each():
