@@ -20,7 +20,7 @@ _LEFTOVER = re.compile(r"^\..+\.(\d+)\.(partial(\.\w+)?|old)$")  # the names tha
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's words for a full disk, without an errno
 
-# What the disk has against a file, not the program: the line that a person gets says what to do about it.
+# Errors of the disk, not of the program: what a person can do about them.
 _ADVICE = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space",
@@ -32,7 +32,7 @@ _ADVICE = {
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
+def locked(folder: Path, command: str) -> Iterator[None]:
     """Be the only writer of `folder` (made if it is not there); the same thread may enter again.
 
     The lock is the file `.lock` in the folder. That of a dead process on this host is taken over, and what such
@@ -40,7 +40,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
     Args:
         folder: a home folder or a run folder.
-        what: the command that wants to write, such as `casita windows`; for the message.
+        command: the one that wants to write, such as `casita windows`; for the message.
 
     Raises:
         BlockingIOError: another process is writing; the message names it. OSError: the folder cannot be written.
@@ -53,7 +53,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout:
-            raise BlockingIOError(f"{what}: {_holder(folder)}") from None
+            raise BlockingIOError(f"{command}: {_holder(folder)}") from None
     try:
         remove_leftovers(folder)
         yield
@@ -64,7 +64,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
-    """One sentence about the process that holds the lock of `folder`, and what to do."""
+    """Name the process that holds the lock of `folder`, and what to do, in a sentence or two."""
     lock = folder / LOCK
     try:
         pid, host = lock.read_text(encoding="utf-8").split("\n")[:2]
@@ -78,20 +78,20 @@ def _holder(folder: Path) -> str:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove what processes that are dead left half-written below `folder`; the paths that were removed.
+    """Remove what processes that are dead left half-written below `folder`; return the paths that were removed.
 
     A folder that such a process had moved aside, in order to replace it, is put back if the new one never came.
     """
     removed = []
     for root, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            left = _LEFTOVER.match(name)
-            if left is None or _is_alive(int(left[1])):
+            leftover = _LEFTOVER.match(name)
+            if leftover is None or _is_alive(int(leftover[1])):
                 continue
             path = Path(root, name)
-            whole = path.with_name(name[1:].removesuffix(f".{left[1]}.old"))
-            if name.endswith(".old") and not whole.exists():
-                path.rename(whole)
+            original = path.with_name(name[1:].removesuffix(f".{leftover[1]}.old"))
+            if name.endswith(".old") and not original.exists():
+                path.rename(original)
                 continue
             _remove(path)
             removed.append(path)
@@ -111,14 +111,14 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def _advised(path: Path) -> Iterator[None]:
-    """Turn what the disk has against writing `path` into one line that says what to do; other errors pass."""
+    """Turn an error of the disk on writing `path` into one line that says what to do; other errors pass."""
     try:
         yield
     except OSError as error:
         number = error.errno or next((n for n in _ADVICE if os.strerror(n) in str(error)), None)
         if number is None and _SHORT_WRITE.search(str(error)):
             number = errno.ENOSPC
-        if number not in _ADVICE or "could not be written" in str(error):  # a file within a folder has told already
+        if number not in _ADVICE or "could not be written" in str(error):  # said already, of a file in a folder
             raise
         raise type(error)(
             f"{path}: could not be written ({os.strerror(number)}); what was there before is as it was. "
@@ -188,7 +188,7 @@ def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes as hex; of a folder, over the sorted relative names and hashes of its files."""
+    """Return SHA-256 of a file's bytes as hex; of a folder, over the sorted relative names and hashes of its files."""
     path = Path(path)
     if path.is_dir():
         names = sorted(p for p in path.rglob("*") if p.is_file())
@@ -198,18 +198,18 @@ def hash_file(path: Path) -> str:
 
 
 def hash_json(content: Any) -> str:
-    """SHA-256 as hex of `content` written as canonical JSON (sorted keys, no blanks)."""
+    """Return SHA-256 as hex of `content` written as canonical JSON (sorted keys, no blanks)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def slug(model_id: str) -> str:
-    """A model id, or a model directory's path, as part of a file name: `thenlper/gte-base` -> `thenlper-gte-base`."""
+    """Make a model id, or a model directory's path, part of a file name: `org/gte-base` becomes `org-gte-base`."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", model_id).strip("-.")
 
 
 def is_home_name(name: Any) -> bool:
-    """Whether a home may be called so: its name becomes that of folders, and often it was somebody else's choice."""
+    """Return whether a home may be called so: its name becomes that of folders, and often was another's choice."""
     if not isinstance(name, str) or not 0 < len(name) <= 100 or name != name.strip(" ."):
         return False
     return any(map(str.isalnum, name)) and not re.search(r'[/\\:*?"<>|\x00-\x1f]', name)

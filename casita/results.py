@@ -69,7 +69,8 @@ class Method(NamedTuple):
     description: str
 
 
-OWN_METHODS = ("linear_probe", "layer_probe", "zero_shot")  # those of the evaluated model; all others are baselines
+# Those of the evaluated model; all others are baselines.
+OWN_METHODS = ("linear_probe", "layer_probe", "zero_shot", "finetuned")
 
 METHODS: dict[str, Method] = {
     "linear_probe": Method("Linear probe", "logistic regression on this model's frozen embedding of a window."),
@@ -82,6 +83,10 @@ METHODS: dict[str, Method] = {
         "Zero-shot",
         "no label was used to answer; a window gets the activity whose written prompts lie nearest. One temperature, "
         "fitted on validation windows, sets how sure the answers are (ECE), and changes none.",
+    ),
+    "finetuned": Method(
+        "Fine-tuned",
+        "a head on the encoder, trained by cross-entropy on labelled windows; the encoder too, or frozen.",
     ),
     "learned": Method(
         "Learned embeddings",

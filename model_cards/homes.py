@@ -1,152 +1,142 @@
-"""A home folder as a release sees it: its files, what each stage was told, and the terms of passing it on."""
+"""What a release reads of home folders: stages whose files are as recorded, facts for cards, terms of use."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from casita.files import hash_file, read_json, slug
+import yaml
+
+from casita.datasets_scripts.schema import HomeFolder, home_folders
+from casita.files import hash_file, slug
 
 _PATH = re.compile(r"(--?[\w-]+=)?['\"]?/.")  # also after a flag, or quoted because the whole has a space
 RECORDINGS = "events, windows, captions and text embeddings"
 
 
-class ReleasedHome:
-    """One home folder, read only: `casita.datasets_scripts` wrote it, and `home.json` tells how."""
+class HomeFacts(TypedDict):
+    """A home as every card describes it: counts of its layout, and what the layout says in words."""
 
-    def __init__(self, root: Path):
-        self.root = Path(root)
-        self.description: dict[str, Any] = read_json(self.root / "home.json")
-        self.name: str = self.description["home"]
-        self.slug = slug(self.name)  # its folder's name in a repository
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        """The home's layout; `ValueError` when it has none."""
-        layout = self.description.get("layout")
-        if layout is None:
-            raise ValueError(f"{self.root}: the home has no layout. Give one: casita read {self.root} --layout NAME")
-        return layout
-
-    @property
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """What each stage recorded: settings, hashes of inputs and outputs, summary."""
-        return self.description.get("stages", {})
-
-    def summary(self, stage: str) -> dict[str, Any]:
-        """What a stage told of its result; `ValueError` when it has not run."""
-        if stage not in self.stages:
-            raise ValueError(f"{self.root}/home.json: stage {stage!r} has not run. Run: casita {stage} {self.root}")
-        return self.stages[stage]["summary"]
-
-    def require(self, name: str, command: str) -> Path:
-        """A file of the folder; `FileNotFoundError` names the command that makes it."""
-        path = self.root / name
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: not there yet. Run: casita {command} {self.root}")
-        return path
-
-    def files(self, folder: str, suffix: str) -> list[Path]:
-        """What lies in `captions/`, `text_embeddings/` or `image_embeddings/`, by name."""
-        return sorted(path for path in (self.root / folder).glob(f"*{suffix}") if not path.name.startswith("."))
-
-    def kept_stages(self) -> dict[str, dict[str, Any]]:
-        """The stages whose outputs are still there, each made from what the one before it left.
-
-        Raises:
-            ValueError: an output was changed by hand, or made from an input that has been made anew since.
-        """
-        kept = {
-            stage: told
-            for stage, told in self.stages.items()
-            if all((self.root / n).exists() for n in told["outputs"])
-        }
-        now = {name: hash_file(self.root / name) for told in kept.values() for name in told["outputs"]}
-        for stage, told in kept.items():
-            used = {name: value for name, value in told["inputs"].items() if name in now}
-            for name, value in {**used, **told["outputs"]}.items():
-                if now[name] != value:
-                    raise ValueError(
-                        f"{self.root / name}: another file than when stage {stage!r} ran. Run: casita "
-                        f"{stage.partition(':')[0]} {self.root}, and the stages after it."
-                    )
-        return kept
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the layout says that the recording may be passed on."""
-        return self.layout.get("redistribution") == "open"
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """What every card tells of a home."""
-        layout = self.layout
-        sensors = layout["sensors"]
-        types: dict[str, int] = {}
-        for sensor in sensors.values():
-            types[sensor["type"]] = types.get(sensor["type"], 0) + 1
-        return {
-            "name": self.name,
-            "slug": self.slug,
-            "sensors": len(sensors),
-            "types": dict(sorted(types.items())),
-            "rooms": len({sensor["room"] for sensor in sensors.values()}),
-            "approximate": sum(bool(sensor.get("approximate")) for sensor in sensors.values()),
-            "redistribution": layout.get("redistribution", "not stated"),
-            **{key: layout.get(key) for key in ("terms", "residents", "citation", "source")},
-        }
+    name: str
+    slug: str  # its folder's name in a repository
+    sensors: int
+    types: dict[str, int]
+    rooms: int
+    approximate: int
+    redistribution: str
+    terms: str | None
+    residents: str | None
+    citation: str | None
+    source: str | None
 
 
-def released_homes(root: Path) -> list[ReleasedHome]:
-    """The home folder `root`, or those in it, by name.
+def home_facts(home: HomeFolder) -> HomeFacts:
+    """Return the facts of a home with a layout."""
+    layout = home.layout
+    sensors = layout["sensors"].values()
+    return {
+        "name": home.name,
+        "slug": slug(home.name),
+        "sensors": len(sensors),
+        "types": dict(sorted(Counter(sensor["type"] for sensor in sensors).items())),
+        "rooms": len({sensor["room"] for sensor in sensors}),
+        "approximate": sum(bool(sensor.get("approximate")) for sensor in sensors),
+        "redistribution": layout.get("redistribution", "not stated"),
+        "terms": layout.get("terms"),
+        "residents": layout.get("residents"),
+        "citation": layout.get("citation"),
+        "source": layout.get("source"),
+    }
+
+
+def released_homes(root: Path) -> list[HomeFolder]:
+    """Return the home folder `root`, or those in it, by name.
 
     Raises:
-        FileNotFoundError: `root` is neither. ValueError: two homes whose names give one folder.
+        FileNotFoundError: `root` is neither. ValueError: two homes whose names give one folder of a repository.
     """
-    root = Path(root)
-    own = [root] if (root / "home.json").is_file() else [path.parent for path in sorted(root.glob("*/home.json"))]
-    if not own:
-        raise FileNotFoundError(
-            f"{root}: holds no home.json and no folder that does. Name a home folder or a data set of several."
-        )
-    homes = [ReleasedHome(path) for path in own]
-    twins = {home.slug: home for home in homes}
+    homes = home_folders(root)
+    last_of_slug = {slug(home.name): home for home in homes}
     for home in homes:
-        if twins[home.slug] is not home:
+        other = last_of_slug[slug(home.name)]
+        if other is not home:
             raise ValueError(
-                f"{home.root} and {twins[home.slug].root}: homes {home.name!r} and {twins[home.slug].name!r} would be "
-                f"one folder, {home.slug}. Build one of them under another name (--home)."
+                f"{home.root} and {other.root}: homes {home.name!r} and {other.name!r} would be one folder, "
+                f"{slug(home.name)}. Build one of them under another name (--home)."
             )
     return homes
 
 
-def refuse_restricted(homes: Sequence[ReleasedHome], what: str = RECORDINGS) -> None:
-    """`PermissionError` for a home whose recording may not be passed on; it tells the terms and the way out."""
+def data_of_run(run: Path) -> str | None:
+    """Return what a run was trained on, as its `config.yaml` names it; None where there is no such file."""
+    config = run / "config.yaml"
+    return str(yaml.safe_load(config.read_text(encoding="utf-8"))["data"]) if config.is_file() else None
+
+
+def require_summary(home: HomeFolder, stage: str) -> dict[str, Any]:
+    """Return the summary of a stage; `ValueError` when it has not run."""
+    if stage not in home.description.get("stages", {}):
+        raise ValueError(f"{home.root}/home.json: stage {stage!r} has not run. Run: casita {stage} {home.root}")
+    return home.summary(stage)
+
+
+def kept_stages(home: HomeFolder) -> dict[str, dict[str, Any]]:
+    """Return the records of the stages whose outputs are still there, each made from what the one before it left.
+
+    Raises:
+        ValueError: an output was changed by hand, or made from an input that has been made anew since.
+    """
+    stages = home.description.get("stages", {})
+    kept = {
+        stage: record
+        for stage, record in stages.items()
+        if all((home.root / name).exists() for name in record["outputs"])
+    }
+    hashes = {name: hash_file(home.root / name) for record in kept.values() for name in record["outputs"]}
+    for stage, record in kept.items():
+        inputs = {name: value for name, value in record["inputs"].items() if name in hashes}
+        for name, value in {**inputs, **record["outputs"]}.items():
+            if hashes[name] != value:
+                raise ValueError(
+                    f"{home.root / name}: another file than when stage {stage!r} ran. Run: casita "
+                    f"{stage.partition(':')[0]} {home.root}, and the stages after it."
+                )
+    return kept
+
+
+def is_open(home: HomeFolder) -> bool:
+    """Return whether the layout says that the recording may be passed on."""
+    return home.layout.get("redistribution") == "open"
+
+
+def refuse_restricted(homes: Sequence[HomeFolder], content: str = RECORDINGS) -> None:
+    """Raise `PermissionError` for a home whose recording may not be passed on, with its terms and the way out."""
     for home in homes:
-        if home.is_open:
+        if is_open(home):
             continue
         if home.layout.get("redistribution") == "restricted":
-            why = f"restricted, by its terms: {home.layout['terms']}"
+            reason = f"restricted, by its terms: {home.layout['terms']}"
         else:
-            why = 'not stated: nobody wrote "redistribution" and "terms" into its layout.'
+            reason = 'not stated: nobody wrote "redistribution" and "terms" into its layout.'
         raise PermissionError(
-            f"home {home.name!r}: its {what} stay here; redistribution is {why} If those who may have allowed it, say "
-            "so with --i-have-permission. Image embeddings, pictures drawn from coordinates and the model may go."
+            f"home {home.name!r}: its {content} stay here; redistribution is {reason} If those who may have allowed "
+            "it, say so with --i-have-permission. Image embeddings, pictures drawn from coordinates and the model may "
+            "go."
         )
 
 
-def refuse_local_model(model_id: str, where: Path) -> None:
-    """`ValueError` for vectors of a model that is a folder on this machine: nobody else could make another row."""
+def refuse_local_model(model_id: str, source: Path) -> None:
+    """Raise `ValueError` for vectors of a model in a folder of this machine: nobody else could make another row."""
     if Path(model_id).is_absolute() or model_id.startswith((".", "~")):
         raise ValueError(
-            f"{where}: made with the model in the folder {model_id}, which nobody else has. Make it with the model's "
+            f"{source}: made with the model in the folder {model_id}, which nobody else has. Make it with the model's "
             "Hub id, so that others can."
         )
 
 
 def without_paths(content: Any) -> Any:
-    """JSON content in which absolute paths, and those in a command, are names only: where files lie is private."""
+    """Return JSON content with names for absolute paths, also those in a command: where files lie is private."""
     if isinstance(content, Mapping):
         return {without_paths(key): without_paths(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -157,7 +147,7 @@ def without_paths(content: Any) -> Any:
 
 
 def paths_in(content: Any) -> set[str]:
-    """The absolute paths that `without_paths` would shorten."""
+    """Return the absolute paths that `without_paths` would shorten."""
     if isinstance(content, Mapping):
         return paths_in([*content, *content.values()])
     if isinstance(content, list | tuple):

@@ -1,4 +1,4 @@
-"""The tree of a model repository: what `AutoModel` loads, its results, plots and card.
+"""The tree of a model repository: the files that `AutoModel` loads, results, plots and card.
 
 README.md  floor_plan.png  results.json  plots/  report.html  .eval_results/casita.yaml
 config.json  model.safetensors  processor_config.json  sensor_embeddings.safetensors  training.json  *.py
@@ -10,18 +10,36 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from casita.files import hash_file, hash_json, read_json, write_json
-from casita.model_cards.homes import ReleasedHome, paths_in, refuse_local_model, released_homes, without_paths
-from casita.model_cards.metadata import check_results, evaluation_entries
+from casita.datasets_scripts.schema import HomeFolder
+from casita.files import hash_file, hash_json, read_json, slug, write_json
+from casita.model_cards.homes import (
+    data_of_run,
+    home_facts,
+    is_open,
+    paths_in,
+    refuse_local_model,
+    released_homes,
+    without_paths,
+)
+from casita.model_cards.metadata import Release, check_results, evaluation_entries
 from casita.model_cards.render import render_model_card
 from casita.model_cards.tree_files import written_tree
+from casita.results import Results
 
 NEEDED = ("config.json", "model.safetensors", "processor_config.json", "training.json")
-JUDGED = ("settings", "data", "headline", "protocols")  # of results.json: what the evaluation of these weights is
+EVALUATION_KEYS = ("settings", "data", "headline", "protocols")  # of results.json: what depends on weights and data
 # Plots that show sums over windows; others may show somebody's day.
-SUMS = ("calibration", "classes", "confusion", "few_shot", "loss", "per_class", "reliability", "retrieval", "training")
+PLOTS_OF_SUMS = (
+    "calibration",
+    "classes",
+    "confusion",
+    "few_shot",
+    "loss",
+    "per_class",
+    "reliability",
+    "retrieval",
+    "training",
+)
 
 
 def write_model_tree(
@@ -44,7 +62,7 @@ def write_model_tree(
             `.eval_results/`; by default what `config.yaml` names, if it was trained on one.
         permission: whoever may allow it has allowed that the recording is passed on. Without it, of a home that is not
             open, plots and pages that show single windows are left out.
-        watts: what each device is assumed to have drawn, for an estimate of the energy; None tells none.
+        watts: what each device is assumed to have drawn, for an estimate of the energy; None gives none.
 
     Raises:
         FileNotFoundError: the run is not evaluated, or a file is missing.
@@ -54,29 +72,31 @@ def write_model_tree(
     run = Path(run)
     config, processor, training = read_model(run)
     results = read_results(run)
-    data = str(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"])
+    data = data_of_run(run)
+    if data is None:
+        raise FileNotFoundError(f"{run / 'config.yaml'}: no such file, so {run} is no complete run. See: casita train")
     homes = trained_homes(run, Path(home or data), processor)
     dataset = dataset or (data if "@" in data and not Path(data).exists() else None)  # training pins a commit
-    shown = permission or all(each.is_open for each in homes)
+    may_show_windows = permission or all(is_open(each) for each in homes)
     with written_tree(out) as tree:
         copy_model(run / "model", tree)
-        plain = write_evidence(tree, training, results, dataset)
-        release = {
+        public_results = write_results(tree, training, results, dataset)
+        release: Release = {
             "repo_id": repo_id,
             "dataset": dataset,
-            "homes": [each.facts for each in homes],
+            "homes": [home_facts(each) for each in homes],
             "plans": copy_plans(homes, tree, permission),
-            "plots": copy_plots(run, tree, results, shown),
-            "report": shown and copy_report(run / "report.html", tree, results),
+            "plots": copy_plots(run, tree, results, may_show_windows),
+            "report": may_show_windows and copy_report(run / "report.html", tree, results),
             "watts": watts,
         }
-        card = render_model_card(config, processor, training, plain, release)
+        card = render_model_card(config, processor, training, public_results, release)
         (tree / "README.md").write_text(card, encoding="utf-8")
     return Path(out)
 
 
 def read_model(run: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Configuration, processor and training of a run's model, the last without paths; what it lacks is named."""
+    """Read configuration, processor and training of a run's model, the last without paths."""
     model = run / "model"
     for name in NEEDED:
         if not (model / name).is_file():
@@ -94,76 +114,76 @@ def copy_model(model: Path, tree: Path) -> None:
             shutil.copyfile(path, tree / path.name)
 
 
-def write_evidence(
-    tree: Path, training: Mapping[str, Any], results: Mapping[str, Any], dataset: str | None
-) -> dict[str, Any]:
-    """Write training.json, results.json and, with a `dataset`, `.eval_results/`; the results, without paths."""
-    plain = without_paths(results)
+def write_results(tree: Path, training: Mapping[str, Any], results: Results, dataset: str | None) -> Results:
+    """Write training.json, results.json and, with a `dataset`, `.eval_results/`; return the results without paths."""
+    public_results: Results = without_paths(results)
     write_json(tree / "training.json", training)
-    write_json(tree / "results.json", plain)
+    write_json(tree / "results.json", public_results)
     if dataset:
         (tree / ".eval_results").mkdir()
-        (tree / ".eval_results" / "casita.yaml").write_text(evaluation_entries(plain, dataset), encoding="utf-8")
-    return plain
+        entries = evaluation_entries(public_results, dataset)
+        (tree / ".eval_results" / "casita.yaml").write_text(entries, encoding="utf-8")
+    return public_results
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """The run's results, if they are those of its weights; see `casita.train.inference.model_directory.write_card`."""
-    path, judged = run / "results.json", run / "model" / "evaluation.json"
+def read_results(run: Path) -> Results:
+    """Read the run's results, if they are those of its weights; see `train.inference.model_directory.write_card`."""
+    path = run / "results.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, and no card is released without. Run: casita evaluate {run}")
-    results = read_json(path)
+    results: Results = read_json(path)
     check_results(results)
-    told = read_json(judged) if judged.is_file() else {}
-    if told != evaluation_record(run / "model", results):
+    recorded = run / "model" / "evaluation.json"
+    if not recorded.is_file() or read_json(recorded) != evaluation_record(run / "model", results):
         raise ValueError(f"{path}: not what these weights gave on their own home. Run: casita evaluate {run}")
     return results
 
 
 def evaluation_record(model_directory: Path, results: Mapping[str, Any]) -> dict[str, str]:
-    """Which weights were evaluated, and with what result: equal as long as neither changed."""
-    judged = {name: results[name] for name in JUDGED if name in results}
-    return {"weights": hash_file(model_directory / "model.safetensors"), "results": hash_json(judged)}
+    """Return the hashes of the weights that were evaluated, and of the result: equal as long as neither changed."""
+    evaluation = {name: results[name] for name in EVALUATION_KEYS if name in results}
+    return {"weights": hash_file(model_directory / "model.safetensors"), "results": hash_json(evaluation)}
 
 
-def trained_homes(run: Path, home: Path, processor: Mapping[str, Any]) -> list[ReleasedHome]:
-    """The homes of the model, in the order of its processor."""
+def trained_homes(run: Path, home: Path, processor: Mapping[str, Any]) -> list[HomeFolder]:
+    """Return the homes of the model, in the order of its processor."""
     if not home.is_dir():
         raise FileNotFoundError(f"{home}: no such folder, on which {run} was trained. Name the home folder.")
-    found = {each.name: each for each in released_homes(home)}
+    homes = {each.name: each for each in released_homes(home)}
     names = processor.get("homes") or [processor["home"]]
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"{home}: holds {', '.join(found)}, the model was trained on {', '.join(missing)} too.")
-    return [found[name] for name in names]
+    if missing := [name for name in names if name not in homes]:
+        raise ValueError(f"{home}: holds {', '.join(homes)}, the model was trained on {', '.join(missing)} too.")
+    return [homes[name] for name in names]
 
 
-def copy_plans(homes: Sequence[ReleasedHome], tree: Path, permission: bool) -> list[tuple[str, str]]:
-    """Copy the drawn floor plans of the first homes; name and file. A picture of somebody's plan needs permission."""
+def copy_plans(homes: Sequence[HomeFolder], tree: Path, permission: bool) -> list[tuple[str, str]]:
+    """Copy the drawn floor plans of the first homes, and return names and files.
+
+    A picture of somebody's plan needs permission.
+    """
     plans = []
     for home in homes[:4]:
-        if home.is_open or permission or "floor_plan" not in home.layout:
-            name = "floor_plan.png" if len(homes) == 1 else f"floor_plan_{home.slug}.png"
-            shutil.copyfile(home.require("contact_sheet.png", "draw"), tree / name)
+        if is_open(home) or permission or "floor_plan" not in home.layout:
+            name = "floor_plan.png" if len(homes) == 1 else f"floor_plan_{slug(home.name)}.png"
+            shutil.copyfile(home.require(home.root / "contact_sheet.png", "draw"), tree / name)
             plans.append((home.name, name))
     return plans
 
 
-def copy_plots(run: Path, tree: Path, results: Mapping[str, Any], shown: bool) -> list[str]:
-    """Copy the plots that results.json names; without `shown` only those of sums over windows."""
-    names = [name for name in results.get("plots", []) if shown or Path(name).name.startswith(SUMS)]
-    return [name for name in names if copy_if_there(run / name, tree / "plots")]
+def copy_plots(run: Path, tree: Path, results: Results, may_show_windows: bool) -> list[str]:
+    """Copy the plots that results.json names and that are there, and return their names."""
+    copied = []
+    for name in results.get("plots", []):
+        is_public = may_show_windows or Path(name).name.startswith(PLOTS_OF_SUMS)
+        if is_public and (run / name).is_file():
+            (tree / "plots").mkdir(exist_ok=True)
+            shutil.copyfile(run / name, tree / "plots" / Path(name).name)
+            copied.append(name)
+    return copied
 
 
-def copy_if_there(path: Path, folder: Path) -> bool:
-    """Copy a file of the run into `folder`; whether it is there."""
-    if path.is_file():
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
-    return path.is_file()
-
-
-def copy_report(path: Path, tree: Path, results: Mapping[str, Any]) -> bool:
-    """Copy the report, in which the paths that its results hold are names only; whether it is there."""
+def copy_report(path: Path, tree: Path, results: Results) -> bool:
+    """Copy the report, in which the paths of its results become names, and return whether there is one."""
     if not path.is_file():
         return False
     text = path.read_text(encoding="utf-8")

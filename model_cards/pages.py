@@ -8,12 +8,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from casita import __version__
+from casita.results import METHODS, Scores
 
 TAGS = ["casita", "casas", "smart-home", "ambient-sensors", "human-activity-recognition", "sensor-text-alignment"]
 
 
 def render_page(template: str, **facts: Any) -> str:
-    """The text of a template; `ValueError` names a fact that it tells and that is missing."""
+    """Return the text of a template; `ValueError` names a fact that it uses and that is missing."""
     try:
         return _ENVIRONMENT.get_template(template).render(**facts)
     except (UndefinedError, KeyError) as error:
@@ -22,22 +23,27 @@ def render_page(template: str, **facts: Any) -> str:
 
 
 def front_matter(content: Mapping[str, Any]) -> str:
-    """The YAML that the Hub reads, with its fences."""
+    """Return the YAML that the Hub reads, with its fences."""
     return f"---\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)}---\n"
 
 
 def percent(share: float) -> str:
-    """A share as the cards tell it: percent with one decimal."""
+    """Write a share as percent with one decimal."""
     return f"{100 * share:.1f}"
 
 
-def interval(row: Mapping[str, Any], metric: str) -> str:
-    """A metric of a row of results in percent, with its interval or else its deviation, where there is one."""
-    told = percent(row[metric])
+def interval(row: Scores, metric: str) -> str:
+    """Write a metric in percent, with its interval or else its deviation, where there is one."""
+    value = percent(row[metric])
     if f"{metric}_ci" in row:
         low, high = row[f"{metric}_ci"]
-        return f"{told} [{percent(low)}, {percent(high)}]"
-    return f"{told} ± {percent(row[f'{metric}_sd'])}" if f"{metric}_sd" in row else told
+        return f"{value} [{percent(low)}, {percent(high)}]"
+    return f"{value} ± {percent(row[f'{metric}_sd'])}" if f"{metric}_sd" in row else value
+
+
+def method_title(method: str) -> str:
+    """Return the name of a method; of one that is only compared in a single table, its key in words."""
+    return METHODS[method].title if method in METHODS else method.replace("_", " ").capitalize()
 
 
 _ENVIRONMENT = Environment(
@@ -48,5 +54,5 @@ _ENVIRONMENT = Environment(
     keep_trailing_newline=True,
     autoescape=False,  # Markdown, not HTML
 )
-_ENVIRONMENT.filters |= {"percent": percent, "thousands": lambda number: f"{number:,}"}
+_ENVIRONMENT.filters |= {"percent": percent, "title": method_title, "thousands": lambda number: f"{number:,}"}
 _ENVIRONMENT.globals |= {"interval": interval, "casita_version": __version__}

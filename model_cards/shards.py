@@ -1,4 +1,4 @@
-"""Parquet shards of a dataset repository, and what its card's YAML tells of them: configs, splits, features.
+"""Parquet shards of a dataset repository, and their description in its card's YAML: configs, splits, features.
 
     events/<home>/full-00000-of-00001.parquet
     windows/<home>/<split>-*.parquet
@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from casita.datasets_scripts.captions.join import KeyedRows, join_captions
+from casita.datasets_scripts.windows.splits import SPLITS
 
-SPLITS = ("train", "validation", "test")
 FULL = "full"
 SHARD_BYTES = 500_000_000  # of a table in memory; what is written is smaller
 ROW_GROUP = 16_384
@@ -33,21 +33,23 @@ PICTURE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string(
 
 
 @dataclass
-class Config:
-    """One config of the repository: which files each split has, and its features.
+class DatasetConfig:
+    """A config of the repository, which `load_dataset` names: the files of each split, and the features.
 
-    `rows` and `size` (bytes in memory) are by split; `written` bytes on disk.
+    `pattern` is of the folders that hold its files; `rows` and `size` (bytes in memory) are by split; `written` is in
+    bytes on disk.
     """
 
     name: str
-    patterns: dict[str, str]
+    pattern: str
+    split_names: tuple[str, ...]
     schema: pa.Schema
     rows: dict[str, int] = field(default_factory=dict)
     size: dict[str, int] = field(default_factory=dict)
     written: int = 0
 
     def write(self, folder: Path, split: str, table: pa.Table, shard_bytes: int) -> None:
-        """Add the rows of one home to a split: `folder/<split>-00000-of-...parquet`."""
+        """Write rows of one home for a split: `folder/<split>-00000-of-...parquet`."""
         if table.schema.remove_metadata() != self.schema.remove_metadata():
             raise ValueError(
                 f"config {self.name}: {folder} has columns of other types than the home before it. Run the stages of "
@@ -58,29 +60,29 @@ class Config:
         self.written += sum(path.stat().st_size for path in write_shards(folder, split, table, shard_bytes))
 
     def splits(self) -> list[str]:
-        """The splits that have rows, in the order of `patterns`: an empty one has no file to find."""
-        return [split for split in self.patterns if self.rows.get(split)]
+        """Return the splits that have rows: an empty one has no file to find."""
+        return [split for split in self.split_names if self.rows.get(split)]
 
     def data_files(self) -> dict[str, Any]:
-        """The entry of the card's `configs`."""
-        files = [{"split": split, "path": self.patterns[split]} for split in self.splits()]
+        """Return the entry of the card's `configs`."""
+        files = [{"split": split, "path": f"{self.pattern}/{split}-*.parquet"} for split in self.splits()]
         return {"config_name": self.name, "data_files": files} | ({"default": True} if self.name == "windows" else {})
 
     def info(self) -> dict[str, Any]:
-        """The entry of the card's `dataset_info`."""
-        told = [{"name": s, "num_bytes": self.size[s], "num_examples": self.rows[s]} for s in self.splits()]
+        """Return the entry of the card's `dataset_info`."""
+        splits = [{"name": s, "num_bytes": self.size[s], "num_examples": self.rows[s]} for s in self.splits()]
         return {
             "config_name": self.name,
-            "features": [feature(each) for each in self.schema],
-            "splits": told,
+            "features": [feature(column) for column in self.schema],
+            "splits": splits,
             "download_size": self.written,
             "dataset_size": sum(self.size.values()),
         }
 
 
 def feature(column: pa.Field) -> dict[str, Any]:
-    """A column as the YAML of datasets tells it."""
-    kind: Any = column.type
+    """Describe a column as the YAML of datasets does."""
+    kind = column.type
     if kind == PICTURE:
         return {"name": column.name, "dtype": "image"}
     if pa.types.is_fixed_size_list(kind):
@@ -95,9 +97,10 @@ def _scalar(kind: pa.DataType) -> str:
 
 
 def write_shards(folder: Path, split: str, table: pa.Table, shard_bytes: int = SHARD_BYTES) -> list[Path]:
-    """The rows of `table` in order, in as few files of like length as `shard_bytes` allows; none for no rows."""
-    count = min(max(1, -(-table.nbytes // shard_bytes)), len(table))
-    bounds: Any = np.linspace(0, len(table), count + 1).astype(int) if count else []
+    """Write the rows of `table` in order, in as few files of like length as `shard_bytes` allows; none for no rows."""
+    needed = -(-table.nbytes // shard_bytes)  # rounded up
+    count = min(max(1, needed), len(table))
+    bounds = np.linspace(0, len(table), count + 1).astype(int).tolist() if count else []
     paths = []
     for number, (first, last) in enumerate(pairwise(bounds)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +110,7 @@ def write_shards(folder: Path, split: str, table: pa.Table, shard_bytes: int = S
             paths[-1],
             compression="zstd",
             row_group_size=ROW_GROUP,
-            use_dictionary=[leaf for each in table.schema for leaf in _text_leaves(each)],  # it would swell floats
+            use_dictionary=[leaf for column in table.schema for leaf in _text_leaves(column)],  # it would swell floats
             write_page_checksum=True,
             write_page_index=True,  # the Hub's viewer looks up a page without reading the group
         )
@@ -115,22 +118,14 @@ def write_shards(folder: Path, split: str, table: pa.Table, shard_bytes: int = S
 
 
 def _text_leaves(column: pa.Field) -> list[str]:
-    """The Parquet paths below a column that hold text."""
+    """Return the Parquet paths below a column that hold text."""
     if pa.types.is_list(column.type):
         return [f"{column.name}.list.element"] * pa.types.is_string(column.type.value_type)
     return [column.name] * pa.types.is_string(column.type)
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """A stage's table, its pages checked; `ValueError` when it is damaged."""
-    try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: damaged, or no Parquet ({error}). Run the stage that writes it again.") from None
-
-
 def by_split(windows: pa.Table, path: Path) -> Iterator[tuple[str, pa.Table]]:
-    """The windows of each split; `ValueError` when their order could not be found again from session and start."""
+    """Yield the windows of each split; `ValueError` when session and start would not give their order back."""
     parts = [(split, windows.filter(pc.equal(windows["split"], split))) for split in SPLITS]
     if sum(len(part) for _, part in parts) < len(windows):
         raise ValueError(f"{path}: a split that is none of {', '.join(SPLITS)}. Run: casita windows")
@@ -141,7 +136,7 @@ def by_split(windows: pa.Table, path: Path) -> Iterator[tuple[str, pa.Table]]:
 
 
 def window_order(windows: pa.Table) -> pa.Array:
-    """The rows of `windows`, splits one after the other, in the order that `casita windows` gives: a stable sort."""
+    """Return the order that `casita windows` gives to rows of `windows`, splits one after the other: a stable sort."""
     keys = pa.table({"session": windows["session"], "start": windows["start"], "row": np.arange(len(windows))})
     return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
 
@@ -159,22 +154,31 @@ def like_windows(file: KeyedRows, windows: pa.Table) -> Iterator[tuple[str, pa.T
 
 
 def pictures_table(home: str, folder: Path, index: dict[str, str]) -> pa.Table:
-    """A row a picture, the PNG inside; the schema says to datasets that it is an image, whoever reads the file."""
+    """Return a row a picture, the PNG inside; the schema says to datasets that it is an image.
+
+    Args:
+        folder: of the pictures.
+        index: key -> file.
+    """
     images = [{"bytes": (folder / name).read_bytes(), "path": name} for name in index.values()]
     table = pa.table({**key_columns(home, list(index)), "image": pa.array(images, PICTURE)})
     features = {name: {"dtype": "string", "_type": "Value"} for name in table.column_names[:-1]}
-    told = {"info": {"features": {**features, "image": {"_type": "Image"}}}}
-    return table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    described = {"info": {"features": {**features, "image": {"_type": "Image"}}}}
+    return table.replace_schema_metadata({"huggingface": json.dumps(described)})
 
 
 def embeddings_table(home: str, keys: Sequence[str], rows: np.ndarray) -> pa.Table:
-    """A row a sensor state with its vector, of `rows` `(N, D)` float32."""
+    """Return a row a sensor state with its vector, of `rows` `(N, D)` float32."""
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
     return pa.table({**key_columns(home, keys), "embedding": vectors})
 
 
-def key_columns(home: str, keys: Sequence[str]) -> dict[str, Any]:
-    """`"M001_ON"` as key, sensor and state: sensors may hold underscores, states never do."""
-    sensors, states = ([key.rpartition("_")[part] for key in keys] for part in (0, 2))
-    told = {"home": [home] * len(keys), "key": list(keys), "sensor": sensors, "state": states}
-    return {name: pa.array(values, pa.string()) for name, values in told.items()}
+def key_columns(home: str, keys: Sequence[str]) -> dict[str, pa.Array]:
+    """Split `"M001_ON"` into columns key, sensor and state: sensors may hold underscores, states never do."""
+    columns = {
+        "home": [home] * len(keys),
+        "key": list(keys),
+        "sensor": [key.rpartition("_")[0] for key in keys],
+        "state": [key.rpartition("_")[2] for key in keys],
+    }
+    return {name: pa.array(values, pa.string()) for name, values in columns.items()}

@@ -1,4 +1,4 @@
-"""What must not be in a tree for the Hub: pickles, damaged tensors, tokens, links, half-written files."""
+"""Check a tree for the Hub: no pickles, damaged tensors, tokens, links, half-written files."""
 
 import mmap
 import re
@@ -9,14 +9,14 @@ from pathlib import Path
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
-PICKLED = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")  # what such files hold by custom
+PICKLED = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")  # suffixes of pickles, by custom
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")  # PROTO, the first opcode of every pickle since protocol 2
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 _UNFINISHED = re.compile(r"^\.lock$|\.partial(\.\w+)?$|^\..+\.old$|\.incomplete$")
 
 
 def check_tree(folder: Path) -> list[Path]:
-    """The files of a folder, sorted.
+    """Return the files of a folder, sorted.
 
     Raises:
         FileNotFoundError: there is none. ValueError: something in it must not be published; every such file is named.
@@ -24,22 +24,22 @@ def check_tree(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     if not paths:
         raise FileNotFoundError(f"{folder}: holds no files, so there is nothing to push.")
-    if found := [f"{path.relative_to(folder)} {told}" for path in paths for told in violations(path)]:
+    if reasons := [f"{path.relative_to(folder)} {reason}" for path in paths for reason in violations(path)]:
         raise ValueError(
-            f"{folder}: not fit to be published: {'; '.join(found)}. Remove what is named and push again."
+            f"{folder}: not fit to be published: {'; '.join(reasons)}. Remove what is named and push again."
         )
     return paths
 
 
 def violations(path: Path) -> Iterator[str]:
-    """Why a file must not be published, a phrase each; nothing for a sound one."""
+    """Yield why a file must not be published, a phrase each; nothing for a sound one."""
     if path.is_symlink():
         yield "is a link: it may lead out of the folder"
         return
     if _UNFINISHED.search(path.name):
         yield "is half-written, or the lock of a process at work"
-    if told := pickled(path):
-        yield told
+    if reason := pickled(path):
+        yield reason
     if path.suffix == ".safetensors" and (damage := _damage(path)):
         yield f"is no sound safetensors file ({damage})"
     if _holds_token(path):
@@ -47,7 +47,7 @@ def violations(path: Path) -> Iterator[str]:
 
 
 def pickled(path: Path) -> str | None:
-    """How a file could run code when it is loaded: a pickle by its name, its first bytes, or inside an archive."""
+    """Explain how a file could run code when it is loaded: a pickle by name, first bytes, or inside an archive."""
     if path.suffix in PICKLED:
         return f"is a pickle by its name ({path.suffix})"
     with path.open("rb") as file:
@@ -74,6 +74,6 @@ def _damage(path: Path) -> str | None:
 def _holds_token(path: Path) -> bool:
     if not path.stat().st_size:
         return False
-    own = get_token()
+    token = get_token()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _TOKEN.search(content) is not None or bool(own and content.find(own.encode()) >= 0)
+        return _TOKEN.search(content) is not None or bool(token and content.find(token.encode()) >= 0)

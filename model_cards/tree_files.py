@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from casita.datasets_scripts.hub.published_homes import SUMS
 from casita.files import hash_file, write_beside
 
-MAY_LIE_IN_A_TREE = {"", ".html", ".json", ".md", ".parquet", ".png", ".py", ".safetensors", ".yaml"}
+ALLOWED_SUFFIXES = {"", ".html", ".json", ".md", ".parquet", ".png", ".py", ".safetensors", ".yaml"}
 PLAN_SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
 
 
@@ -17,12 +18,12 @@ def written_tree(out: Path) -> Iterator[Path]:
         tree.mkdir()
         yield tree
         for path in sorted(tree.rglob("*")):
-            if path.is_file() and path.suffix not in MAY_LIE_IN_A_TREE | PLAN_SUFFIXES:
+            if path.is_file() and path.suffix not in ALLOWED_SUFFIXES | PLAN_SUFFIXES:
                 raise ValueError(f"{path.name}: a {path.suffix} file has no place in a repository: remove it.")
 
 
 def write_checksums(tree: Path) -> None:
-    """`SHA256SUMS` of all that lies in the tree, as `sha256sum --check` reads it."""
-    names = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - {"SHA256SUMS"}
+    """Write `SHA256SUMS` of all files of the tree, as `sha256sum --check` reads it."""
+    names = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()} - {SUMS}
     lines = "".join(f"{hash_file(tree / name)}  {name}\n" for name in sorted(names))
-    (tree / "SHA256SUMS").write_text(lines, encoding="utf-8")
+    (tree / SUMS).write_text(lines, encoding="utf-8")

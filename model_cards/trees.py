@@ -1,4 +1,4 @@
-"""What lies in the repositories on the Hub: a model's, a data set's, and that of image embeddings.
+"""The contents of the repositories on the Hub: a model's, a data set's, and that of image embeddings.
 
 Each function writes a whole folder, beside and then renamed, with equal bytes for equal inputs: a second push finds
 nothing changed. No file of a tree can hold code that loading runs, but for a model's own Python.
@@ -10,52 +10,65 @@ nothing changed. No file of a tree can hold code that loading runs, but for a mo
       image_embeddings/<home>/<vision model>.safetensors      image_embeddings/<home>/<vision model>.safetensors
       and the Parquet shards of `shards.py`
 
-`datasets_scripts.published_homes.home_from_dataset` turns the first into home folders again.
+`datasets_scripts.hub.published_homes.home_from_dataset` turns the first into home folders again.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from safetensors import safe_open
+import pyarrow as pa
 
 from casita import __version__
 from casita.datasets_scripts.captions.join import caption_rows, embedding_rows
 from casita.datasets_scripts.schema import (
     CAPTIONS,
+    EVENTS,
     SCHEMA_VERSION,
+    WINDOWS,
     HomeFolder,
     read_table,
     text_embeddings_schema,
     text_width,
 )
-from casita.files import hash_file, read_json, write_json
+from casita.datasets_scripts.windows.splits import SPLITS
+from casita.files import hash_file, read_json, slug, write_json
 from casita.model_cards.build_page import build_facts
-from casita.model_cards.data_cards import render_dataset_card, render_embeddings_card, render_page
+from casita.model_cards.data_cards import TableEntry, render_dataset_card, render_embeddings_card
 from casita.model_cards.homes import (
-    ReleasedHome,
+    home_facts,
     refuse_local_model,
     refuse_restricted,
     released_homes,
+    require_summary,
     without_paths,
 )
 from casita.model_cards.model_tree import write_model_tree
+from casita.model_cards.pages import render_page
 from casita.model_cards.shards import (
     FULL,
     SHARD_BYTES,
-    SPLITS,
-    Config,
+    DatasetConfig,
     by_split,
     embeddings_table,
     like_windows,
     pictures_table,
-    read_parquet,
 )
 from casita.model_cards.tree_files import write_checksums, written_tree
+from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
 __all__ = ["write_dataset_tree", "write_embeddings_tree", "write_model_tree"]
+
+
+class HomeRows(NamedTuple):
+    """Rows of a home for a split of a config, whose files lie in `folder`, and those of all homes in `pattern`."""
+
+    config: str
+    pattern: str
+    folder: str
+    split: str
+    rows: pa.Table
 
 
 def write_dataset_tree(
@@ -86,18 +99,20 @@ def write_dataset_tree(
         refuse_restricted(homes)
     if not permission:
         refuse_drawn_plans(homes)
-    configs: dict[str, Config] = {}
+    configs: dict[str, DatasetConfig] = {}
     with written_tree(out) as tree:
+        build = [build_facts(each) for each in homes]
         for each in homes:
-            each.kept_stages()
             write_home(each, tree, recordings)
-            for config, folder, split, table in home_tables(each, configs, recordings):
-                config.write(tree / folder, split, table, shard_bytes)
+            for part in home_tables(each, recordings):
+                splits = (FULL,) if part.split == FULL else SPLITS
+                new = DatasetConfig(part.config, part.pattern, splits, part.rows.schema)
+                config = configs.setdefault(part.config, new)
+                config.write(tree / part.folder, part.split, part.rows, shard_bytes)
         index = write_image_embeddings(homes, tree)
-        built = [build_facts(each) for each in homes]
         pages = {
-            "build.md": render_page("build.md.jinja", homes=built, version=__version__),
-            "LICENSE.md": render_page("terms.md.jinja", homes=[each.facts for each in homes]),
+            "build.md": render_page("build.md.jinja", homes=build, version=__version__),
+            "LICENSE.md": render_page("terms.md.jinja", homes=[home_facts(each) for each in homes]),
             "README.md": render_dataset_card(homes, list(configs.values()), index, repo_id),
         }
         for name, text in pages.items():
@@ -124,94 +139,102 @@ def write_embeddings_tree(home: Path, out: Path, repo_id: str) -> Path:
     return Path(out)
 
 
-def refuse_drawn_plans(homes: Sequence[ReleasedHome]) -> None:
-    """Somebody's picture of a floor plan is no drawing from coordinates: it needs permission like a recording."""
-    refuse_restricted([each for each in homes if "floor_plan" in each.layout], "floor plan picture and what shows it")
+def refuse_drawn_plans(homes: Sequence[HomeFolder]) -> None:
+    """Raise `PermissionError` for somebody's picture of a floor plan, which needs permission like a recording."""
+    refuse_restricted([home for home in homes if "floor_plan" in home.layout], "floor plan picture and what shows it")
 
 
-def write_home(home: ReleasedHome, tree: Path, recordings: bool) -> None:
+def write_home(home: HomeFolder, tree: Path, recordings: bool) -> None:
     """Write `homes/<home>/`: the layout, the plan with the sensors on it, and with the recordings also home.json."""
-    folder = tree / "homes" / home.slug
+    folder = tree / "homes" / slug(home.name)
     folder.mkdir(parents=True)
     description = without_paths(home.description)
+    plan = home.layout.get("floor_plan")
     if recordings:
         write_json(folder / "home.json", {**description, "schema_version": SCHEMA_VERSION})
-        if "floor_plan" in home.layout:
-            shutil.copyfile(home.root / home.layout["floor_plan"], folder / description["layout"]["floor_plan"])
+        if plan is not None:
+            shutil.copyfile(home.root / plan, folder / description["layout"]["floor_plan"])
     write_json(folder / "layout.json", description["layout"])
-    if recordings or "floor_plan" not in home.layout:
-        shutil.copyfile(home.require("contact_sheet.png", "draw"), folder / "contact_sheet.png")
+    if recordings or plan is None:
+        shutil.copyfile(home.require(home.root / "contact_sheet.png", "draw"), folder / "contact_sheet.png")
 
 
-def home_tables(
-    home: ReleasedHome, configs: dict[str, Config], recordings: bool
-) -> Iterator[tuple[Config, Path, str, Any]]:
-    """`(config, folder, split, rows)` of everything that a home has as tables; new configs are added to `configs`."""
-
-    def config_of(name: str, pattern: str, table: Any, splits: Sequence[str]) -> Config:
-        patterns = {split: f"{pattern}/{split}-*.parquet" for split in splits}
-        return configs.setdefault(name, Config(name, patterns, table.schema))
-
+def home_tables(home: HomeFolder, recordings: bool) -> Iterator[HomeRows]:
+    """Yield everything that a home has as tables."""
+    name = slug(home.name)
     if recordings:
-        yield from _recordings(home, config_of)
+        yield from _recordings(home)
     if recordings or "floor_plan" not in home.layout:
-        index = read_json(home.require("pictures/index.json", "draw"))
-        table = pictures_table(home.name, home.root / "pictures", index)
-        yield config_of("pictures", "pictures/*", table, [FULL]), Path("pictures", home.slug), FULL, table
-    for path in home.files("image_embeddings", ".safetensors"):
-        keys, rows, _ = read_image_embeddings(path)
-        table = embeddings_table(home.name, keys, rows)
-        config = config_of(f"image_embeddings_{path.stem}", f"image_embeddings/*/{path.stem}", table, [FULL])
-        yield config, Path("image_embeddings", home.slug, path.stem), FULL, table
+        index = read_json(home.require(home.pictures / "index.json", "draw"))
+        pictures = pictures_table(home.name, home.pictures, index)
+        yield HomeRows("pictures", "pictures/*", f"pictures/{name}", FULL, pictures)
+    for path in files_of(home, "image_embeddings/*.safetensors"):
+        table = read_image_embeddings(path)
+        rows = embeddings_table(home.name, table.keys, table.embeddings)
+        config, pattern = f"image_embeddings_{path.stem}", f"image_embeddings/*/{path.stem}"
+        yield HomeRows(config, pattern, f"image_embeddings/{name}/{path.stem}", FULL, rows)
 
 
-def _recordings(home: ReleasedHome, config_of: Any) -> Iterator[tuple[Config, Path, str, Any]]:
-    folder = HomeFolder(home.root)
-    events = read_parquet(home.require("events.parquet", "read"))
-    yield config_of("events", "events/*", events, [FULL]), Path("events", home.slug), FULL, events
-    source = home.require("windows.parquet", "windows")
-    windows = read_parquet(source)
-    config = config_of("windows", "windows/*", windows, SPLITS)
-    for split, part in by_split(windows, source):
-        yield config, Path("windows", home.slug), split, part
-    for path in home.files("captions", ".parquet"):
-        table = read_table(path, CAPTIONS)
-        config = config_of("captions", "captions/*/*", table, SPLITS)
-        for split, part in like_windows(caption_rows(folder, path.stem, table), windows):
-            yield config, Path("captions", home.slug, path.stem), split, part
-    for path in home.files("text_embeddings", ".parquet"):
+def _recordings(home: HomeFolder) -> Iterator[HomeRows]:
+    name = slug(home.name)
+    events = read_table(home.require(home.events, "read"), EVENTS)
+    yield HomeRows("events", "events/*", f"events/{name}", FULL, events)
+    windows = read_table(home.require(home.windows, "windows"), WINDOWS)
+    for split, rows in by_split(windows, home.windows):
+        yield HomeRows("windows", "windows/*", f"windows/{name}", split, rows)
+    for path in files_of(home, "captions/*.parquet"):
+        captions = caption_rows(home, path.stem, read_table(path, CAPTIONS))
+        for split, rows in like_windows(captions, windows):
+            yield HomeRows("captions", "captions/*/*", f"captions/{name}/{path.stem}", split, rows)
+    for path in files_of(home, "text_embeddings/*.parquet"):
         style, _, model = path.stem.partition("--")
-        refuse_local_model(home.summary(f"embed-text:{style}:{model}")["text_model"], path)
+        refuse_local_model(require_summary(home, f"embed-text:{style}:{model}")["text_model"], path)
         table = read_table(path, text_embeddings_schema(text_width(path)))
-        config = config_of(f"text_embeddings_{style}_{model}", f"text_embeddings/*/{path.stem}", table, SPLITS)
-        for split, part in like_windows(embedding_rows(folder, style, model, table), windows):
-            yield config, Path("text_embeddings", home.slug, path.stem), split, part
+        vectors = embedding_rows(home, style, model, table)
+        config, pattern = f"text_embeddings_{style}_{model}", f"text_embeddings/*/{path.stem}"
+        for split, rows in like_windows(vectors, windows):
+            yield HomeRows(config, pattern, f"text_embeddings/{name}/{path.stem}", split, rows)
 
 
-def read_image_embeddings(path: Path) -> tuple[list[str], Any, dict[str, str]]:
-    """Keys, rows `(N, D)` and header of a home's table; `ValueError` when a folder of this machine made it."""
-    with safe_open(path, framework="numpy") as file:
-        header = file.metadata()
-        refuse_local_model(header["vision_model"], path)
-        return json.loads(header["keys"]), file.get_tensor("embeddings"), header
+def files_of(home: HomeFolder, pattern: str) -> list[Path]:
+    """Return the finished files of a home's folder that fit a pattern, by name."""
+    return sorted(path for path in home.root.glob(pattern) if not path.name.startswith("."))
 
 
-def write_image_embeddings(homes: Sequence[ReleasedHome], tree: Path) -> list[dict[str, Any]]:
+def read_image_embeddings(path: Path) -> SensorEmbeddingTable:
+    """Read a home's table; `ValueError` when a folder of this machine made it."""
+    table = SensorEmbeddingTable.load(path)
+    refuse_local_model(table.vision_model, path)
+    return table
+
+
+def write_image_embeddings(homes: Sequence[HomeFolder], tree: Path) -> list[TableEntry]:
     """Copy every table and write `image_embeddings/index.json`, in which a reader finds the file of home and model."""
-    index = []
+    index: list[TableEntry] = []
     for home in homes:
-        found = home.files("image_embeddings", ".safetensors")
-        if not found:
-            home.require("image_embeddings", "embed-images")
-        for path in found:
-            keys, rows, header = read_image_embeddings(path)
-            name = f"image_embeddings/{home.slug}/{path.name}"
+        paths = files_of(home, "image_embeddings/*.safetensors")
+        if not paths:
+            home.require(home.root / "image_embeddings", "embed-images")
+        for path in paths:
+            table = read_image_embeddings(path)
+            name = f"image_embeddings/{slug(home.name)}/{path.name}"
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, tree / name)
-            told = {key: header[key] for key in ("vision_model", "revision", "output", "normalization")}
-            entry: dict[str, Any] = {"file": name, "home": home.name, "name": path.stem, **told}
-            entry |= {"image_size": int(header["image_size"]), "rows": len(keys), "width": rows.shape[1]}
-            index.append(entry | {"pictures_hash": header["pictures_hash"], "sha256": hash_file(path)})
+            entry: TableEntry = {
+                "file": name,
+                "home": home.name,
+                "name": path.stem,
+                "vision_model": table.vision_model,
+                "revision": table.revision or "",
+                "output": table.output,
+                "normalization": table.normalization,
+                "image_size": table.image_size,
+                "rows": len(table.keys),
+                "width": table.width,
+                "pictures_hash": table.pictures_hash,
+                "sha256": hash_file(path),
+            }
+            index.append(entry)
     if not index:
         raise FileNotFoundError(f"{homes[0].root}: no image embeddings yet. Run: casita embed-images {homes[0].root}")
     write_json(tree / "image_embeddings" / "index.json", index)

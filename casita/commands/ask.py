@@ -27,7 +27,7 @@ def read_stream(
     unknown: str,
     home: str | None = None,
 ) -> tuple[EventStream, list[str]]:
-    """A raw log's events cut into windows as the processor does it, and each window's session."""
+    """Read a raw log and cut its events into windows as the processor does it; return also each window's session."""
     events, _ = read_events(logs, home or processor.home or "home", columns)
     stream = processor.stream(events, unknown=unknown, home=home)
     if not len(stream.first):
@@ -39,7 +39,7 @@ def read_stream(
 def score_sentences(
     model: CasitaModel, processor: CasitaProcessor, embeds: np.ndarray, sentences: Sequence[str]
 ) -> np.ndarray:
-    """`(B, N)` probabilities of N sentences for `(B, P)` windows, as the `zero-shot-activity` pipeline gives them."""
+    """Return `(B, N)` probabilities of N sentences for `(B, P)` windows, as the `zero-shot-activity` pipeline does."""
     if processor.text_model is None:
         raise ValueError("the processor names no text model, so sentences cannot be embedded as in training.")
     text_model = load_text_model(processor.text_model)
@@ -48,7 +48,7 @@ def score_sentences(
 
 
 def window_table(stream: EventStream, sessions: Sequence[str], **columns: pa.Array) -> pa.Table:
-    """A row a window: session, start, end, number of events, and `columns`."""
+    """Return a row a window: session, start, end, number of events, and `columns`."""
     return pa.table(
         {
             "session": list(sessions),
@@ -67,6 +67,7 @@ def write_windows(path: Path, table: pa.Table) -> None:
 
 
 def run_embed(args: argparse.Namespace) -> None:
+    """Write a vector for each window of the log."""
     model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
     embeds = embed_windows(model, processor.tensors(stream)).sensor
@@ -76,26 +77,28 @@ def run_embed(args: argparse.Namespace) -> None:
 
 
 def run_ask(args: argparse.Namespace) -> None:
+    """Print, and write if a file is named, how well each sentence fits each window of the log."""
     model, processor = load_published(args.run_dir)
     stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
     embeds = embed_windows(model, processor.tensors(stream)).sensor
     sentences = list(dict.fromkeys(args.sentences))  # one said twice counts once
     scores = score_sentences(model, processor, embeds, sentences)
-    best = scores.argmax(axis=1)
     if args.out:
         columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(sentences)}
         write_windows(args.out, window_table(stream, sessions, **columns))
         print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(sentences)} sentences")
     print(f"{'start':<19}  {'end':<19}  events  best of {len(sentences)} sentences")
-    for i in range(min(len(best), args.show)):
+    for i, row in enumerate(scores[: args.show]):
         start, end = (str(t)[:19].replace("T", " ") for t in (stream.start[i], stream.end[i]))
         size = stream.last[i] - stream.first[i]
-        print(f"{start}  {end}  {size:>6}  {scores[i, best[i]]:.2f} {sentences[best[i]]}")
-    if len(best) > args.show:
-        print(f"... {len(best) - args.show:,} more windows; --out FILE keeps them all, --show N prints more")
+        best = row.argmax()
+        print(f"{start}  {end}  {size:>6}  {row[best]:.2f} {sentences[best]}")
+    if len(scores) > args.show:
+        print(f"... {len(scores) - args.show:,} more windows; --out FILE keeps them all, --show N prints more")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita embed` or `casita ask`, whichever the parser is for."""
     asks = parser.prog.endswith(" ask")
     parser.add_argument("run_dir", metavar="RUN", help="a run folder, a model directory, or a Hub id")
     parser.add_argument("log", type=Path, metavar="LOG", help="a raw log, or a folder of session files")
@@ -121,4 +124,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run `casita embed` or `casita ask`."""
     args.act(args)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +40,18 @@ SENTENCES = {  # for windows of these activities, one each
     "Leave_Home": "Somebody is going out.",
 }
 DAYS = 30  # of synthetic life
-RELOADED = Path(__file__).with_name("reload_example.py")
+RELOAD_EXAMPLE = Path(__file__).with_name("reload_example.py")
+
+
+class LabelledEvents(TypedDict):
+    """The events of a window, `[timestamp, sensor, state]` each, and the label of most of them."""
+
+    activity: str
+    events: list[list[str]]
 
 
 def run_demo(out: Path, days: int) -> None:
-    """Build, train, evaluate, reload; prints what each step gave and, last, where to look."""
+    """Build, train, evaluate, reload; print the outcome of each step and, last, where to look."""
     began = time.monotonic()
     home, run = build_and_train(out, days, steps=4)
     with _step("3/4  evaluation on the test days"):
@@ -50,18 +59,22 @@ def run_demo(out: Path, days: int) -> None:
     with _step("4/4  the model directory, loaded by a process that cannot import casita"):
         reload(home, run / "model", out / "reload")
     print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
-    for told, path in (
+    for title, path in (
         ("report, for a browser", run / "report.html"),
         ("plots", run / "plots"),
         ("pictures of the home", home.root / "contact_sheet.png"),
         ("model directory", run / "model"),
     ):
-        print(f"  {told:<21} {path}")
+        print(f"  {title:<21} {path}")
 
 
 def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFolder, Path]:
-    """The home folder and the run folder of the demo, made as far as they are not there yet; `steps` to be counted."""
-    home, run = HomeFolder(out / "home"), out / "run"
+    """Make the home folder and the run folder of the demo, as far as they are not there yet, and return them.
+
+    `steps` is the number of steps to count up to in what is printed.
+    """
+    home = HomeFolder(out / "home")
+    run = out / "run"
     with _step(f"1/{steps}  raw log -> home folder"):
         log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)
         build_home(home, [log], OFFLINE)
@@ -71,7 +84,8 @@ def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFo
 
 
 @contextmanager
-def _step(title: str):
+def _step(title: str) -> Iterator[None]:
+    """Print the title of a step and how long it took."""
     print(f"\n== {title}", flush=True)
     began = time.monotonic()
     yield
@@ -91,12 +105,13 @@ def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
         expected = model(**inputs).sensor_embeds.numpy()
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "windows.json", {"windows": windows, "sentences": list(SENTENCES.values())})
-    given = (RELOADED, model_directory, out, minilm_directory())  # resolved, for it runs in another directory
-    command = [sys.executable, "-I", *(str(path.resolve()) for path in given)]
+    arguments = (RELOAD_EXAMPLE, model_directory, out, minilm_directory())
+    # Resolved, for it runs in another directory.
+    command = [sys.executable, "-I", *(str(path.resolve()) for path in arguments)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{RELOADED.name} failed:\n{done.stderr}")
+        raise RuntimeError(f"{RELOAD_EXAMPLE.name} failed:\n{done.stderr}")
     print(done.stdout, end="")
     difference = np.abs(np.array(json.loads((out / "embeds.json").read_text())) - expected).max()
     if difference > 1e-6:
@@ -104,31 +119,27 @@ def reload(home: HomeFolder, model_directory: Path, out: Path) -> None:
     print(f"   largest difference of the embeddings to this process's own: {difference:.1e}")
 
 
-def few_windows(home: HomeFolder) -> list[dict]:
-    """A test window of each activity in `SENTENCES`: `{"activity", "events": [[time, sensor, state]]}`."""
+def few_windows(home: HomeFolder) -> list[LabelledEvents]:
+    """Return a test window of each activity in `SENTENCES`."""
     windows = read_table(home.windows, WINDOWS)
     windows = windows.filter(pc.and_(pc.equal(windows["split"], "test"), pc.greater(windows["activity_share"], 0.9)))
     events = read_table(home.events, EVENTS)
-    chosen = []
+    chosen: list[LabelledEvents] = []
     for activity in SENTENCES:
         of_activity = windows.filter(pc.equal(windows["activity"], activity))
         for window in of_activity.slice(len(of_activity) // 2, 1).to_pylist():  # one from the middle of the test days
-            kept = {key.rsplit("_", 1)[0] for key in window["sensor_keys"]}
-            inside = events.filter(
-                pc.and_(
-                    pc.is_in(events["sensor"], pa.array(sorted(kept))),
-                    pc.and_(
-                        pc.greater_equal(events["timestamp"], window["start"]),
-                        pc.less_equal(events["timestamp"], window["end"]),
-                    ),
-                )
-            )
-            rows = [[str(e["timestamp"]), e["sensor"], e["state"]] for e in inside.to_pylist()]
+            sensors = {key.rpartition("_")[0] for key in window["sensor_keys"]}
+            is_after_start = pc.greater_equal(events["timestamp"], window["start"])
+            is_before_end = pc.less_equal(events["timestamp"], window["end"])
+            is_of_window = pc.and_(pc.is_in(events["sensor"], pa.array(sorted(sensors))), is_after_start)
+            inside = events.filter(pc.and_(is_of_window, is_before_end))
+            rows = [[str(event["timestamp"]), event["sensor"], event["state"]] for event in inside.to_pylist()]
             chosen.append({"activity": activity, "events": rows})
     return chosen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita demo`."""
     parser.description = (
         "The whole way on the built-in synthetic home, offline; run again, it goes on where it stopped."
     )
@@ -138,4 +149,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run `casita demo`."""
     run_demo(args.out, args.days)

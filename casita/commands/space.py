@@ -3,33 +3,33 @@
 import argparse
 from pathlib import Path
 
-import yaml
-
 from casita.datasets_scripts.hub.named_data import data_folder
-from casita.datasets_scripts.schema import HomeFolder
+from casita.datasets_scripts.schema import HomeFolder, home_folders
+from casita.model_cards.homes import data_of_run
 
 
 def find_home(run: str, home: Path | None) -> HomeFolder:
-    """The home folder to show: the given one, or the one that the run was trained on.
+    """Return the home folder to show: the given one, or the one that the run was trained on.
 
     Raises:
-        ValueError: neither is told, or the data set holds several. FileNotFoundError: no such home folder.
+        ValueError: neither is named, or the data set holds several, or the home has no layout.
+        FileNotFoundError: no such home folder.
     """
-    config = Path(run) / "config.yaml"
     if home is None:
-        if not config.is_file():
+        data = data_of_run(Path(run))
+        if data is None:
             raise ValueError(f"{run}: no run folder with a config.yaml, so the home has to be named: --home DIR.")
-        home = data_folder(yaml.safe_load(config.read_text(encoding="utf-8"))["data"])
-    inner = sorted(path.parent.name for path in home.glob("*/home.json"))
-    if inner and not (home / "home.json").is_file():
-        raise ValueError(f"{home} holds home folders ({', '.join(inner[:5])}): name one, --home {home / inner[0]}.")
-    folder = HomeFolder(home)
-    _ = folder.layout  # told now, not after the model was loaded
+        home = data_folder(data)
+    folder, *others = home_folders(home)
+    if folder.root != home:
+        names = ", ".join(each.root.name for each in [folder, *others][:5])
+        raise ValueError(f"{home} holds home folders ({names}): name one, --home {folder.root}.")
+    _ = folder.layout  # refused now, not after the model was loaded
     return folder
 
 
 def make_demo(out: Path) -> tuple[str, HomeFolder]:
-    """The synthetic home and a run on it, as `casita demo` makes them; what is there already is kept."""
+    """Make the synthetic home and a run on it as `casita demo` does; what is there already is kept."""
     from casita.commands.demo import build_and_train
 
     home, run = build_and_train(out)
@@ -37,6 +37,7 @@ def make_demo(out: Path) -> tuple[str, HomeFolder]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `casita space`."""
     parser.description = (
         "A page in the browser: play a home's days on its floor plan, find moments by a sentence, score activities of "
         "your own, bring your own home. Nothing leaves this machine unless you say --share yes."
@@ -63,6 +64,7 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run `casita space`."""
     try:
         from casita.model_cards.space.serve import serve  # torch and gradio take seconds to import
     except ModuleNotFoundError as error:

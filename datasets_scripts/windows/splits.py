@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,8 @@ import pyarrow.compute as pc
 from casita.processing.event_windows import run_starts
 
 SPLITS = ("train", "validation", "test")
+# Events in two splits by pair of splits, or those by home.
+LeakAudit: TypeAlias = Mapping[str, int | Mapping[str, int]]
 RATIOS = (0.7, 0.1, 0.2)  # of the days or sessions, the reference system's
 TRAIN, PURGED = 0, -1  # SPLITS.index("train"), and an event of no split
 # Midnight would cut the night's sleep in two; at four in the morning most homes are quiet.
@@ -227,11 +230,19 @@ def _microseconds(table: pa.Table, column: str) -> np.ndarray:
     return np.asarray(table[column].cast(pa.int64()))
 
 
-def refuse_leaks(audit: Mapping[str, int]) -> None:
-    """Raise `ValueError` when an audit found events in two splits."""
-    leaks = {pair: count for pair, count in audit.items() if count}
-    if leaks:
-        counts = ", ".join(f"{pair}: {count}" for pair, count in leaks.items())
-        raise ValueError(
-            f"leak audit: events in two splits ({counts}); expected 0. Cut the windows again: casita windows."
-        )
+def count_leaks(audit: LeakAudit) -> dict[str, int]:
+    """Return the events in two splits by pair of splits, `"train/test"`, or by home too, `"milan: train/test"`."""
+    counts: dict[str, int] = {}
+    for name, count in audit.items():
+        if isinstance(count, int):
+            counts[name] = count
+        else:
+            counts |= {f"{name}: {pair}": shared for pair, shared in count.items()}
+    return counts
+
+
+def refuse_leaks(audit: LeakAudit, where: str = "leak audit", command: str = "casita windows") -> None:
+    """Raise `ValueError` when an audit found events in two splits; `command` cuts the windows again."""
+    if leaks := {pair: count for pair, count in count_leaks(audit).items() if count}:
+        pairs = ", ".join(f"{pair}: {count}" for pair, count in leaks.items())
+        raise ValueError(f"{where}: events in two splits ({pairs}); expected 0. Cut the windows again: {command}.")

@@ -1,1 +1,1 @@
-"""The demo page, a program of its own: it uses the rooms as any other user of the installed package does."""
+"""The demo page, a program of its own: it uses the packages as any other user of the installed Casita does."""

@@ -1,16 +1,16 @@
-"""The page: gradio's wiring around `answers`, and its looks."""
+"""The page: gradio's wiring around `handlers`, and its looks."""
 
 import os
 from importlib import resources
 from typing import Any, NamedTuple
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it tells nobody of its start
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: it reports its start to nobody
 
 import gradio as gr
 
 from casita.datasets_scripts.layouts.layout import SHIPPED
-from casita.model_cards.space.answers import ALL_DAYS, ONE_DAY, OWN_FILE, ForPrograms, ForVisitors, fullest_day
-from casita.model_cards.space.place import Place
+from casita.model_cards.space.handlers import ALL_DAYS, ONE_DAY, OWN_FILE, ApiHandlers, PageHandlers, fullest_day
+from casita.model_cards.space.home_view import HomeView
 from casita.model_cards.space.playback import playback
 
 EXAMPLES = (
@@ -35,34 +35,41 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"
 
 
 class FindTab(NamedTuple):
+    """Components of the tab that finds moments by a sentence."""
+
     sentence: gr.Textbox
     scope: gr.Radio
     button: gr.Button
-    found: gr.HTML
+    moments: gr.HTML
 
 
 class ActivitiesTab(NamedTuple):
+    """Components of the tab that scores activities."""
+
     activities: gr.Textbox
     button: gr.Button
-    scored: gr.HTML
+    scores: gr.HTML
 
 
 class HomeTab(NamedTuple):
+    """Components of the tab that opens a visitor's home."""
+
     logs: gr.File
-    which: gr.Dropdown
-    layout: gr.File
+    layout: gr.Dropdown
+    layout_file: gr.File
     show: gr.Button
     back: gr.Button
-    told: gr.Markdown
+    summary: gr.Markdown
 
 
-def build(home: Place, about: str = "") -> gr.Blocks:
-    """The page over one home; `about` is a line about the model, HTML."""
-    answers, first = ForVisitors(home, about), fullest_day(home)
+def build(home: HomeView, about: str = "") -> gr.Blocks:
+    """Build the page over one home; `about` is a line about the model, HTML."""
+    handlers = PageHandlers(home, about)
+    first = fullest_day(home)
     with gr.Blocks(title="Casita", analytics_enabled=False, delete_cache=KEEP_UPLOADS_S) as page:
-        mine = gr.State(None)  # a visitor's own Place; None: the home that everybody sees
+        uploaded = gr.State(None)  # a visitor's HomeView; None: the home that everybody sees
         gr.HTML(HEAD, apply_default_css=False)
-        facts = gr.HTML(answers.facts(home), apply_default_css=False)
+        facts = gr.HTML(handlers.facts(home), apply_default_css=False)
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=280):
                 day = gr.Dropdown(list(home.days), value=first, label="Day")
@@ -73,25 +80,29 @@ def build(home: Place, about: str = "") -> gr.Blocks:
                     apply_default_css=False,
                 )
             with gr.Column(scale=5, min_width=280), gr.Tabs():
-                find, score, own = _find_tab(), _activities_tab(), _home_tab()
+                finder = _find_tab()
+                scorer = _activities_tab()
+                opener = _home_tab()
 
-        ask = (answers.find, [find.sentence, find.scope, day, mine], find.found)
-        rate = (answers.score, [score.activities, day, mine], score.scored)
-        gr.on([page.load, find.button.click, find.sentence.submit, find.scope.input], *ask, **QUIET)
-        gr.on([page.load, score.button.click], *rate, **QUIET)
-        day.input(answers.play, [day, mine], player, **QUIET).then(*ask, **QUIET).then(*rate, **QUIET)
-        player.click(answers.jump, [mine], [day, player], **QUIET)
-        own.which.input(lambda choice: gr.update(visible=choice == OWN_FILE), own.which, own.layout, **QUIET)
-        upload = (answers.upload, [own.logs, own.which, own.layout], [mine, own.told])
-        opened = own.show.click(*upload, api_name="upload", concurrency_limit=1)
-        opened.success(lambda: (None, None), None, [own.logs, own.layout], **QUIET)  # their files are gone
-        closed = own.back.click(lambda: (None, ""), None, [mine, own.told], **QUIET)
-        for moved in (opened, closed):
-            arrived = moved.success(answers.arrive, mine, [facts, day, player, own.back], **QUIET)
-            arrived.success(*ask, **QUIET).success(*rate, **QUIET)
-        for_programs = ForPrograms(home)
+        find = (handlers.find, [finder.sentence, finder.scope, day, uploaded], finder.moments)
+        score = (handlers.score, [scorer.activities, day, uploaded], scorer.scores)
+        gr.on([page.load, finder.button.click, finder.sentence.submit, finder.scope.input], *find, **QUIET)
+        gr.on([page.load, scorer.button.click], *score, **QUIET)
+        day.input(handlers.play, [day, uploaded], player, **QUIET).then(*find, **QUIET).then(*score, **QUIET)
+        player.click(handlers.jump, [uploaded], [day, player], **QUIET)
+        opener.layout.input(
+            lambda choice: gr.update(visible=choice == OWN_FILE), opener.layout, opener.layout_file, **QUIET
+        )
+        upload = (handlers.upload, [opener.logs, opener.layout, opener.layout_file], [uploaded, opener.summary])
+        opened = opener.show.click(*upload, api_name="upload", concurrency_limit=1)
+        opened.success(lambda: (None, None), None, [opener.logs, opener.layout_file], **QUIET)  # their files are gone
+        closed = opener.back.click(lambda: (None, ""), None, [uploaded, opener.summary], **QUIET)
+        for change in (opened, closed):
+            shown = change.success(handlers.show, uploaded, [facts, day, player, opener.back], **QUIET)
+            shown.success(*find, **QUIET).success(*score, **QUIET)
+        api = ApiHandlers(home)
         for name in ("days", "frame", "search", "zero_shot"):
-            gr.api(getattr(for_programs, name), api_name=name)
+            gr.api(getattr(api, name), api_name=name)
     return page
 
 

@@ -8,16 +8,16 @@ from transformers.utils import logging as progress_bar
 
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import read_json
+from casita.model_cards.space.home_view import HomeView, LoadedModel
 from casita.model_cards.space.page import build, launch
-from casita.model_cards.space.place import Aligned, Place
 
 SETTINGS = "space.json"
 
 
 def serve_space(root: Path) -> None:
     """Serve the folder of a Space: `space.json` says which model, `home/` holds the home's events."""
-    told = read_json(root / SETTINGS)
-    serve(told["model"], HomeFolder(root / "home"), revision=told["revision"])
+    settings = read_json(root / SETTINGS)
+    serve(settings["model"], HomeFolder(root / "home"), revision=settings["revision"])
 
 
 def serve(
@@ -31,12 +31,12 @@ def serve(
         options: of `launch`.
     """
     progress_bar.disable_progress_bar()
-    place = Place.of_folder(home, Aligned.load(model, revision))
-    launch(build(place, _about(place.aligned)), port=port, **options)
+    view = HomeView.from_folder(home, LoadedModel.load(model, revision))
+    launch(build(view, _frozen_models(view.loaded)), port=port, **options)
 
 
-def _about(aligned: Aligned) -> str:
-    """Which frozen models stand behind the page."""
-    text = str(aligned.processor.text_model).rpartition("/")[2]
-    seen = f"pictures of sensors by <b>{escape(aligned.table.vision_model)}</b>, " if aligned.table else ""
-    return f"Read with {seen}sentences by <b>{escape(text)}</b>."
+def _frozen_models(loaded: LoadedModel) -> str:
+    """Name the frozen models behind the page, HTML."""
+    text = str(loaded.processor.text_model).rpartition("/")[2]
+    pictures = f"pictures of sensors by <b>{escape(loaded.table.vision_model)}</b>, " if loaded.table else ""
+    return f"Read with {pictures}sentences by <b>{escape(text)}</b>."

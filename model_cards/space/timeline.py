@@ -13,11 +13,11 @@ from itertools import cycle
 import numpy as np
 from PIL import Image
 
-from casita.model_cards.space.place import DAY_S, Moment, Place, Windows, clock
+from casita.model_cards.space.home_view import DAY_S, HomeView, Moment, Windows, clock
 
 BINS = 288  # of a day: five minutes each
 ACCENT = (194, 85, 0)
-# Okabe and Ito's, and tints of them: told apart by colour-blind readers, in this order
+# Okabe and Ito's, and tints of them, which colour-blind readers distinguish, in this order
 COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00", "#7a5195"),
     *("#a05a2c", "#2f4b7c", "#6b8e23", "#b0413e", "#4f6d7a", "#d4a5a5", "#5c4033", "#9aa0a6"),
@@ -26,58 +26,59 @@ NEAR = 5.5  # percent of the day: marks nearer than this would hide each other
 
 
 def binned(windows: Windows, scores: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """`(bins,)` the mean score `(B,)` of the windows that touch each interval of the day; NaN where none does."""
+    """Return `(bins,)` means of the scores `(B,)` of the windows that touch each interval; NaN where none does."""
     first = (windows.start_s * bins // DAY_S).astype(int)
     last = np.minimum((windows.end_s * bins // DAY_S).astype(int), bins - 1)
-    total, count = np.zeros(bins), np.zeros(bins)
+    total = np.zeros(bins)
+    count = np.zeros(bins)
     for begin, end, score in zip(first, last, scores, strict=True):
         total[begin : end + 1] += score
         count[begin : end + 1] += 1
     return np.divide(total, count, out=np.full(bins, np.nan), where=count > 0)
 
 
-def search_html(place: Place, scores: Mapping[str, np.ndarray], moments: Sequence[Moment]) -> str:
-    """How well a sentence fits over the hours, a strip a day, with the best moments marked by their rank."""
-    rows = {day: binned(place.day(day).windows, row) for day, row in scores.items()}
-    every = np.concatenate(list(rows.values()))
-    if np.isnan(every).all():
+def search_html(view: HomeView, scores: Mapping[str, np.ndarray], moments: Sequence[Moment]) -> str:
+    """Show how well a sentence fits over the hours, a strip a day, with the best moments marked by their rank."""
+    rows = {day: binned(view.day(day).windows, row) for day, row in scores.items()}
+    all_bins = np.concatenate(list(rows.values()))
+    if np.isnan(all_bins).all():
         return _note("No window of this time is known to the model.")
-    low, high = np.nanquantile(every, [0.2, 0.995])
+    low, high = np.nanquantile(all_bins, [0.2, 0.995])
     parts = []
     for day, row in rows.items():
         strength = np.clip((row - low) / max(high - low, 1e-6), 0, 1)
         marks = _marks([(rank, moment) for rank, moment in enumerate(moments, start=1) if moment.day == day])
         if len(rows) == 1:
-            strips = f'<div class="curve">{_curve(strength)}</div>{_logged(place, day)}'
+            strips = f'<div class="curve">{_curve(strength)}</div>{_logged(view, day)}'
         else:
             strips = f'<div class="strip low">{_picture(_shades(strength))}</div>'
         parts.append(_row(day, "" if len(rows) == 1 else _short(day), strips + marks))
     shown = "one" if len(rows) == 1 else "many"
     timeline = f'<div class="timeline {shown}">{"".join(parts)}{_hours()}</div>'
-    return timeline + _legend(place, rows) + _ranking(moments, shown)
+    return timeline + _legend(view, rows) + _ranking(moments, shown)
 
 
-def zero_shot_html(place: Place, day: str, names: Sequence[str], shares: np.ndarray) -> str:
-    """The probability of each activity over the hours, a strip each; below, the best one and what was logged."""
-    windows = place.day(day).windows
-    if not len(shares):
+def zero_shot_html(view: HomeView, day: str, names: Sequence[str], probabilities: np.ndarray) -> str:
+    """Show the `(B, K)` probabilities of K activities over the hours, a strip each; below, what was logged."""
+    windows = view.day(day).windows
+    if not len(probabilities):
         return _note("No window of this day is known to the model.")
-    best, colours = shares.argmax(axis=1), dict(zip(names, cycle(COLOURS), strict=False))
+    best = probabilities.argmax(axis=1)
     parts = []
-    for i, name in enumerate(names):
+    for i, (name, colour) in enumerate(zip(names, cycle(COLOURS), strict=False)):
         won = f"most likely in {np.mean(best == i):.0%}"
-        picture = _picture(_shades(binned(windows, shares[:, i]), _rgb(colours[name])))
-        head = f'<div class="head"><i style="background:{colours[name]}"></i>{escape(name)}<span>{won}</span></div>'
+        picture = _picture(_shades(binned(windows, probabilities[:, i]), _rgb(colour)))
+        head = f'<div class="head"><i style="background:{colour}"></i>{escape(name)}<span>{won}</span></div>'
         parts.append(_row(day, "", f'{head}<div class="strip">{picture}</div>'))
-    if place.day(day).logged:
+    if view.day(day).logged:
         head = '<div class="head">What the log says<span>its own labels</span></div>'
-        parts.append(_row(day, "", head + _logged(place, day)))
-    return f'<div class="timeline one">{"".join(parts)}{_hours()}</div>{_legend(place, [day])}'
+        parts.append(_row(day, "", head + _logged(view, day)))
+    return f'<div class="timeline one">{"".join(parts)}{_hours()}</div>{_legend(view, [day])}'
 
 
-def label_colours(place: Place) -> dict[str, str]:
-    """A colour for each label of a home's log, the same on every day."""
-    labels = sorted({label for label in place.events["activity"].to_pylist() if label is not None})
+def label_colours(view: HomeView) -> dict[str, str]:
+    """Return a colour for each label of a home's log, the same on every day."""
+    labels = sorted({label for label in view.events["activity"].to_pylist() if label is not None})
     return dict(zip(labels, cycle(COLOURS), strict=False))
 
 
@@ -87,7 +88,7 @@ def _row(day: str, name: str, inside: str) -> str:
 
 
 def _short(day: str) -> str:
-    """`2024-01-07` -> `Jan 7`."""
+    """Write `2024-01-07` as `Jan 7`."""
     return f"{np.datetime64(day).item():%b} {int(day[-2:])}"
 
 
@@ -97,7 +98,7 @@ def _hours() -> str:
 
 
 def _marks(ranked: Sequence[tuple[int, Moment]]) -> str:
-    """The ranks over their moments; one that would hide another hangs below it."""
+    """Show the ranks over their moments; one that would hide another hangs below it."""
     placed: list[tuple[float, int]] = []
     parts = []
     for rank, moment in ranked:
@@ -114,7 +115,7 @@ def _marks(ranked: Sequence[tuple[int, Moment]]) -> str:
 
 
 def _curve(strength: np.ndarray) -> str:
-    """An area over the day, 0 where nothing is known."""
+    """Draw an area over the day, 0 where nothing is known."""
     heights = np.nan_to_num(strength)
     steps = " ".join(f"L{i},{1 - h:.3f} L{i + 1},{1 - h:.3f}" for i, h in enumerate(heights))
     return (
@@ -123,12 +124,12 @@ def _curve(strength: np.ndarray) -> str:
     )
 
 
-def _logged(place: Place, day: str) -> str:
-    """The labels of the log as a thin strip."""
-    stretches = place.day(day).logged
+def _logged(view: HomeView, day: str) -> str:
+    """Show the labels of the log as a thin strip."""
+    stretches = view.day(day).logged
     if not stretches:
         return ""
-    colours = label_colours(place)
+    colours = label_colours(view)
     bars = "".join(
         f'<i title="{escape(label)}, {clock(begin)} to {clock(end)}" style="left:{100 * begin / DAY_S:.3f}%;'
         f'width:{max(0.15, 100 * (end - begin) / DAY_S):.3f}%;background:{colours[label]}"></i>'
@@ -137,14 +138,17 @@ def _logged(place: Place, day: str) -> str:
     return f'<div class="logged">{bars}</div>'
 
 
-def _legend(place: Place, days: Sequence[str] | Mapping[str, object]) -> str:
-    """The labels of the log on one day; nothing for several, whose strips do not show them."""
+def _legend(view: HomeView, days: Sequence[str] | Mapping[str, object]) -> str:
+    """Return the legend of the labels of one day; nothing for several, whose strips do not show them."""
     if len(days) != 1:
         return ""
     (day,) = days
-    colours, present = label_colours(place), {label for _, _, label in place.day(day).logged}
-    chips = (f'<span><i style="background:{colours[label]}"></i>{escape(_plain(label))}</span>' for label in colours)
-    shown = "".join(chip for label, chip in zip(colours, chips, strict=True) if label in present)
+    present = {label for _, _, label in view.day(day).logged}
+    shown = "".join(
+        f'<span><i style="background:{colour}"></i>{escape(_plain(label))}</span>'
+        for label, colour in label_colours(view).items()
+        if label in present
+    )
     return f'<div class="legend"><b>Logged</b>{shown}</div>' if shown else ""
 
 
@@ -173,7 +177,7 @@ def _note(text: str) -> str:
 
 
 def _shades(strength: np.ndarray, colour: tuple[int, int, int] = ACCENT) -> np.ndarray:
-    """`(bins,)` in [0, 1] or NaN to `(1, bins, 4)` uint8: the colour, more or less opaque."""
+    """Turn `(bins,)` in [0, 1] or NaN into `(1, bins, 4)` uint8: the colour, more or less opaque."""
     rgba = np.zeros((1, len(strength), 4), np.uint8)
     rgba[..., :3] = colour
     rgba[..., 3] = np.round(255 * np.nan_to_num(strength))

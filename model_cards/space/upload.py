@@ -19,14 +19,16 @@ from casita.datasets_scripts.readers.pyadlml_csv import ACTIVITY_COLUMNS
 from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_table
 from casita.files import read_json
-from casita.model_cards.space.place import Aligned, Place
+from casita.model_cards.space.home_view import HomeView, LoadedModel
 
-LOG_BYTES, LAYOUT_BYTES = 50_000_000, 1_000_000
-SENSORS, DAYS = 500, 400  # more take minutes to draw, or make the page heavy
+LOG_BYTES = 50_000_000
+LAYOUT_BYTES = 1_000_000
+SENSORS = 500  # more take minutes to draw
+DAYS = 400  # more make the page heavy
 
 
-def open_upload(logs: Sequence[Path], layout: Path | str, aligned: Aligned) -> Place:
-    """The place of an uploaded log and layout, for one visitor; what was uploaded is not kept.
+def open_upload(logs: Sequence[Path], layout: Path | str, loaded: LoadedModel) -> HomeView:
+    """Open an uploaded log and layout, for one visitor; what was uploaded is not kept.
 
     Args:
         logs: a CASAS text file, or a pyadlml pair, devices.csv and activities.csv.
@@ -38,16 +40,13 @@ def open_upload(logs: Sequence[Path], layout: Path | str, aligned: Aligned) -> P
     with tempfile.TemporaryDirectory(prefix="casita-upload-") as temporary:
         root = Path(temporary)
         try:
-            place = _open(_gather(logs, root / "log"), _checked(layout, root), aligned, root / "home")
-        except OSError as error:
+            return _open(_gather(logs, root / "log"), _checked(layout, root), loaded, root / "home")
+        except (OSError, ValueError) as error:
             raise ValueError(_without(str(error), root)) from None
-        except ValueError as error:
-            raise ValueError(_without(str(error), root)) from None
-    return place
 
 
 def _gather(logs: Sequence[Path], folder: Path) -> Path:
-    """The log as one file, or as a folder with the pair, under names of our own."""
+    """Copy the log to one file, or to a folder with the pair, under names of our own."""
     if not logs:
         raise ValueError("The log is missing. Choose a CASAS text file, or devices.csv and activities.csv together.")
     for log in logs:
@@ -73,8 +72,8 @@ def _require(upload: Path) -> None:
 def _gather_pair(logs: Sequence[Path], folder: Path) -> Path:
     kinds = {"activities" if "activit" in log.name.lower() else "devices": log for log in logs}
     if len(kinds) < len(logs) or "devices" not in kinds:
-        told = ", ".join(log.name for log in logs)
-        raise ValueError(f"{told}: expected devices.csv and, if there are labels, activities.csv.")
+        names = ", ".join(log.name for log in logs)
+        raise ValueError(f"{names}: expected devices.csv and, if there are labels, activities.csv.")
     for kind, log in kinds.items():
         shutil.copyfile(log, folder / f"{kind}.csv")
     if "activities" not in kinds:
@@ -83,7 +82,7 @@ def _gather_pair(logs: Sequence[Path], folder: Path) -> Path:
 
 
 def _checked(layout: Path | str, root: Path) -> Path | str:
-    """A layout that is safe to read: shipped, or a small file that names no picture on the server's disk."""
+    """Return a layout that is safe to read: shipped, or a small file that names no picture on the server's disk."""
     if not isinstance(layout, Path):
         if layout not in SHIPPED:
             raise ValueError("The layout is missing. Choose a JSON file, or one of the layouts that ship with Casita.")
@@ -91,17 +90,17 @@ def _checked(layout: Path | str, root: Path) -> Path | str:
     _require(layout)
     if layout.stat().st_size > LAYOUT_BYTES:
         raise ValueError(f"{layout.name}: more than {LAYOUT_BYTES // 10**6} MB, which is no layout.")
-    own = Path(shutil.copyfile(layout, root / f"{_safe(layout.stem)}.json"))
-    content = read_json(own)
+    copied = Path(shutil.copyfile(layout, root / f"{_safe(layout.stem)}.json"))
+    content = read_json(copied)
     if isinstance(content, dict) and "floor_plan" in content:
         raise ValueError(f"{layout.name}: names a floor_plan. Leave that entry out: the page draws rooms and sensors.")
-    content = load_layout(own)
+    content = load_layout(copied)
     if not 1 <= len(content["sensors"]) <= SENSORS:
         raise ValueError(f"{layout.name}: {len(content['sensors'])} sensors; expected 1 to {SENSORS}.")
-    return own
+    return copied
 
 
-def _open(log: Path, layout: Path | str, aligned: Aligned, root: Path) -> Place:
+def _open(log: Path, layout: Path | str, loaded: LoadedModel, root: Path) -> HomeView:
     folder = HomeFolder(root)
     read_home(folder, [log], layout)
     events = read_table(folder.events, EVENTS)
@@ -113,38 +112,40 @@ def _open(log: Path, layout: Path | str, aligned: Aligned, root: Path) -> Place:
         )
     if len(set(events["timestamp"].cast("date32").to_pylist())) > DAYS:
         raise ValueError(f"The log spans more than {DAYS} days. Give a part of it.")
-    return Place(folder.layout, events, _moved(aligned, folder))
+    return HomeView(folder.layout, events, _moved(loaded, folder))
 
 
-def _moved(aligned: Aligned, folder: HomeFolder) -> Aligned:
-    """The model in the home of `folder`: its sensors drawn and embedded as the model's own were."""
-    if aligned.table is None:
+def _moved(loaded: LoadedModel, folder: HomeFolder) -> LoadedModel:
+    """Return the model in the home of `folder`: its sensors drawn and embedded as the model's own were."""
+    if loaded.table is None:
         raise ValueError("This model reads no pictures of sensors, so it cannot move into another home.")
-    own = aligned.table
-    vision_model = next((name for name, told in VISION_MODELS.items() if told.model_id == own.vision_model), None)
-    vision_model = vision_model or own.vision_model
-    draw_home(folder, own.image_size, progress=False)
-    load = partial(_vision, vision_model, own.revision)
-    table = embed_home(folder, vision_model, own.normalization, revision=own.revision, progress=False, load=load)
+    trained = loaded.table
+    short_names = {model.model_id: name for name, model in VISION_MODELS.items()}
+    vision_model = short_names.get(trained.vision_model, trained.vision_model)
+    draw_home(folder, trained.image_size, progress=False)
+    load = partial(_vision, vision_model, trained.revision)
+    table = embed_home(
+        folder, vision_model, trained.normalization, revision=trained.revision, progress=False, load=load
+    )
     assert table is not None  # a folder just made is never up to date
-    moved = Aligned(copy.deepcopy(aligned.model), copy.deepcopy(aligned.processor), table, aligned.text_model)
+    moved = LoadedModel(copy.deepcopy(loaded.model), copy.deepcopy(loaded.processor), table, loaded.text_model)
     moved.processor.set_home(moved.model, table, folder.layout)
     return moved
 
 
 @cache
 def _vision(name: str, revision: str | None) -> VisionEncoder:
-    """The vision model, kept for the next visitor."""
+    """Load the vision model, and keep it for the next visitor."""
     return load_vision_model(name, revision=revision)
 
 
 def _safe(stem: str) -> str:
-    """A visitor's file name without what a path could be made of."""
+    """Return a visitor's file name without what a path could be made of."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60] or "log"
 
 
 def _without(message: str, root: Path) -> str:
-    """A message without the server's folders, on one line."""
+    """Return a message without the server's folders, on one line."""
     for path in (root / "log", root / "home", root):
         message = message.replace(f"{path}/", "").replace(str(path), "the upload")
     return " ".join(message.split())

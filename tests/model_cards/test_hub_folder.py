@@ -14,11 +14,11 @@ ANA, READER, BEN = "hf_write_token_of_ana", "hf_read_token_of_ana", "hf_write_to
 PUSH = """
 import sys
 from pathlib import Path
-from casita.model_cards.hub_folder import Target, push_folder, told
+from casita.model_cards.hub_folder import Target, describe_push, push_folder
 def push(folder, name, **options):
     where = {key: options.pop(key) for key in ("kind", "private", "strict", "revision") if key in options}
     target = Target(**({"kind": "model"} | where), name=name)
-    print(told(push_folder(Path(folder), target, message="a push", **options)))
+    print(describe_push(push_folder(Path(folder), target, message="a push", **options)))
 try:
     CALL
 except (ValueError, OSError) as error:

@@ -19,6 +19,7 @@ from snippets import run_page
 from casita.datasets_scripts.captions.text_embeddings import MINILM, minilm_directory
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, read_json, write_json
+from casita.model_cards.pages import method_title
 from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
 from casita.train.inference.model_directory import load_published
 
@@ -78,33 +79,33 @@ def test_the_code_of_all_three_cards_runs_where_casita_is_not_installed(trees, r
     for repo_id, kind in ((REPO, "models"), (DATASET, "datasets"), (TABLES, "datasets")):
         cached(tmp_path / "hub", repo_id, trees[repo_id], kind)
     cached(tmp_path / "hub", MINILM, minilm_directory())
-    each = {repo_id: blocks(tree / "README.md") for repo_id, tree in trees.items()}
-    assert {repo_id: len(code) for repo_id, code in each.items()} == {REPO: 3, DATASET: 3, TABLES: 3}
+    code_of = {repo_id: blocks(tree / "README.md") for repo_id, tree in trees.items()}
+    assert {repo_id: len(code) for repo_id, code in code_of.items()} == {REPO: 3, DATASET: 3, TABLES: 3}
     # Offline, `load_dataset` wants a folder: its cache is not that of the files.
-    data = [code.replace(f'"{DATASET}"', repr(str(trees[DATASET]))) for code in each[DATASET]]
-    script = "\n".join(['import sys; sys.modules["casita"] = None', *each[REPO], *data, *each[TABLES], FACTS])
+    data = [code.replace(f'"{DATASET}"', repr(str(trees[DATASET]))) for code in code_of[DATASET]]
+    script = "\n".join(['import sys; sys.modules["casita"] = None', *code_of[REPO], *data, *code_of[TABLES], FACTS])
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     command = [sys.executable, "-I", "-c", script]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["module"].startswith("transformers_modules.")
-    assert told["first"] == "test"
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["module"].startswith("transformers_modules.")
+    assert answer["first"] == "test"
     model, processor = load_published(released[1])
     with torch.inference_mode():
-        events = re.search(r"events = (\[.*?^\])", each[REPO][0], flags=re.M | re.S)[1]
+        events = re.search(r"events = (\[.*?^\])", code_of[REPO][0], flags=re.M | re.S)[1]
         expected = model(**processor([eval(events)], return_tensors="pt")).sensor_embeds.numpy()
-    np.testing.assert_allclose(told["window"], expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(told["rows"], expected, rtol=0, atol=1e-6)
-    assert told["shape"] == [len(told["keys"]), 768]
+    np.testing.assert_allclose(answer["window"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer["rows"], expected, rtol=0, atol=1e-6)
+    assert answer["shape"] == [len(answer["keys"]), 768]
     assert "`SensorEmbeddingTable.from_pretrained(" in (trees[TABLES] / "README.md").read_text()
 
 
 def test_the_tree_has_what_the_model_directory_has_and_the_evidence(trees, released):
     tree, run = trees[REPO], released[1]
-    own = {path.name for path in (run / "model").iterdir()} - {"README.md", "training.json", "evaluation.json"}
-    for name in own:
+    names = {path.name for path in (run / "model").iterdir()} - {"README.md", "training.json", "evaluation.json"}
+    for name in names:
         assert hash_file(tree / name) == hash_file(run / "model" / name)
     assert {p.name for p in (tree / "plots").iterdir()} == {p.name for p in (run / "plots").iterdir()}
     assert hash_file(tree / "floor_plan.png") == hash_file(released[0].root / "contact_sheet.png")
@@ -134,20 +135,24 @@ def percents(values):
 def test_every_number_of_the_evaluation_is_that_of_results_json(results, card):
     section = card.text.split("## Evaluation\n")[1].split("\n## ")[0]
     shown = tables(section)
-    assert shown["accuracy"] == {row["method"]: percents(row[m] for m in METRICS) for row in results["headline"]}
+    assert shown["accuracy"] == {
+        method_title(row["method"]): percents(row[m] for m in METRICS) for row in results["headline"]
+    }
     scores = results["protocols"][results["settings"]["protocol"]]
     assert shown["window to caption, first"] == {
-        name: percents(ways[way][f"recall_at_{k}"] for way in ("sensor_to_text", "text_to_sensor") for k in (1, 10))
-        for name, ways in scores["retrieval"].items()
+        method_title(name): percents(
+            row[direction][f"recall_at_{k}"] for direction in ("sensor_to_text", "text_to_sensor") for k in (1, 10)
+        )
+        for name, row in scores["retrieval"].items()
     }
     assert shown["mAP"] == {
-        name: percents(row[metric] for metric in ("map", "recall_at_1", "recall_at_10"))
+        method_title(name): percents(row[metric] for metric in ("map", "recall_at_1", "recall_at_10"))
         for name, row in scores["paraphrases"].items()
         if "map" in row
     }
     assert shown["windows"] == {
-        split: [f"{told[name]:,}" for name in ("windows", "labelled", "days", "sessions")]
-        for split, told in results["data"]["splits"].items()
+        split: [f"{counts[name]:,}" for name in ("windows", "labelled", "days", "sessions")]
+        for split, counts in results["data"]["splits"].items()
     }
     for pair, count in results["data"]["leak_audit"].items():
         assert f"{pair} {count}" in section
@@ -160,10 +165,11 @@ def test_the_metadata_is_what_the_hub_reads(card, results, trees):
     assert data.datasets == [DATASET]
     assert {"casita", "smart-home"} <= set(data.tags)
     own = {row["method"]: row for row in results["headline"] if row["method"] in ("linear_probe", "zero_shot")}
-    told = [(each.task_type, each.metric_name, each.metric_value) for each in data.eval_results]
+    reported = [(each.task_type, each.metric_name, each.metric_value) for each in data.eval_results]
     names = ("Accuracy", "Balanced accuracy", "Macro F1", "Weighted F1")
     tasks = {"linear_probe": "tabular-classification", "zero_shot": "zero-shot-classification"}
-    assert told == [(tasks[m], n, own[m][k]) for m in own for n, k in zip(names, METRICS, strict=True)]
+    assert reported == [(tasks[m], n, own[m][k]) for m in own for n, k in zip(names, METRICS, strict=True)]
+    assert {each.task_name for each in data.eval_results} == {f"Activity recognition: {method_title(m)}" for m in own}
     assert {each.dataset_type for each in data.eval_results} == {DATASET}
     entries = yaml.safe_load((trees[REPO] / ".eval_results" / "casita.yaml").read_text())
     assert {entry["dataset"]["task_id"]: entry["value"] for entry in entries} == {
@@ -180,12 +186,12 @@ def test_the_cost_is_what_the_run_measured_and_energy_comes_with_its_assumption(
     assert f"an assumption and not a measurement, that was {seconds / 3600 * 65 / 1000:.4f} kWh" in section
     plain = write_model_tree(released[1], tmp_path / "model", REPO)
     text = (plain / "README.md").read_text()
-    assert "no energy is told" in text
+    assert "no energy is given" in text
     assert "kWh" not in text
     assert not (plain / ".eval_results").exists()
 
 
-def test_the_card_tells_terms_limits_and_privacy(card, released):
+def test_the_card_states_terms_limits_and_privacy(card, released):
     layout = released[0].layout
     for words in (
         layout["terms"],
@@ -208,22 +214,22 @@ def test_no_card_without_results(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
-            lambda told: told["data"]["leak_audit"].update({"train/test": 7}),
-            r"events in two splits: \{'train/test': 7\}",
+            lambda results: results["data"]["leak_audit"].update({"train/test": 7}),
+            r"results\.json: events in two splits \(train/test: 7\).*casita evaluate RUN",
         ),
-        (lambda told: told["data"].pop("leak_audit"), "no leak audit"),
-        (lambda told: told.update(headline=[]), "there are no results"),
-        (lambda told: told["headline"][0].update(accuracy=0.99), "not what these weights gave"),
+        (lambda results: results["data"].pop("leak_audit"), "no leak audit"),
+        (lambda results: results.update(headline=[]), "there are no results"),
+        (lambda results: results["headline"][0].update(accuracy=0.99), "not what these weights gave"),
     ],
 )
-def test_no_card_for_results_that_are_leaky_empty_or_touched_up(run, tmp_path, change, told):
+def test_no_card_for_results_that_are_leaky_empty_or_touched_up(run, tmp_path, change, message):
     results = read_json(run / "results.json")
     change(results)
     write_json(run / "results.json", results)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         write_model_tree(run, tmp_path / "out", REPO)
     assert not (tmp_path / "out").exists()
 

@@ -10,6 +10,7 @@ import yaml
 from casita.model_cards.render import render_model_card
 from casita.modeling.configuration_casita import CasitaConfig
 from casita.processing.processing_casita import CasitaProcessor
+from casita.results import METHODS, OWN_METHODS
 
 TRAINING = {
     "home": "nest",
@@ -84,7 +85,7 @@ def test_the_card_names_the_text_model_that_the_pipeline_will_load(facts):
     assert "| text model | `org/sentences`, frozen |" in render_model_card(**facts)
 
 
-def test_the_loss_is_told_as_it_was(facts):
+def test_the_loss_is_named_as_it_was(facts):
     assert "Loss: symmetric InfoNCE." in render_model_card(**facts)
     facts["training"]["config"] |= {"loss": "sigmoid", "contrast_weight": 1.0, "masked_weight": 0.5}
     card = render_model_card(**facts)
@@ -93,25 +94,35 @@ def test_the_loss_is_told_as_it_was(facts):
     assert "the shared space with sentences was not trained" in render_model_card(**facts)
 
 
-def test_a_baseline_above_the_model_is_told_in_words(facts):
+def test_a_baseline_above_the_model_is_stated_in_words(facts):
     results = copy.deepcopy(RESULTS)
-    assert "is not above the best of the others, `bag_of_sensors` with 12.5" in render_model_card(
+    assert "is not above the best of the others, Bag of sensors with 12.5" in render_model_card(
         **facts | {"results": results}
     )
     results["headline"][0]["macro_f1"] = 0.2
-    assert "`linear_probe` with 20.0, is above" in render_model_card(**facts | {"results": results})
+    assert "Linear probe with 20.0, is above" in render_model_card(**facts | {"results": results})
 
 
 def test_results_stand_beside_their_baselines(facts):
     assert "Not evaluated yet" in render_model_card(**facts)
     card = render_model_card(**facts | {"results": RESULTS})
     assert "Not evaluated yet" not in card
-    assert "| `linear_probe` | 50.0 | 25.0 | 12.5 | 45.7 |" in card
-    assert "| `bag_of_sensors` | 61.0 |" in card
+    assert "| Linear probe | 50.0 | 25.0 | 12.5 | 45.7 |" in card
+    assert "| Bag of sensors | 61.0 |" in card
     assert "protocol `chronological`" in card
 
 
-def test_intervals_written_queries_and_other_protocols_are_told(facts):
+def test_a_method_has_the_name_that_the_report_gives_it_and_the_models_own_are_no_baselines(facts):
+    results = copy.deepcopy(RESULTS)
+    results["headline"] = [{"method": name, **ROW, "macro_f1": i / 100} for i, name in enumerate(METHODS)]
+    card = render_model_card(**facts | {"results": results})
+    assert re.findall(r"^\| (.+?) \| 50\.0 \|", card, flags=re.M) == [method.title for method in METHODS.values()]
+    best = max(OWN_METHODS, key=list(METHODS).index)
+    assert f"this model's best, {METHODS[best].title} with" in card
+    assert "the best of the others, Chance with" in card
+
+
+def test_intervals_written_queries_and_other_protocols_are_shown(facts):
     results = copy.deepcopy(RESULTS)
     results["settings"]["intervals"] = {"level": 0.95, "over": "whole days"}
     results["headline"][0] |= {"macro_f1_ci": [0.1, 0.1561], "accuracy_sd": 0.02}
@@ -127,15 +138,15 @@ def test_intervals_written_queries_and_other_protocols_are_told(facts):
         },
     }
     card = render_model_card(**facts | {"results": results})
-    assert "| `linear_probe` | 50.0 ± 2.0 | 25.0 | 12.5 [10.0, 15.6] | 45.7 |" in card
+    assert "| Linear probe | 50.0 ± 2.0 | 25.0 | 12.5 [10.0, 15.6] | 45.7 |" in card
     assert "intervals overlap" not in card
     results["headline"][1]["macro_f1_ci"] = [0.15, 0.2]
-    assert "`bag_of_sensors` with 12.5; their intervals overlap." in render_model_card(**facts | {"results": results})
+    assert "Bag of sensors with 12.5; their intervals overlap." in render_model_card(**facts | {"results": results})
     results["headline"][1]["macro_f1_ci"] = [0.16, 0.2]
     assert "intervals overlap" not in render_model_card(**facts | {"results": results})
     assert "In brackets: 95 % confidence intervals over whole days." in card
-    assert "| `casita` | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
-    assert "`per_label`" not in card
+    assert "| Casita | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
+    assert "Per label" not in card
     assert "| `random_days` | 12.5 | Days at random. The encoder had seen 70.0 % of the windows in training" in card
     results["protocols"]["chronological"]["about"]["leaky"] = True
     assert "**Leaky, for comparison" in render_model_card(**facts | {"results": results})

@@ -140,9 +140,9 @@ def test_writing_again_gives_the_same_bytes(tree, home, tmp_path):
 
 
 def test_checksums_name_every_file_and_fit(tree):
-    told = dict(line.split("  ")[::-1] for line in (tree / "SHA256SUMS").read_text().splitlines())
-    there = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} - {"SHA256SUMS"}
-    assert told == {name: hash_file(tree / name) for name in there}
+    sums = dict(line.split("  ")[::-1] for line in (tree / "SHA256SUMS").read_text().splitlines())
+    names = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} - {"SHA256SUMS"}
+    assert sums == {name: hash_file(tree / name) for name in names}
 
 
 def test_the_hub_reads_the_card_and_every_number_of_it_is_counted(tree, home):
@@ -152,9 +152,9 @@ def test_the_hub_reads_the_card_and_every_number_of_it_is_counted(tree, home):
     assert card.data.size_categories == "n<1K"
     assert {entry["config_name"] for entry in card.data.configs} == set(CONFIGS)
     windows = home.summary("windows")
-    for split, told in windows["splits"].items():
-        assert f"| {split} | {told['windows']} | {told['labelled']} |" in card.text
-        for label, count in told["labels"].items():
+    for split, counts in windows["splits"].items():
+        assert f"| {split} | {counts['windows']} | {counts['labelled']} |" in card.text
+        for label, count in counts["labels"].items():
             row = re.search(rf"^\| {label} \| (.*) \|$", card.text, flags=re.M)[1].split(" | ")
             assert int(row[list(windows["splits"]).index(split)]) == count
     assert "train/validation 0, train/test 0, validation/test 0" in card.text
@@ -259,12 +259,18 @@ def test_files_that_do_not_belong_together_are_refused(copy, tmp_path):
         write_dataset_tree(copy.root, tmp_path / "out", "org/flat")
 
 
-@pytest.mark.parametrize(("audit", "told"), [({"train/test": 3}, "events in two splits.*3"), ({}, "no leak audit")])
-def test_a_card_is_refused_unless_the_audit_counts_nothing(copy, tmp_path, audit, told):
+@pytest.mark.parametrize(
+    ("audit", "message"),
+    [
+        ({"train/test": 3}, r"home\.json: events in two splits \(train/test: 3\).*casita windows"),
+        ({}, r"home\.json: no leak audit"),
+    ],
+)
+def test_a_card_is_refused_unless_the_audit_counts_nothing(copy, tmp_path, audit, message):
     description = copy.description
     description["stages"]["windows"]["summary"]["leak_audit"] = audit
     write_json(copy.root / "home.json", description)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         write_dataset_tree(copy.root, tmp_path / "out", "org/flat")
     assert not (tmp_path / "out").exists()
 
@@ -286,8 +292,8 @@ def test_a_folder_that_is_no_home_and_a_home_without_pictures_say_what_to_run(co
 
 
 def test_json_of_the_tree_is_the_homes_own_but_for_paths(tree, home):
-    told = read_json(tree / "homes" / "synthetic" / "home.json")
-    assert told["layout"] == home.layout == read_json(tree / "homes" / "synthetic" / "layout.json")
-    assert list(told["stages"]["read"]["inputs"]) == ["flat.txt"]
-    told["stages"]["read"]["inputs"] = home.description["stages"]["read"]["inputs"]
-    assert json.dumps(told) == json.dumps(home.description)
+    published = read_json(tree / "homes" / "synthetic" / "home.json")
+    assert published["layout"] == home.layout == read_json(tree / "homes" / "synthetic" / "layout.json")
+    assert list(published["stages"]["read"]["inputs"]) == ["flat.txt"]
+    published["stages"]["read"]["inputs"] = home.description["stages"]["read"]["inputs"]
+    assert json.dumps(published) == json.dumps(home.description)

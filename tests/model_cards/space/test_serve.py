@@ -19,9 +19,10 @@ from space_server import running
 
 from casita.cli import main
 from casita.datasets_scripts.schema import HomeFolder
-from casita.model_cards.space.place import Aligned, Place, seconds_of
+from casita.model_cards.space.home_view import HomeView, LoadedModel, seconds_of
 from casita.model_cards.space.playback import states_at
-from casita.model_cards.space_tree import write_space_tree
+from casita.model_cards.space_tree import CODE_SUFFIXES, write_space_tree
+from tests.packages import FOLDERS
 
 LAYOUT = {
     "home": "flat",
@@ -53,9 +54,9 @@ def tree(made, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(made):
+def view(made):
     home, run = made
-    return Place.of_folder(home, Aligned.load(run / "model"))
+    return HomeView.from_folder(home, LoadedModel.load(run / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +87,38 @@ def upload(client, logs, layout, choice="my file"):
     return client.predict(logs, choice, layout, api_name="/upload")
 
 
+def printed(code, tree):
+    """The words that Python code prints when it runs in the tree."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_the_tree_runs_its_own_copy_of_the_code(tree):
-    asked = "import casita.files, casita.model_cards.space as space; print(casita.files.__file__, space.__file__)"
-    done = subprocess.run([sys.executable, "-c", asked], cwd=tree, capture_output=True, text=True, check=True)
-    assert all(Path(path).is_relative_to(tree) for path in done.stdout.split())
+    code = "import casita.files, casita.model_cards.space as space; print(casita.files.__file__, space.__file__)"
+    assert all(Path(path).is_relative_to(tree) for path in printed(code, tree))
+
+
+def test_the_tree_holds_each_file_of_every_package_once(tree):
+    names, root = set(), ROOT.resolve()
+    for folder in FOLDERS:
+        for path in (root / folder).rglob("*"):
+            inside = path.relative_to(root)
+            if is_code(path) and path.resolve() == path:  # casita/ has links, too
+                names.add(inside.as_posix() if folder == "casita" else f"casita/{inside.as_posix()}")
+    copied = {path.relative_to(tree).as_posix() for path in (tree / "casita").rglob("*") if is_code(path)}
+    assert copied == names
+    assert {f"casita/{name}" for name in ("cli.py", "train/inference/embedding.py", "train/data/dataset.py")} <= copied
+
+
+def test_the_tree_can_be_written_again_from_its_own_copy_where_packages_lie_inside_as_in_a_wheel(tree):
+    code = "from casita.model_cards.space_tree import code_files; print(*(name for name, _ in code_files()))"
+    names = printed(code, tree)
+    assert len(names) == len(set(names))
+    assert set(names) == {str(path.relative_to(tree)) for path in (tree / "casita").rglob("*") if is_code(path)}
+
+
+def is_code(path):
+    return path.is_file() and path.suffix in CODE_SUFFIXES
 
 
 def test_the_trees_card_is_valid_and_its_requirements_are_the_packages(tree):
@@ -108,29 +137,29 @@ def test_the_tree_tells_nothing_of_the_machine_that_built_the_home(tree, made):
     assert set(json.loads(text)) == {"schema_version", "home", "layout"}
 
 
-def test_a_frame_shows_the_states_of_its_moment(client, place):
+def test_a_frame_shows_the_states_of_its_moment(client, view):
     day = client.predict(api_name="/days")[1]
-    told = client.predict(day, "07:30", api_name="/frame")
-    assert told["states"] == states_at(place, day, seconds_of("07:30"))
-    assert told["svg"].startswith("<svg")
+    plan = client.predict(day, "07:30", api_name="/frame")
+    assert plan["states"] == states_at(view, day, seconds_of("07:30"))
+    assert plan["svg"].startswith("<svg")
 
 
-def test_search_answers_with_the_places_own_moments(client, place):
-    day = list(place.days)[1]
-    told = client.predict("Somebody is cooking.", day, 4, api_name="/search")
-    _, moments = place.search("Somebody is cooking.", [day], top=4)
-    assert [row["start_s"] for row in told] == [moment.start_s for moment in moments]
-    assert [row["score"] for row in told] == pytest.approx([moment.score for moment in moments], abs=1e-5)
+def test_search_answers_with_the_places_own_moments(client, view):
+    day = list(view.days)[1]
+    rows = client.predict("Somebody is cooking.", day, 4, api_name="/search")
+    _, moments = view.search("Somebody is cooking.", [day], top=4)
+    assert [row["start_s"] for row in rows] == [moment.start_s for moment in moments]
+    assert [row["score"] for row in rows] == pytest.approx([moment.score for moment in moments], abs=1e-5)
     everywhere = client.predict("Somebody is cooking.", "all days", 4, api_name="/search")
-    assert everywhere[0]["score"] >= told[0]["score"]
+    assert everywhere[0]["score"] >= rows[0]["score"]
 
 
-def test_zero_shot_scores_own_activities_that_share_one(client, place):
-    day = list(place.days)[1]
-    told = client.predict(["cook: somebody cooks | dinner is made", "somebody sleeps"], day, api_name="/zero_shot")
-    assert told["activities"] == ["cook", "somebody sleeps"]
-    assert [sum(row) for row in told["scores"]] == pytest.approx([1.0] * len(told["scores"]), abs=1e-5)
-    assert len(told["scores"]) == len(place.day(day).windows.vectors)
+def test_zero_shot_scores_own_activities_that_share_one(client, view):
+    day = list(view.days)[1]
+    answer = client.predict(["cook: somebody cooks | dinner is made", "somebody sleeps"], day, api_name="/zero_shot")
+    assert answer["activities"] == ["cook", "somebody sleeps"]
+    assert [sum(row) for row in answer["scores"]] == pytest.approx([1.0] * len(answer["scores"]), abs=1e-5)
+    assert len(answer["scores"]) == len(view.day(day).windows.vectors)
 
 
 def test_an_uploaded_home_is_shown_with_its_days(client, files):
@@ -165,8 +194,8 @@ def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):
     layout = json.loads((ROOT / "datasets_scripts" / "layouts" / "kasteren_a.json").read_text())
     sensor = next(iter(layout["sensors"]))
     (tmp_path / "devices.csv").write_text(f"time,device,value\n2031-03-01 08:00:00,{sensor},True\n")
-    told = upload(client, [handle_file(tmp_path / "devices.csv")], None, "kasteren_a")
-    assert told == "**kasteren_a**: 1 events on 1 days."
+    summary = upload(client, [handle_file(tmp_path / "devices.csv")], None, "kasteren_a")
+    assert summary == "**kasteren_a**: 1 events on 1 days."
 
 
 @pytest.mark.parametrize(
@@ -188,14 +217,14 @@ def test_an_uploaded_csv_pair_is_read_with_a_shipped_layout(client, tmp_path):
 def test_a_bad_upload_is_one_friendly_line(client, files, log, layout, words):
     with pytest.raises(AppError) as refused:
         upload(client, *files(log, layout))
-    told = str(refused.value)
-    assert words in told
-    assert "\n" not in told
-    assert "Traceback" not in told
-    assert not [part for part in told.split() if part.startswith("/") and "casita-upload" in part]
+    message = str(refused.value)
+    assert words in message
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert not [part for part in message.split() if part.startswith("/") and "casita-upload" in part]
 
 
-def test_a_wrong_question_is_told_and_the_page_lives_on(client):
+def test_a_wrong_question_is_answered_with_a_message_and_the_page_lives_on(client):
     for arguments, name, words in (
         (("2031-01-01", "07:30"), "/frame", "its days lie between"),
         (("2024-01-02", "7.30"), "/frame", "such as 07:30"),
@@ -218,10 +247,12 @@ def browser():
         chromium.close()
 
 
-def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, place):
+def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, view):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     outside, complaints = [], []
-    page.on("request", lambda asked: outside.append(asked.url) if not asked.url.startswith((url, "data:")) else None)
+    page.on(
+        "request", lambda request: outside.append(request.url) if not request.url.startswith((url, "data:")) else None
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     page.wait_for_selector(".ranking li", timeout=60_000)
@@ -230,7 +261,7 @@ def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, 
         "dots => dots.map(dot => [dot.dataset.sensor, dot.dataset.state])"
     )
     shown = page.evaluate("document.documentElement.dataset.day")
-    assert dict(seen) == states_at(place, shown, 27_000)
+    assert dict(seen) == states_at(view, shown, 27_000)
     page.locator(".play").click()
     page.wait_for_function("Number(document.querySelector('.scrub').value) > 27300")
     page.get_by_label("all days").check()
@@ -250,13 +281,13 @@ def test_a_browser_plays_finds_and_jumps_without_reaching_outside(browser, url, 
 
 def test_only_an_open_home_is_shown_to_everybody(made, tmp_path):
     home = HomeFolder(shutil.copytree(made[0].root, tmp_path / "home"))
-    out, asked = tmp_path / "space", {"repo_id": "lab/space", "model_id": "lab/model", "home": home.root}
+    out, arguments = tmp_path / "space", {"repo_id": "lab/space", "model_id": "lab/model", "home": home.root}
     for stated in ({"redistribution": "restricted", "terms": "ask the lab"}, {"redistribution": None}):
         home.describe(layout=home.layout | stated)
         with pytest.raises(PermissionError, match="a Space shows to everybody"):
-            write_space_tree(out, **asked)
+            write_space_tree(out, **arguments)
         assert not out.exists()
-    assert (write_space_tree(out, **asked, permitted=True) / "app.py").is_file()
+    assert (write_space_tree(out, **arguments, permission=True) / "app.py").is_file()
 
 
 def test_the_command_serves_a_run(made, tmp_path):
@@ -272,11 +303,11 @@ def test_the_command_serves_a_run(made, tmp_path):
         (["nowhere", "--home", "home"], "nowhere"),
         (["run"], "--home DIR"),
         (["--home", "home"], "--home needs the RUN"),
-        (["run", "--home", "nowhere"], "no home folder"),
+        (["run", "--home", "nowhere"], "neither a home folder"),
         (["run", "--home", "."], "name one"),
     ],
 )
-def test_a_mistake_of_the_command_is_told_in_one_line(made, monkeypatch, capsys, arguments, words):
+def test_a_mistake_of_the_command_is_one_line(made, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(made[0].root.parent)
     assert words in refused(capsys, arguments)
 

@@ -1,4 +1,4 @@
-"""A home as the page shows it: its days, their events and windows, and what the model says of them.
+"""A home as the page shows it: its days, their events and windows, and the answers of the model about them.
 
 `N` events, `B` windows, `K` activities, `P` width of the shared space. Times of a day are seconds since its midnight.
 """
@@ -6,9 +6,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +27,15 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.inference.embedding import embed_windows
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 DAY_S = 86_400
 
 
 @dataclass(frozen=True)
 class Windows:
-    """`start_s`, `end_s`, `events` (the number of them) `(B,)` and unit rows `vectors` `(B, P)`, by time."""
+    """The B windows of a day by time: `start_s`, `end_s`, number of `events` `(B,)`, unit `vectors` `(B, P)`."""
 
     start_s: np.ndarray
     end_s: np.ndarray
@@ -53,18 +57,18 @@ class Moment:
 
 
 @dataclass
-class Aligned:
+class LoadedModel:
     """A trained model, its processor, its table of picture embeddings (None: it has none), and its sentence model."""
 
     model: CasitaModel
     processor: CasitaProcessor
     table: SensorEmbeddingTable | None
-    _texts: Any = None
-    _lock: Any = field(default_factory=Lock)
+    _text_model: "SentenceTransformer | None" = None
+    _lock: Lock = field(default_factory=Lock)
 
     @classmethod
-    def load(cls, source: str | Path, revision: str | None = None) -> "Aligned":
-        """From a model directory or a Hub id. The code is that of the installed casita: none is fetched and run.
+    def load(cls, source: str | Path, revision: str | None = None) -> "LoadedModel":
+        """Load a model directory or a Hub id. The code is that of the installed casita: none is fetched and run.
 
         Raises:
             FileNotFoundError: there is no such model, or the Hub does not give it.
@@ -80,21 +84,22 @@ class Aligned:
         return cls(model, processor, SensorEmbeddingTable.load(source, revision) if reads_pictures else None)
 
     @property
-    def text_model(self) -> Any:
-        """Loaded when the first sentence comes."""
+    def text_model(self) -> "SentenceTransformer":
+        """Return the sentence model, loaded when the first sentence comes."""
         with self._lock:
-            if self._texts is None:
+            if self._text_model is None:
                 if self.processor.text_model is None:
                     raise ValueError("This model names no text model, so it cannot read sentences.")
-                self._texts = load_text_model(self.processor.text_model)
-            return self._texts
+                self._text_model = load_text_model(self.processor.text_model)
+            return self._text_model
 
     def encode(self, events: pa.Table) -> Windows:
-        """A day's events, `home` among their columns, cut into windows; what the model does not know is skipped."""
+        """Cut a day's events, `home` among their columns, into windows; skip what the model does not know."""
         home = events["home"][0].as_py()
         stream = self.processor.stream(events, unknown="skip", home=home if home in self.processor.homes else None)
         midnight = np.datetime64(events["timestamp"][0].as_py().date(), "us")
-        start_s, end_s = ((times - midnight) / np.timedelta64(1, "s") for times in (stream.start, stream.end))
+        start_s = (stream.start - midnight) / np.timedelta64(1, "s")
+        end_s = (stream.end - midnight) / np.timedelta64(1, "s")
         vectors = np.zeros((0, self.model.config.projection_dim), np.float32)
         if len(stream.first):
             vectors = embed_windows(self.model, self.processor.tensors(stream), progress=False).sensor
@@ -103,13 +108,13 @@ class Aligned:
 
     @torch.inference_mode()
     def similarity(self, sentence: str, vectors: np.ndarray) -> np.ndarray:
-        """`(B,)` cosines of a sentence with windows `(B, P)`."""
+        """Return `(B,)` cosines of a sentence with windows `(B, P)`."""
         text = torch.from_numpy(embed_texts(self.text_model, [sentence], progress=False))
         row = nn.functional.normalize(self.model.get_text_features(text).pooler_output.float(), dim=-1)
         return vectors @ row.numpy()[0]
 
-    def shares(self, vectors: np.ndarray, activities: Mapping[str, Sequence[str]]) -> np.ndarray:
-        """`(B, K)` probabilities of activities, each told by sentences, as `zero-shot-activity` gives them."""
+    def probabilities(self, vectors: np.ndarray, activities: Mapping[str, Sequence[str]]) -> np.ndarray:
+        """Return `(B, K)` probabilities of activities, each described by sentences, as `zero-shot-activity` does."""
         ask = ZeroShotActivityPipeline(model=self.model, processor=self.processor, text_model=self.text_model)
         return ask.score(torch.from_numpy(vectors), dict(activities))[1].numpy()
 
@@ -117,9 +122,12 @@ class Aligned:
 class Day:
     """One calendar day of a home: `t_s` `(N,)`, `sensors` and `states` (N), by time."""
 
-    def __init__(self, name: str, events: pa.Table, aligned: Aligned):
-        self.name, self.events, self._aligned = name, events, aligned
-        self.t_s = _seconds(events["timestamp"], name)
+    def __init__(self, name: str, events: pa.Table, loaded: LoadedModel):
+        self.name = name
+        self.events = events
+        self._loaded = loaded
+        timestamps = np.asarray(events["timestamp"].combine_chunks())
+        self.t_s = (timestamps - np.datetime64(name, "us")) / np.timedelta64(1, "s")
         self.sensors: list[str] = events["sensor"].to_pylist()
         self.states: list[str] = events["state"].to_pylist()
         self._lock = Lock()
@@ -127,20 +135,20 @@ class Day:
 
     @property
     def windows(self) -> Windows:
-        """Cut and encoded at the first call."""
+        """Return the day's windows, cut and encoded at the first call."""
         with self._lock:
             if self._windows is None:
-                self._windows = self._aligned.encode(self.events)
+                self._windows = self._loaded.encode(self.events)
             return self._windows
 
     @cached_property
     def labels(self) -> list[str | None]:
-        """The label of each event."""
+        """Return the label of each event."""
         return self.events["activity"].to_pylist()
 
     @cached_property
     def logged(self) -> list[tuple[float, float, str]]:
-        """(begin, end, label) of each stretch of events with one label; none in a log without labels."""
+        """Return (begin, end, label) of each stretch of events with one label; none in a log without labels."""
         stretches: list[tuple[float, float, str]] = []
         before = None
         for t_s, label in zip(self.t_s.tolist(), self.labels, strict=True):
@@ -150,15 +158,19 @@ class Day:
             before = label
         return stretches
 
+    def between(self, start_s: float, end_s: float) -> slice:
+        """Return where the events in [start, end] are."""
+        first, stop = np.searchsorted(self.t_s, [start_s, end_s + 1e-6]).tolist()
+        return slice(first, stop)
+
     def label_of(self, start_s: float, end_s: float) -> str | None:
-        """The label of most of the events in [start, end]; None where most have none."""
-        inside = slice(*np.searchsorted(self.t_s, [start_s, end_s + 1e-6]).tolist())
-        labels = self.labels[inside]
+        """Return the label of most of the events in [start, end]; None where most have none."""
+        labels = self.labels[self.between(start_s, end_s)]
         return max(sorted(set(labels), key=str), key=labels.count) if labels else None
 
 
-class Place:
-    """A home's layout, its days that have events, and the model that reads it.
+class HomeView:
+    """A home: its layout, its days that have events, and the model that reads it.
 
     Args:
         layout: checked already (`casita.datasets_scripts.layouts.layout`).
@@ -166,24 +178,27 @@ class Place:
         folder: where a relative `floor_plan` of the layout lies.
     """
 
-    def __init__(self, layout: Layout, events: pa.Table, aligned: Aligned, folder: Path | None = None):
-        self.layout, self.aligned, self.folder = layout, aligned, folder
-        self.name: str = layout["home"]
+    def __init__(self, layout: Layout, events: pa.Table, loaded: LoadedModel, folder: Path | None = None):
+        self.layout = layout
+        self.loaded = loaded
+        self.folder = folder
+        self.name = layout["home"]
         self.events = events.sort_by("timestamp")
         self.days: dict[str, Day] = {}
-        dates = pc.strftime(self.events["timestamp"], format="%Y-%m-%d").combine_chunks()
-        starts = np.flatnonzero(np.r_[True, np.asarray(dates)[1:] != np.asarray(dates)[:-1]])
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(dates)], strict=True):
-            name = dates[start].as_py()
-            self.days[name] = Day(name, self.events.slice(start, end - start), aligned)
+        dates = np.asarray(pc.strftime(self.events["timestamp"], format="%Y-%m-%d").combine_chunks())
+        is_first = np.r_[True, dates[1:] != dates[:-1]]
+        bounds = [*np.flatnonzero(is_first).tolist(), len(dates)]
+        for start, stop in pairwise(bounds):
+            name = str(dates[start])
+            self.days[name] = Day(name, self.events.slice(start, stop - start), loaded)
 
     @classmethod
-    def of_folder(cls, folder: HomeFolder, aligned: Aligned) -> "Place":
-        """The home of a home folder, which has at least been read."""
-        return cls(folder.layout, read_table(folder.require(folder.events, "read"), EVENTS), aligned, folder.root)
+    def from_folder(cls, folder: HomeFolder, loaded: LoadedModel) -> "HomeView":
+        """Return the home of a home folder, which has at least been read."""
+        return cls(folder.layout, read_table(folder.require(folder.events, "read"), EVENTS), loaded, folder.root)
 
     def day(self, name: str) -> Day:
-        """A day by its date; `ValueError` for one without events."""
+        """Return a day by its date; `ValueError` for one without events."""
         if name not in self.days:
             first, last = min(self.days), max(self.days)
             raise ValueError(f"{self.name} has no events on {name!r}; its days lie between {first} and {last}.")
@@ -191,21 +206,22 @@ class Place:
 
     @cached_property
     def levels(self) -> dict[str, tuple[float, float]]:
-        """Numeric sensor -> the quartiles of its readings, between which a reading is NORMAL."""
+        """Return the quartiles of each numeric sensor's readings, between which a reading is NORMAL."""
         rows = self.events.filter(self.events["value"].is_valid())
-        found: dict[str, tuple[float, float]] = {}
-        for sensor in pc.unique(rows["sensor"]).to_pylist():
-            found[sensor] = fit_levels(rows.filter(pc.equal(rows["sensor"], sensor))["value"].to_numpy())
-        return found
+        readings = {
+            sensor: rows.filter(pc.equal(rows["sensor"], sensor))["value"].to_numpy()
+            for sensor in pc.unique(rows["sensor"]).to_pylist()
+        }
+        return {sensor: fit_levels(values) for sensor, values in readings.items()}
 
-    def before(self, name: str) -> dict[str, str]:
-        """Sensor -> the state that it was in at the midnight in which a day begins."""
+    def states_before(self, name: str) -> dict[str, str]:
+        """Return the state of each sensor at the midnight in which a day begins."""
         earlier = self.events.filter(pc.less(self.events["timestamp"], pa.scalar(np.datetime64(name, "us"))))
         last = earlier.group_by("sensor", use_threads=False).aggregate([("state", "last")])
         return dict(zip(last["sensor"].to_pylist(), last["state_last"].to_pylist(), strict=True))
 
     def search(self, sentence: str, days: Sequence[str], top: int = 8) -> tuple[dict[str, np.ndarray], list[Moment]]:
-        """Each day's cosines `(B,)`, and the `top` windows that fit best, none of which share time with a better one.
+        """Return each day's cosines `(B,)`, and the `top` windows that fit best; none shares time with a better one.
 
         Raises:
             ValueError: no sentence.
@@ -213,61 +229,66 @@ class Place:
         sentence = " ".join(sentence.split())
         if not sentence:
             raise ValueError("Type a sentence first, such as: somebody is cooking dinner.")
-        scores = {name: self.aligned.similarity(sentence, self.day(name).windows.vectors) for name in days}
-        ranked = sorted(((-score, name, i) for name, row in scores.items() for i, score in enumerate(row.tolist())))
-        chosen: list[Moment] = []
-        for cosine, name, i in ranked:
-            windows = self.day(name).windows
-            start_s, end_s = float(windows.start_s[i]), float(windows.end_s[i])
-            if any(m.day == name and start_s <= m.end_s and m.start_s <= end_s for m in chosen):
+        scores = {name: self.loaded.similarity(sentence, self.day(name).windows.vectors) for name in days}
+        ranked = sorted((-score, name, i) for name, row in scores.items() for i, score in enumerate(row.tolist()))
+        moments: list[Moment] = []
+        for negative_cosine, name, i in ranked:
+            day = self.day(name)
+            start_s = float(day.windows.start_s[i])
+            end_s = float(day.windows.end_s[i])
+            if any(m.day == name and start_s <= m.end_s and m.start_s <= end_s for m in moments):
                 continue
-            room, logged = self._room(self.day(name), start_s, end_s), self.day(name).label_of(start_s, end_s)
-            chosen.append(Moment(name, start_s, end_s, int(windows.events[i]), -cosine, room, logged))
-            if len(chosen) == top:
+            moment = Moment(
+                day=name,
+                start_s=start_s,
+                end_s=end_s,
+                events=int(day.windows.events[i]),
+                score=-negative_cosine,
+                room=self._room(day, start_s, end_s),
+                logged=day.label_of(start_s, end_s),
+            )
+            moments.append(moment)
+            if len(moments) == top:
                 break
-        return scores, chosen
+        return scores, moments
 
     def zero_shot(self, activities: Mapping[str, Sequence[str]], day: str) -> np.ndarray:
-        """`(B, K)` probabilities of the activities for the windows of a day; `ValueError` for fewer than two."""
+        """Return `(B, K)` probabilities of the activities for a day's windows; `ValueError` for fewer than two."""
         if len(activities) < 2:
             raise ValueError("Give two activities or more, one on each line: scores compare them with each other.")
-        return self.aligned.shares(self.day(day).windows.vectors, activities)
+        return self.loaded.probabilities(self.day(day).windows.vectors, activities)
 
     def _room(self, day: Day, start_s: float, end_s: float) -> str:
-        """The room with most events in [start, end]."""
-        inside = slice(*np.searchsorted(day.t_s, [start_s, end_s + 1e-6]).tolist())
+        """Return the room with most events in [start, end]."""
         placed = self.layout["sensors"]
-        rooms = [placed[sensor]["room"] for sensor in day.sensors[inside] if sensor in placed]
+        sensors = day.sensors[day.between(start_s, end_s)]
+        rooms = [placed[sensor]["room"] for sensor in sensors if sensor in placed]
         return max(sorted(set(rooms)), key=rooms.count).replace("_", " ") if rooms else "an unknown place"
 
 
 def parse_activities(text: str) -> dict[str, list[str]]:
-    """A line an activity, as a sentence or as `name: sentence | sentence`: name -> sentences."""
-    found: dict[str, list[str]] = {}
+    """Read a line an activity, a sentence or `name: sentence | sentence`; return the sentences by name."""
+    activities: dict[str, list[str]] = {}
     for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
-        name, colon, told = line.partition(":")
-        sentences = [part.strip() for part in told.split("|") if part.strip()] if colon else [line]
+        name, colon, rest = line.partition(":")
+        sentences = [part.strip() for part in rest.split("|") if part.strip()] if colon else [line]
         if not name.strip() or not sentences:
             raise ValueError(f"{line!r}: expected a sentence, or NAME: sentence | sentence.")
-        found.setdefault(name.strip(), []).extend(sentences)
-    return found
+        activities.setdefault(name.strip(), []).extend(sentences)
+    return activities
 
 
 def clock(second: float) -> str:
-    """`27000` -> `07:30`."""
+    """Write 27000 seconds as `07:30`."""
     minutes = int(second) // 60
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
 def seconds_of(text: str) -> int:
-    """`07:30` or `07:30:15` in seconds since midnight; `ValueError` for anything else."""
+    """Read `07:30` or `07:30:15` as seconds since midnight; `ValueError` for anything else."""
     parts = text.strip().split(":")
     if len(parts) in (2, 3) and all(part.isdigit() and len(part) == 2 for part in parts):
         hours, minutes, seconds = [*map(int, parts), 0][:3]
         if hours < 24 and minutes < 60 and seconds < 60:
             return 3600 * hours + 60 * minutes + seconds
     raise ValueError(f"time {text!r} cannot be read; expected hours and minutes, such as 07:30.")
-
-
-def _seconds(stamps: pa.ChunkedArray, day: str) -> np.ndarray:
-    return (np.asarray(stamps.combine_chunks()) - np.datetime64(day, "us")) / np.timedelta64(1, "s")
