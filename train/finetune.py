@@ -81,8 +81,7 @@ class Classification:
     def __init__(self, config: FinetuneConfig):
         self.config = config
         self.start, self.processor, self.table = starting_point(config)
-        windows = {"train": choose_few(load_labelled(config, "train"), config)}
-        windows["validation"] = load_labelled(config, "validation")
+        windows = choose_few({name: load_labelled(config, name) for name in ("train", "validation")}, config)
         self.classes = sorted(set(windows["train"].labels))
         if len(self.classes) < 2:
             raise ValueError(

@@ -34,7 +34,8 @@ from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import TrainConfig, save_config
-from casita.train.evaluate_run import HomeLoader, evaluate_run
+from casita.train.evaluate_run import evaluate_run
+from casita.train.evaluation.home_loader import HomeLoader
 from casita.train.evaluation.inputs import RUN_FILES, EvaluationInputs, load_inputs, load_run
 from casita.train.evaluation.probes import (
     C_GRID,
@@ -45,7 +46,7 @@ from casita.train.evaluation.probes import (
     tfidf_captions,
     zero_shot,
 )
-from casita.train.evaluation.protocols import EvaluationHome
+from casita.train.evaluation.protocol_split import EvaluationHome
 from casita.train.inference.embedding import LAST_LAYERS, embed_windows, label_prototypes, logit_scale, untrained
 from casita.train.metrics.classification import classification_metrics
 
@@ -635,7 +636,7 @@ def test_the_home_cut_anew_in_another_folder_does_not_hide_what_the_encoder_has_
     cut_home(again, WindowSettings(length=12, overlap=0.5, split="random", split_by="day"))
     encoder = SimpleNamespace(model=loaded.model, knows=lambda name: name == "small")
     homes = HomeLoader(loaded.config, [encoder], again.root, None, ["random_days"])
-    homes.read.append(
+    homes.homes.append(
         EvaluationHome(again, EvaluationInputs(read_table(again.windows, WINDOWS), [], np.zeros((0, 2))))
     )
     stored = read_table(home.windows, WINDOWS).to_pylist()
@@ -643,7 +644,7 @@ def test_the_home_cut_anew_in_another_folder_does_not_hide_what_the_encoder_has_
     test = [w for w in read_table(again.windows, WINDOWS).to_pylist() if w["split"] == "test"]
     seen = [any(a <= w["end"] and w["start"] <= b for a, b in trained) for w in test]
     assert np.mean(seen) > 0.3
-    assert homes.case("random_days", 20_000).about["seen_share"] == pytest.approx(np.mean(seen))
+    assert homes.split("random_days", 20_000).about["seen_share"] == pytest.approx(np.mean(seen))
 
 
 @pytest.mark.parametrize(

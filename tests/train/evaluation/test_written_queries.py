@@ -114,16 +114,16 @@ def test_only_labels_that_are_there_are_asked_for():
 
 def test_the_interval_holds_the_number_and_is_left_out_where_a_label_is_of_one_day_in_many():
     rng = np.random.default_rng(0)
-    labels, units = (
+    labels, clusters = (
         rng.choice(["Cook", "Sleep"], size=300).astype(object),
         BootstrapClusters(np.arange(300) // 10, "day"),
     )
     wanted = ["Cook"] * 5 + ["Sleep"] * 5
     scores = np.stack([(labels == label) + rng.normal(0, 0.8, size=300) for label in wanted])
-    bounds = query_intervals([scores], wanted, labels, units)
+    bounds = query_intervals([scores], wanted, labels, clusters)
     mean = rank_windows(scores, wanted, labels).mean()
     assert all(bounds[f"{name}_ci"][0] <= mean[name] <= bounds[f"{name}_ci"][1] for name in ("map", "ndcg_at_10"))
     rare = labels.copy()
     once = ["Eat", "Dress", "Work", "Pack", "Relax"]
     rare[[5, 15, 25, 35, 45]] = once  # a draw has all five of these days in one case of ten
-    assert query_intervals([np.zeros((5, 300))], once, rare, units) == {}
+    assert query_intervals([np.zeros((5, 300))], once, rare, clusters) == {}
