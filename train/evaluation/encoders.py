@@ -138,9 +138,7 @@ def _check(kind: str, run: Path, config: TrainConfig, first: Path, expected: Tra
     ]
     if differ:
         but = "the seed" if kind == TRAINED else "the seed and where the tokens come from"
-        raise ValueError(
-            f"{run}: differs from {first} in more than {but}: {', '.join(differ)}. Evaluate it alone."
-        )
+        raise ValueError(f"{run}: differs from {first} in more than {but}: {', '.join(differ)}. Evaluate it alone.")
 
 
 def _same(name: str, one: Any, other: Any) -> bool:

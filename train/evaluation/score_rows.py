@@ -9,6 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from casita.results import MethodScores, Scores
+from casita.train.evaluation.bootstrap import BootstrapClusters, classification_intervals
 from casita.train.evaluation.probes import Prediction, Task
 from casita.train.evaluation.protocol_split import ProtocolSplit
 from casita.train.metrics.classification import calibration_bins, over_seeds, per_class
@@ -25,6 +26,17 @@ def classification_rows(answers: Mapping[str, PredictionsBySeed], task: Task) ->
         seeds = {seed: {**scores[seed], "settings": dict(by_seed[seed].settings)} for seed in by_seed}
         rows[method] = {**over_seeds(scores), "seeds": seeds}
     return rows
+
+
+def method_scores(
+    answers: Mapping[str, PredictionsBySeed], task: Task, clusters: BootstrapClusters
+) -> dict[str, Scores]:
+    """Each method's metrics over its seeds, and their intervals; `clusters` of the task's test windows."""
+    rows = classification_rows(answers, task)
+    return {
+        method: {**rows[method], **classification_intervals(by_seed.values(), task, clusters)}
+        for method, by_seed in answers.items()
+    }
 
 
 def class_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, MethodScores]:

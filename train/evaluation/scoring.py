@@ -21,7 +21,7 @@ from casita.datasets_scripts.layouts.label_prompts import label_prompts
 from casita.results import METHODS, MethodScores, ProtocolResults, Scores
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes, written_queries
-from casita.train.evaluation.bootstrap import classification_intervals, ranking_intervals
+from casita.train.evaluation.bootstrap import ranking_intervals
 from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, of_kind
 from casita.train.evaluation.inputs import captions_of
 from casita.train.evaluation.probes import Prediction, Task
@@ -31,9 +31,9 @@ from casita.train.evaluation.score_rows import (
     calibration_rows,
     caption_scores,
     class_rows,
-    classification_rows,
     cluster_agreement,
     label_rows,
+    method_scores,
     rooms_of,
 )
 from casita.train.inference.embedding import AlignedEmbeddings, embed_captions, label_prototypes, logit_scale
@@ -215,18 +215,9 @@ class Scoring:
             return label_prompts(home.folder.layout_or_empty, sorted(set(self.split.coarse) - out), level="coarse")
         return label_prompts(home.folder.layout_or_empty, sorted(home.labels() - out))
 
-    def scores(self, answers: Answers, task: Task) -> dict[str, Scores]:
-        """Each method's metrics over its seeds, and their intervals."""
-        clusters = self.split.clusters_of(task)
-        rows = classification_rows(answers, task)
-        return {
-            method: {**rows[method], **classification_intervals(by_seed.values(), task, clusters)}
-            for method, by_seed in answers.items()
-        }
-
     def scores_beside_chance(self, answers: Answers, task: Task) -> dict[str, Scores]:
-        """Each method's metrics, and those of a guess."""
-        return {**self.scores(answers, task), "chance": probes.chance(task)}
+        """Each method's metrics with their intervals, and those of a guess."""
+        return {**method_scores(answers, task, self.split.clusters_of(task)), "chance": probes.chance(task)}
 
     # --------------------------------------------------------------------------------------------------- retrieval
     def retrieval(self) -> dict[str, MethodScores]:
