@@ -125,7 +125,7 @@ def make_split(
 def make_unseen_home_split(
     target: EvaluationHome, sources: Sequence[EvaluationHome], max_windows: int | None
 ) -> ProtocolSplit:
-    """`leave_home_out`: train and validation windows of the `sources`, every window of `target` as test.
+    """Divide for `leave_home_out`: train and validation windows of the `sources`, every window of `target` as test.
 
     Raises:
         ValueError: a home without coarse labels or without labelled windows, or a target that is one of the sources.

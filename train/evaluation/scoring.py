@@ -42,7 +42,7 @@ from casita.train.metrics.ranking import Ranked, rank_by_captions, rank_retrieva
 
 Answers: TypeAlias = dict[str, dict[str, Prediction]]  # method -> seed -> what was predicted
 Prompts: TypeAlias = Mapping[str, Sequence[str]]  # label -> sentences
-# Of each probe the encoders that it is of, and which of their embeddings it reads.
+# The encoders that a probe is of, and which of their embeddings it reads.
 PROBES = {
     "linear_probe": (TRAINED, "base"),
     "layer_probe": (TRAINED, "layers"),
@@ -64,7 +64,7 @@ class Texts:
         self._known = dict[str, np.ndarray]()
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """`(S, T)` unit rows."""
+        """Embed sentences as unit rows, `(S, T)`."""
         if new := sorted(set(texts) - set(self._known)):
             self._known |= dict(zip(new, embed_texts(self._model(), new, progress=False), strict=True))
         return np.stack([self._known[text] for text in texts])

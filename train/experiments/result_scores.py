@@ -13,8 +13,10 @@ import numpy as np
 
 from casita.datasets_scripts.captions.caption import caption_windows
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
+from casita.files import read_json
 from casita.results import OWN_METHODS, MethodScores, Scores
 from casita.train.configs.finetune_config import FinetuneConfig
+from casita.train.data.labelled_windows import LabelledWindows
 from casita.train.evaluate_run import evaluate_run
 from casita.train.evaluation.bootstrap import difference_scores
 from casita.train.evaluation.encoders import UNTRAINED, EmbeddingCache, load_encoders
@@ -77,7 +79,7 @@ class PageRow(TypedDict, total=False):
 
 @dataclass
 class _Answered:
-    """What was asked and answered: a task and each method's answers, by the variant or the share of labels."""
+    """The tasks of a row and each method's answers, by the variant or the share of labels."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
     answers: dict[str, Answers] = field(default_factory=dict)
@@ -247,6 +249,7 @@ def score_finetuned(home: HomeFolder, configs: Sequence[FinetuneConfig]) -> Scor
     validation = []
     for config in configs:
         chosen = load_chosen(config)
+        _refuse_other_windows(config, chosen)
         answer = predict_finetuned(config, chosen)
         answers[str(config.seed)] = answer
         labels = chosen["validation"].labels.tolist()
@@ -260,7 +263,18 @@ def score_finetuned(home: HomeFolder, configs: Sequence[FinetuneConfig]) -> Scor
     return {**scores, "validation_macro_f1": float(np.mean(validation))}
 
 
+def _refuse_other_windows(config: FinetuneConfig, chosen: Mapping[str, LabelledWindows]) -> None:
+    """Refuse a run that learned from other few windows, as those did that an older version drew."""
+    learned_from = read_json(Path(config.out) / "results.json")["data"]["windows"]
+    counts = {name: len(part) for name, part in chosen.items()}
+    if learned_from != counts:
+        raise ValueError(
+            f"{config.out}: learned from {learned_from} windows, few_shot {config.few_shot} draws {counts} by now. "
+            "Remove the folder and run the command again."
+        )
+
+
 def score_transfer(runs: Sequence[Path], target: Path, out: Path) -> PageRow:
-    """`leave_home_out` of `casita evaluate`: classifiers fitted on the homes of the training, tested in `target`."""
+    """Score `leave_home_out` by `casita evaluate`: fitted on the homes of the training, tested in `target`."""
     results = evaluate_run(runs, target=target, out=out, protocol="leave_home_out", progress=False)
     return {"classification": results["protocols"]["leave_home_out"]["classification"]}

@@ -60,7 +60,7 @@ def fill_page(page: Path, sections: Mapping[str, Section]) -> None:
 
 
 def percent(row: Scores, metric: str) -> str:
-    """`"44.9 ± 0.3 (41.0 to 48.2)"`: mean, deviation over seeds, 95 % interval over sessions, if any."""
+    """Write `"44.9 ± 0.3 (41.0 to 48.2)"`: mean, deviation over seeds, 95 % interval over sessions, if any."""
     text = f"{100 * row[metric]:.1f}"
     if f"{metric}_sd" in row:
         text += f" ± {100 * row[f'{metric}_sd']:.1f}"
@@ -159,7 +159,7 @@ def finetuned(section: Section) -> list[str]:
 
 
 def pairs(section: Section) -> list[str]:
-    """Of the rows that were analysed: choosing between two labels of one room."""
+    """Rows that were analysed: choosing between two labels of one room."""
     lines = [
         [
             f"{name}: {' or '.join(pair['pair'])} ({pair['room']})",
@@ -173,7 +173,7 @@ def pairs(section: Section) -> list[str]:
 
 
 def months(section: Section) -> list[str]:
-    """Of the rows that were analysed: accuracy by month."""
+    """Rows that were analysed: accuracy by month."""
     lines = [
         [f"{name}, {month['month']}", *_accuracies(month)]
         for name, row in section["rows"].items()
@@ -183,7 +183,7 @@ def months(section: Section) -> list[str]:
 
 
 def dropped_sensors(section: Section) -> list[str]:
-    """Of the rows that were analysed: accuracy by how many usual sensors had dropped out, and which."""
+    """Rows that were analysed: accuracy by how many usual sensors had dropped out, and which."""
     lines = []
     for name, row in section["rows"].items():
         for subset in row.get("dropped_sensors", []):
@@ -210,7 +210,7 @@ def transfer(section: Section) -> list[str]:
 
 
 def cost(section: Section) -> list[str]:
-    """How long trainings took."""
+    """Minutes that trainings took."""
     lines = [
         [name, ", ".join(f"{seed['seconds'] / 60:.0f}" for seed in row["training"] if seed.get("seconds"))]
         for name, row in section["rows"].items()

@@ -264,7 +264,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """`python -m casita.train.experiments.results`."""
+    """Run `python -m casita.train.experiments.results`."""
     parser = argparse.ArgumentParser(
         prog="python -m casita.train.experiments.results", description=__doc__.splitlines()[0]
     )
@@ -272,7 +272,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         make_results(args.data, args.work, args.page, args.only)
-    except (ValueError, OSError, RuntimeError) as error:  # what failed within a command has printed its own line
+    except (ValueError, OSError, RuntimeError) as error:  # a command that failed has printed its own line
         parser.error(" ".join(str(error).split()))
 
 

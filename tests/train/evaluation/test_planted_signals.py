@@ -1,4 +1,4 @@
-"""Activities told apart by one thing alone are found by what can see that thing, and by nothing else.
+"""Activities that differ in one thing alone are found by what can see that thing, and by nothing else.
 
 A made-up person (`Life`) does the two activities of a pair by turns, with two stray sensors in each: they differ in
 the place, in the order of the same places, in the pace, or in the hour of the day. Encoders are untrained: what a

@@ -224,7 +224,7 @@ def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
     assert make_split("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
 
 
-def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
+def test_the_unit_in_the_results_is_the_one_by_which_the_windows_were_split(tmp_path):
     small = make_home(tmp_path / "days", days=1, sessions=12)  # of so many sessions `auto` would not choose days
     assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
     summary = small.folder.summary("windows")
@@ -232,7 +232,7 @@ def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
     assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
 
 
-def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):
+def test_shuffled_segments_are_marked_as_leaky_and_their_leaks_are_counted(home):
     case = make_split("shuffled_segments", home, trained_in=True, max_windows=20_000)
     assert case.about["leaky"]
     assert "comparison" in case.about["told"]
@@ -258,7 +258,7 @@ def test_other_labels_are_left_out_of_one_variant(home):
 def test_a_layout_without_coarse_labels_leaves_out_what_needs_them_and_says_so(home, another, tmp_path):
     folder = HomeFolder(tmp_path / "plain")
     shutil.copytree(home.folder.root, folder.root)
-    folder.describe(layout={name: told for name, told in LAYOUT.items() if name != "activities"})
+    folder.describe(layout={name: value for name, value in LAYOUT.items() if name != "activities"})
     plain = EvaluationHome(folder, home.inputs)
     case = make_split("chronological", plain, trained_in=True, max_windows=20_000)
     assert case.coarse == {}
@@ -285,15 +285,15 @@ def test_another_home_is_tested_whole_at_the_coarse_level(home, another):
 
 
 def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
-    twin = make_home(tmp_path / "twin", "twin")
+    renamed = make_home(tmp_path / "renamed", "renamed")
     with pytest.raises(ValueError, match="was trained on as small"):
-        make_unseen_home_split(twin, [home], 20_000)
+        make_unseen_home_split(renamed, [home], 20_000)
     with pytest.raises(ValueError, match=r"which the run was trained on\. Give another home"):
         make_unseen_home_split(home, [home], 20_000)
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["random"], "random_days or random_sessions"),
         (["Chronological"], "there are chronological, random_days"),
@@ -301,6 +301,6 @@ def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
         ([], "at least one"),
     ],
 )
-def test_a_wrong_protocol_is_told(names, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_protocol_is_one_line(names, message):
+    with pytest.raises(ValueError, match=message):
         check_protocols(names)

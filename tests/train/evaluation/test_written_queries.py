@@ -39,8 +39,8 @@ def known_texts():
     """All label prompts, and captions of all rule-made styles with every wording of their templates."""
     texts = [*FALLBACK]
     for activities in [coarse_activities(), *(load_layout(name).get("activities", {}) for name in LAYOUTS)]:
-        for told in activities.values():
-            texts += [*told.get("prompts", []), told.get("short", ""), told.get("long", "")]
+        for described in activities.values():
+            texts += [*described.get("prompts", []), described.get("short", ""), described.get("long", "")]
     for module in (caption_styles, caption_words):
         for value in vars(module).values():
             texts += [text for text in value if isinstance(text, str)] if isinstance(value, tuple | list) else []
@@ -54,7 +54,7 @@ def made_captions():
 
     layout, rng = load_layout("synthetic"), np.random.default_rng(0)
     states = {"door": ["OPEN", "CLOSE"], "item": ["ABSENT", "PRESENT"]}
-    keys = [f"{s}_{x}" for s, told in layout["sensors"].items() for x in states.get(told["type"], ["ON", "OFF"])]
+    keys = [f"{s}_{x}" for s, sensor in layout["sensors"].items() for x in states.get(sensor["type"], ["ON", "OFF"])]
     rows = []
     for i in range(300):
         chosen = rng.choice(keys, size=12).tolist()
@@ -66,7 +66,10 @@ def made_captions():
         rows.append(row | {"activity": None})
     windows = pa.Table.from_pylist([{n: r[n] for n in WINDOWS.names} for r in rows], schema=WINDOWS)
     return [
-        text for style in caption_styles.STYLES for told in caption_windows(windows, layout, style) for text in told
+        text
+        for style in caption_styles.STYLES
+        for captions in caption_windows(windows, layout, style)
+        for text in captions
     ]
 
 

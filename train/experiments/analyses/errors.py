@@ -1,4 +1,4 @@
-"""What right answers rest on: the order of events, the room, the month, and the sensors that still speak."""
+"""Answers by subsets of the test windows, and without the order of events: rooms, months, dropped sensors."""
 
 import itertools
 from collections import Counter
