@@ -1,6 +1,7 @@
 """results.json, the contract between evaluation, report, results page and cards: types, and the name of each method.
 
-A method has one key wherever its numbers stand, and one name wherever a person reads them.
+A method has one key wherever its numbers stand, and one name wherever a person reads them: `METHODS` are those of
+`casita evaluate`, `PAGE_METHODS` those that docs/RESULTS.md has beside them.
 """
 
 from collections.abc import Mapping
@@ -120,3 +121,37 @@ METHODS: dict[str, Method] = {
     "majority": Method("Majority", "always the most frequent activity of the train split."),
     "chance": Method("Chance", "a guess among the train split's activities."),
 }
+WITH_CONTEXT = "with the two windows before"
+WITH_MINUTES = f"{WITH_CONTEXT} and the minutes since the session began"
+PAGE_METHODS: dict[str, Method] = {
+    "finetuned": Method("Fine-tuned classifier", "a head on the encoder, trained with it or on it frozen."),
+    "linear_probe_hour": Method("Linear probe, with the hour of the day", "the hour beside the embedding."),
+    "linear_probe_context": Method(f"Linear probe, {WITH_CONTEXT}", "their embeddings beside the window's own."),
+    "linear_probe_context_minutes": Method(f"Linear probe, {WITH_MINUTES}", "the five minutes it is in, too."),
+    "linear_probe_shuffled": Method(
+        "Linear probe, events of each window in random order", "fitted and asked without the order."
+    ),
+    "zero_shot_centred": Method(
+        "Zero-shot, less each label's mean over train windows", "what a label scores anyhow counts nothing."
+    ),
+    "zero_shot_placed": Method(
+        "Zero-shot, prompts that name places", "prompts of somebody who knows where each activity is done."
+    ),
+    "zero_shot_placed_centred": Method(
+        "Zero-shot, prompts that name places, less each label's mean over train windows", "both of these."
+    ),
+    "random_encoder_context": Method(f"Untrained encoder, {WITH_CONTEXT}", "as of the linear probe."),
+    "random_encoder_context_minutes": Method(f"Untrained encoder, {WITH_MINUTES}", "as of the linear probe."),
+    "bag_of_sensors_log": Method("Bag of sensors, log counts", "logistic regression on log (1 + count)."),
+    "bag_of_sensors_context": Method(f"Bag of sensors, log counts, {WITH_CONTEXT}", "their counts beside its own."),
+    "bag_of_sensors_context_minutes": Method(f"Bag of sensors, log counts, {WITH_MINUTES}", "both beside its counts."),
+    "nearest_prompt_tfidf_placed": Method(
+        "Nearest prompt by words, prompts that name places", "the same prompts by tf-idf of words."
+    ),
+}
+
+
+def method_title(method: str) -> str:
+    """Return the name that people read, for use within a sentence: `Linear probe` -> `linear probe`."""
+    title = (METHODS | PAGE_METHODS)[method].title
+    return title[0].lower() + title[1:]

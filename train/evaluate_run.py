@@ -1,4 +1,4 @@
-"""What a run is worth on windows that it was not fitted to, beside the baselines; report and plots.
+"""Evaluate a run on windows that it was not fitted to, beside the baselines; report and plots.
 
 `casita evaluate runs/demo` reads `model/` and `config.yaml` of the run and the home folder it was trained on, and
 writes `results.json`, `report.html`, `report.md` and `plots/`. Several runs that differ in their seed alone are one
@@ -9,35 +9,27 @@ method with a mean and a deviation. How windows are divided is a protocol's matt
 import argparse
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from casita import __version__
-from casita.datasets_scripts.hub.named_data import data_folder, named_homes
-from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_table
 from casita.files import read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.processing.table_files import FILE_NAME
+from casita.results import MethodScores, ProtocolResults, Results, Scores
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes
 from casita.train.evaluation.bootstrap import LEVEL, RESAMPLES
 from casita.train.evaluation.encoders import TRAINED, EmbeddingCache, Encoder, load_encoders
-from casita.train.evaluation.few_shot import FEW_SHOT
-from casita.train.evaluation.inputs import EvaluationInputs, describe_data, load_inputs, other_styles
+from casita.train.evaluation.home_loader import HomeLoader
+from casita.train.evaluation.inputs import describe_data, other_styles
 from casita.train.evaluation.probes import Prediction, Task
-from casita.train.evaluation.protocols import (
-    PROTOCOLS,
-    EvaluationHome,
-    ProtocolSplit,
-    check_protocols,
-    make_split,
-    make_unseen_home_split,
-)
+from casita.train.evaluation.protocol_split import FEW_SHOT, EvaluationHome
+from casita.train.evaluation.protocols import PROTOCOLS, check_protocols
 from casita.train.evaluation.report_inputs import ReportInputs, read_metrics
 from casita.train.evaluation.scoring import Scoring, Texts
 from casita.train.inference.model_directory import write_card
@@ -59,7 +51,7 @@ def evaluate_run(
     batch_size: int = 256,
     device: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Results:
     """Evaluate a run and write `results.json`, the report and `plots/` into `out` (the run itself), all or nothing.
 
     Args:
@@ -87,29 +79,31 @@ def evaluate_run(
     """
     if seeds < 1 or max_windows < 1:
         raise ValueError(f"seeds={seeds} and max_windows={max_windows} must be at least 1.")
-    runs = [Path(run)] if isinstance(run, str | Path) else [Path(each) for each in run]
+    runs = [Path(run)] if isinstance(run, str | Path) else [Path(path) for path in run]
     names = [protocol] if isinstance(protocol, str) else list(protocol)
     check_protocols(names)
     out = Path(out or runs[0])
-    config, encoders = load_encoders(runs, [Path(each) for each in learned], seeds, device)
-    homes = HomeLoader(config, encoders, data, target, names)
-    cases = [homes.case(name, max_windows) for name in names]
-    styles = other_styles(cases[0].home.folder, config, caption_styles)
-    encodings = EmbeddingCache(encoders, cases, homes.read, batch_size=batch_size, progress=progress)
+    config, encoders = load_encoders(runs, [Path(path) for path in learned], seeds, device)
+    loader = HomeLoader(config, encoders, data, target, names)
+    draws = range(max(seeds, len(runs)))
+    splits = [loader.split(name, max_windows, draws) for name in names]
+    styles = other_styles(splits[0].home.folder, config, caption_styles)
+    cache = EmbeddingCache(encoders, splits, loader.homes, batch_size=batch_size, progress=progress)
 
-    by_name, texts = {encoder.name: encoder for encoder in encoders}, Texts(config.text_model)
-    protocols, first = dict[str, Any](), None
-    took = {f"encode, {name}": seconds for name, seconds in encodings.seconds.items()}
-    for case in cases:
-        scoring = Scoring(
-            case, config, by_name, encodings.of_case(case), *joined(case), texts, max(seeds, len(runs)), progress
-        )
-        protocols[case.name] = scoring.run(styles if case is cases[0] else None)
+    by_name = {encoder.name: encoder for encoder in encoders}
+    texts = Texts(config.text_model)
+    protocols: dict[str, ProtocolResults] = {}
+    scorings: list[Scoring] = []
+    took = {f"encode, {name}": seconds for name, seconds in cache.seconds.items()}
+    for split in splits:
+        scoring = Scoring(split, config, by_name, cache.of_split(split), texts, progress)
+        protocols[split.name] = scoring.run(styles if split is splits[0] else None)
         took |= scoring.seconds
-        first = first or scoring
-    assert first is not None
-    home = cases[0].home
-    results = {
+        scorings.append(scoring)
+    home = splits[0].home
+    data_summary = describe_data(home.folder, home.inputs.windows, splits[0].about["leak_audit"])
+    data_summary["splits"] = splits[0].about["splits"]
+    results: Results = {
         "casita_version": __version__,
         "run": runs[0].resolve().name,
         "home": home.name,
@@ -117,8 +111,8 @@ def evaluate_run(
         "settings": {
             "protocol": names[0],
             "protocols": names,
-            "runs": [str(each) for each in runs],
-            "learned": [str(each) for each in learned],
+            "runs": [str(path) for path in runs],
+            "learned": [str(path) for path in learned],
             "seeds": seeds,
             "max_windows": max_windows,
             "c_grid": list(probes.C_GRID),
@@ -126,106 +120,34 @@ def evaluate_run(
             "intervals": {"level": LEVEL, "resamples": RESAMPLES, "over": "whole days or sessions"},
             "command": command(runs, data, names, learned, target, caption_styles, seeds, max_windows),
         },
-        "data": describe_data(home.folder, home.material.windows, cases[0].about["leak_audit"])
-        | {"splits": cases[0].about["splits"]},
+        "data": data_summary,
         "timing_s": {name: round(seconds, 1) for name, seconds in took.items()},
         "headline": headline(protocols[names[0]]["classification"]["labelled"]),
         "protocols": protocols,
     }
-    write_results(out, results, evidence_of(first, runs[0]), progress)
-    keep_with_the_models(runs, out, data, results, first)
+    write_results(out, results, report_inputs_of(scorings[0], runs[0]), progress)
+    keep_with_the_models(runs, out, data, results, scorings[0])
     return results
 
 
-class HomeLoader:
-    """The homes of an evaluation, each read once.
-
-    Args:
-        data, target: as in `evaluate_run`; names: the protocols that are asked for.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        encoders: Sequence[Encoder],
-        data: Path | None,
-        target: Path | None,
-        names: Sequence[str],
-    ):
-        self.config, self.encoder = config, encoders[0]
-        self.read: list[EvaluationHome] = []
-        self.data = data
-        self.target = target
-        if target and "leave_home_out" not in names:
-            raise ValueError(f"--target {target}: only read with --protocol leave_home_out.")
-
-    def home(self, folder: HomeFolder) -> EvaluationHome:
-        """The home of a folder."""
-        for home in self.read:
-            if home.folder.root == folder.root:
-                return home
-        self.read.append(EvaluationHome(folder, load_inputs(folder, self.config, self.encoder.model)))
-        return self.read[-1]
-
-    def case(self, name: str, max_windows: int) -> ProtocolSplit:
-        """One protocol's windows."""
-        if name == "leave_home_out":
-            return self._another_home(max_windows)
-        home = self.home(HomeFolder(data_folder(self.data or self.config.data)))
-        trained_in = self.encoder.knows(home.name)
-        if not trained_in and not self.encoder.can_move():
-            raise ValueError(
-                f"{home.folder.root}: holds home {home.name}, which the run does not know, and its learned table "
-                "cannot be swapped. Give a run that reads pictures, or the home it was trained on."
-            )
-        return make_split(name, home, trained_in, max_windows, self._lesson(home) if trained_in else None)
-
-    def _lesson(self, home: EvaluationHome) -> pa.Table | None:
-        """The home's windows as the training had them, where `--data` names another folder; None where those are gone,
-        which is how a run and a home look that came from another machine."""
-        if self.data is None or not Path(self.config.data).exists():
-            return None
-        for folder in named_homes(self.config.data):
-            if folder.name == home.name and folder.root.resolve() != home.folder.root.resolve():
-                return read_table(folder.require(folder.windows, "windows"), WINDOWS, ["start", "end", "split"])
-        return None
-
-    def _another_home(self, max_windows: int) -> ProtocolSplit:
-        folder = self.target or self.data
-        if folder is None:
-            raise ValueError("--protocol leave_home_out: say which home with --target DIR.")
-        if not self.encoder.can_move():
-            raise ValueError("--protocol leave_home_out: a learned table knows the sensors of its own homes only.")
-        sources = [self.home(source) for source in named_homes(self.config.data)]
-        return make_unseen_home_split(self.home(HomeFolder(data_folder(folder))), sources, max_windows)
-
-
-def joined(case: ProtocolSplit) -> tuple[list[str], np.ndarray]:
-    """Captions `(N,)` and their embeddings `(N, T)` of a case's windows."""
-    parts: list[EvaluationInputs] = [
-        home.material.take(rows) for home, rows in zip(case.homes, case.where.values(), strict=True)
-    ]
-    return [told for part in parts for told in part.captions], np.concatenate([part.text for part in parts])
-
-
-def evidence_of(scoring: Scoring, run: Path) -> ReportInputs:
-    """What the report draws of the headline protocol: its test windows, as the first run sees them."""
-    case, test = scoring.case, scoring.case.test
-    encoded = next(iter(scoring.encoded.values())).take(test)
+def report_inputs_of(scoring: Scoring, run: Path) -> ReportInputs:
+    """Collect what the report draws of the headline protocol: its test windows, as the first run sees them."""
+    split = scoring.split
+    test = split.test
+    embeddings = next(iter(scoring.encoded.values())).take(test)
     nothing = np.zeros(0, dtype=np.int64)
-    home, model = case.home, next(iter(scoring.encoders.values()))
     return ReportInputs(
-        windows=case.windows.take(test),
-        captions=[scoring.captions[i] for i in test],
-        base=encoded.base,
-        sensor=encoded.sensor,
-        text=encoded.text,
-        layout=home.folder.layout_or_empty,
-        table=table_of(model, home),
+        windows=split.windows.take(test),
+        captions=[split.captions[i] for i in test],
+        base=embeddings.base,
+        sensor=embeddings.sensor,
+        text=embeddings.text,
+        layout=split.home.folder.layout_or_empty,
+        table=table_of(next(iter(scoring.encoders.values())), split.home),
         answers=scoring.answers,
         tasks={
             name: Task(task.y[test], nothing, nothing, np.searchsorted(test, task.test))
-            for name, task in case.tasks.items()
+            for name, task in split.tasks.items()
         },
         metrics=read_metrics(run / "metrics.jsonl"),
         queries=scoring.queries,
@@ -246,38 +168,38 @@ def table_of(encoder: Encoder, home: EvaluationHome) -> SensorEmbeddingTable | N
 
 
 def keep_with_the_models(
-    runs: Sequence[Path], out: Path, data: Path | None, results: Mapping[str, Any], scoring: Scoring
+    runs: Sequence[Path], out: Path, data: Path | None, results: Results, scoring: Scoring
 ) -> None:
     """Store each run's zero-shot temperature with its model, and the numbers on the first one's card.
 
     What another home's windows gave, or another division of them, is no matter of a card nor of a calibration.
     """
-    about = scoring.case.about
-    own_split = not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
-    own = data is None and own_split and out.resolve() == runs[0].resolve()
-    if not own or not (runs[0] / "model" / "training.json").is_file():
+    about = scoring.split.about
+    as_trained = data is None and not about["seen_share"] and not about["leaky"] and about["split_by"] != "home"
+    if not as_trained or out.resolve() != runs[0].resolve():
+        return
+    if not (runs[0] / "model" / "training.json").is_file():
         return
     zero_shot = scoring.answers["labelled"]["zero_shot"]
-    trained = [encoder for encoder in scoring.encoders.values() if encoder.kind == TRAINED]
-    for encoder in trained:
-        store_temperature((encoder.run or runs[0]) / "model", zero_shot[encoder.seed])
+    for encoder in scoring.encoders.values():
+        if encoder.kind == TRAINED:
+            store_temperature((encoder.run or runs[0]) / "model", zero_shot[encoder.seed])
     write_card(runs[0] / "model", dict(results))
 
 
 def store_temperature(model_directory: Path, answer: Prediction) -> None:
-    """Keep the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
+    """Store the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
     config = read_json(model_directory / "config.json")
     write_json(model_directory / "config.json", {**config, "zero_shot_temperature": answer.settings["temperature"]})
 
 
-# -------------------------------------------------------------------------------------------------------- telling
-def headline(rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The labelled variant as a list of rows, in the order of the report."""
+def headline(rows: MethodScores) -> list[Scores]:
+    """List the labelled variant's rows in the order of the report."""
     return [{"method": name, **{k: v for k, v in row.items() if k != "seeds"}} for name, row in rows.items()]
 
 
 def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
-    """What was evaluated: the settings that name the run, and its size."""
+    """Describe what was evaluated: the settings that name the run, and its size."""
     names = ("preset", "embedding_source", "vision_model", "text_model", "caption_style", "pooling", "seed")
     return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
 
@@ -292,7 +214,7 @@ def command(
     seeds: int,
     max_windows: int,
 ) -> str:
-    """What a person types to get the same numbers again."""
+    """Compose the command that gives the same numbers again."""
     words = ["casita", "evaluate", *map(str, runs)]
     words += ["--data", str(data)] if data else []
     words += ["--target", str(target)] if target else []
@@ -307,13 +229,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lines = (
         textwrap.fill(f"  {name:<18} {text}", 112, subsequent_indent=21 * " ") for name, text in PROTOCOLS.items()
     )
-    told = "\n".join(lines)
+    protocols = "\n".join(lines)
     parser.description = (
         "Evaluate a run on windows that it was not fitted to, beside the baselines: results.json, report.html.\n"
         "Several runs that differ in their seed alone give means, deviations and intervals over all of them."
     )
     parser.epilog = (
-        f"protocols:\n{told}\n\n"
+        f"protocols:\n{protocols}\n\n"
         "The encoder is as the training left it: it saw the train windows of the home's own split, without activity\n"
         "labels. A protocol that divides the windows otherwise fits all classifiers anew, and results.json says of\n"
         "which share of its test windows the encoder has seen events (seen_share).\n\n"

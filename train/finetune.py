@@ -100,8 +100,7 @@ class ClassificationData:
         self.config = config
         self.processor = processor
         self.table = table
-        windows = {"train": choose_few(load_labelled(config, "train"), config)}
-        windows["validation"] = load_labelled(config, "validation")
+        windows = choose_few({name: load_labelled(config, name) for name in ("train", "validation")}, config)
         self.classes = sorted(set(windows["train"].labels))
         if len(self.classes) < 2:
             raise ValueError(

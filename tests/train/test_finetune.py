@@ -204,7 +204,7 @@ def test_the_few_windows_are_the_same_for_every_model_and_other_ones_for_another
 def test_few_windows_are_stratified(home, aligned, tmp_path, unit, amount):
     config = settings(home, aligned, tmp_path, few_shot=amount, few_shot_unit=unit)
     everything = load_labelled(config, "train")
-    few = choose_few(everything, config)
+    few = choose_few({"train": everything}, config)["train"]
     for label in ROOMS:
         there = int((everything.labels == label).sum())
         wanted = max(1, round(amount * there)) if isinstance(amount, float) else min(there, amount)
@@ -225,7 +225,7 @@ def test_runs_are_drawn_whole_and_only_the_last_is_cut(home, aligned, tmp_path):
     runs, sizes = np.unique(everything.runs, return_counts=True)
     assert set(sizes) == {4}
     assert len(runs) == 12
-    few = choose_few(everything, config)
+    few = choose_few({"train": everything}, config)["train"]
     for label in ROOMS:
         _, sizes = np.unique(few.runs[few.labels == label], return_counts=True)
         assert sorted(sizes) == [2, 4]

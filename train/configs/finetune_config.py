@@ -29,8 +29,9 @@ class FinetuneConfig(RunConfig):
         "Windows without an activity are a class of their own; false: they are left out.", default=False
     )
     few_shot: int | float = setting(
-        "Train windows to learn from: a share of each class's (1.0: all), or a whole number of windows a class (1: "
-        "one). The same ones for every model.",
+        "Train windows to learn from, and validation windows to choose with: a share of each class's (1.0: all), or a "
+        "whole number of windows a class (1: one). The same ones for every model, and for the probes of casita "
+        "evaluate.",
         default=1.0,
     )
     few_shot_unit: Literal["run", "window"] = setting(

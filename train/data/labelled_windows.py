@@ -1,10 +1,13 @@
 """Windows with their activities: all of a split, the few to learn from, and both as a trainer reads them."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from casita.datasets_scripts.hub.named_data import named_homes
@@ -13,6 +16,7 @@ from casita.datasets_scripts.schema import WINDOWS, HomeFolder, check_columns
 from casita.processing.processing_casita import CasitaProcessor
 from casita.train.configs.finetune_config import FinetuneConfig
 from casita.train.data.dataset import WindowDataset
+from casita.train.data.few_labels import draw_few, label_stretches
 from casita.train.data.home_arrays import HomeArrays, encode_events, flat_strings, starts_of
 from casita.train.data.tensor_cache import read_split
 
@@ -72,36 +76,37 @@ def _of_home(folder: HomeFolder, split: str, config: FinetuneConfig) -> Labelled
     parts = [part.replace_schema_metadata(None) for part in read_split(path, split, COLUMNS)]
     table = pa.concat_tables([empty, *parts])
     activities = table["activity"].to_pylist()
-    sessions = table["session"].to_pylist()
-    stretches = list(zip(sessions, activities, strict=True))
-    changes = np.array([now != was for now, was in zip(stretches, [None, *stretches], strict=False)], dtype=np.int64)
+    # Over all splits: windows of one split with others between them are no neighbours.
+    everything = pq.read_table(path, columns=["split", "session", "activity"])
+    stretches = label_stretches(everything)[np.asarray(everything["split"].to_pylist(), dtype=object) == split]
     coarse = {}
     if config.level == "coarse":
         coarse = coarse_labels(folder.layout, {label for label in activities if label is not None})
     labels = np.array([UNLABELLED if a is None else coarse.get(a, a) for a in activities], dtype=object)
     kept = np.flatnonzero([config.unlabelled or a is not None for a in activities])
     homes = np.full(len(labels), folder.name, dtype=object)
-    return LabelledWindows(table, homes, labels, np.cumsum(changes) - 1).take(kept)
+    return LabelledWindows(table, homes, labels, stretches).take(kept)
 
 
-def choose_few(windows: LabelledWindows, config: FinetuneConfig) -> LabelledWindows:
-    """The train windows to learn from: of each class so many as `few_shot` says, at least one.
+def choose_few(windows: Mapping[str, LabelledWindows], config: FinetuneConfig) -> dict[str, LabelledWindows]:
+    """Keep of train and validation the windows to learn from and to choose with, as many as `few_shot` says.
 
-    Drawn by `seed` from the windows alone, so that they are the same for every model. With `few_shot_unit` run, whole
-    runs are drawn, as somebody labels who watches a stretch of a recording; the last one is cut at the number wanted.
-    Single windows are drawn from nearly every run: with windows that overlap they tell more than their share.
+    They are those of `draw_few`, by the seed and the windows alone: the same for every model, and those that the
+    few-label probes of `casita evaluate` learn from. `few_shot_unit: window` draws single windows.
+
+    Args:
+        windows: by split; those of the test split stay as they are.
     """
-    rng = np.random.default_rng([config.seed, 2])
-    runs = windows.runs if config.few_shot_unit == "run" else np.arange(len(windows))
-    chosen = [np.zeros(0, np.int64)]
-    for label in sorted(set(windows.labels)):
-        own = np.flatnonzero(windows.labels == label)
-        share = isinstance(config.few_shot, float)
-        wanted = max(1, round(config.few_shot * len(own))) if share else int(config.few_shot)
-        _, run = np.unique(runs[own], return_inverse=True)
-        place = rng.permutation(run.max() + 1)  # of each run in the order drawn
-        chosen.append(own[np.argsort(place[run], kind="stable")][:wanted])
-    return windows.take(np.sort(np.concatenate(chosen)))
+    drawn = {name: windows[name] for name in ("train", "validation") if name in windows}
+    labels = np.concatenate([part.labels for part in drawn.values()])
+    stretches = np.concatenate([part.runs for part in drawn.values()])
+    if config.few_shot_unit == "window":
+        stretches = np.arange(len(labels))
+    starts = np.cumsum([0, *(len(part) for part in drawn.values())])
+    parts = [np.arange(begin, end) for begin, end in pairwise(starts)]
+    chosen = draw_few(labels, stretches, parts, config.few_shot, config.seed)
+    rows = dict(zip(drawn, (few - begin for few, begin in zip(chosen, starts, strict=False)), strict=True))
+    return {name: part.take(rows[name]) if name in rows else part for name, part in windows.items()}
 
 
 def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> WindowDataset:

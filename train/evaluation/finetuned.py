@@ -1,4 +1,4 @@
-"""What a fine-tuned classifier is worth: validation and test windows, beside baselines on the same train windows."""
+"""Scores of a fine-tuned classifier on validation and test windows, beside baselines on the same train windows."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -26,21 +26,19 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
     Raises:
         ValueError: no labelled window in the test split.
     """
-    windows = {name: load_labelled(config, name) for name in ("train", "validation", "test")}
-    windows["train"] = choose_few(windows["train"], config)
+    windows = load_chosen(config)
     if not len(windows["test"]):
         raise ValueError(f"{config.data}: no labelled window in the test split, so there is nothing to evaluate on.")
-    task, sizes = _task(windows), [len(windows["validation"]), len(windows["test"])]
-    classes, ours = classifier_answers(config, windows)
-    keys = [own for part in windows.values() for own in part.keys]
-    methods = {"finetuned": ours, "bag_of_sensors": bag_of_sensors(keys, task), "majority": majority(task)}
-    scores = {
-        split: {method: _part(answer, rows).metrics(_part_of(task, rows)) for method, answer in methods.items()}
-        for split, rows in zip(("validation", "test"), _slices(sizes), strict=True)
-        if rows.stop > rows.start
-    }
-    test = _slices(sizes)[1]
-    y_test = task.y[task.test[test]].tolist()
+    task = _task(windows)
+    answer = predict_finetuned(config, windows)
+    keys = [window_keys for part in windows.values() for window_keys in part.keys]
+    methods = {"finetuned": answer, "bag_of_sensors": bag_of_sensors(keys, task), "majority": majority(task)}
+    scores = {"test": {method: prediction.metrics(task) for method, prediction in methods.items()}}
+    if len(task.validation):
+        scores["validation"] = {
+            method: prediction.of_validation().metrics(task.of_validation()) for method, prediction in methods.items()
+        }
+    y_test = task.y[task.test].tolist()
     return {
         "casita_version": __version__,
         "run": Path(config.out).resolve().name,
@@ -48,49 +46,47 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
         "settings": config.as_dict(),
         "data": {
             "windows": {name: len(part) for name, part in windows.items()},
-            "train_labels": {label: int((windows["train"].labels == label).sum()) for label in classes},
-            "test_labels_not_in_train": sorted(set(windows["test"].labels) - set(classes)),
+            "train_labels": {label: int((windows["train"].labels == label).sum()) for label in answer.classes},
+            "test_labels_not_in_train": sorted(set(windows["test"].labels) - set(answer.classes)),
             "leak_audit": dict(audit),
         },
         "headline": [{"method": method, **metrics} for method, metrics in scores["test"].items()],
         "scores": scores,
-        "per_class": {method: per_class(y_test, _part(answer, test).labels) for method, answer in methods.items()},
-        "training": _training(config),
+        "per_class": {method: per_class(y_test, prediction.labels) for method, prediction in methods.items()},
+        "training": _kept_step(config),
     }
 
 
+def load_chosen(config: FinetuneConfig) -> dict[str, LabelledWindows]:
+    """Read the labelled windows by split, of train and validation those that `few_shot` leaves."""
+    return choose_few({name: load_labelled(config, name) for name in ("train", "validation", "test")}, config)
+
+
 def _task(windows: Mapping[str, LabelledWindows]) -> Task:
-    """All windows one after the other, where validation is answered too: it comes first in `test`."""
+    """The task of all windows, one split after the other."""
     labels = np.concatenate([part.labels for part in windows.values()])
-    train, validation, test = (np.arange(a, b) for a, b in pairwise(np.cumsum([0, *map(len, windows.values())])))
-    return Task(labels, train, validation, np.concatenate([validation, test]))
+    starts = np.cumsum([0, *map(len, windows.values())])
+    train, validation, test = (np.arange(begin, end) for begin, end in pairwise(starts))
+    return Task(labels, train, validation, test)
 
 
-def classifier_answers(config: FinetuneConfig, windows: Mapping[str, LabelledWindows]) -> tuple[list[str], Prediction]:
-    """The classes, and the published model's answers to validation and test windows."""
+def predict_finetuned(config: FinetuneConfig, windows: Mapping[str, LabelledWindows]) -> Prediction:
+    """Answer test and validation windows by the published model."""
     directory = Path(config.out) / "model"
     model = CasitaForSequenceClassification.from_pretrained(directory).eval()
     nn.Module.to(model, "cuda" if torch.cuda.is_available() and not config.cpu else "cpu")
     processor = CasitaProcessor.from_pretrained(directory)
     classes = [str(model.config.id2label[i]) for i in range(len(model.config.id2label))]
-    parts = [windows[name] for name in ("validation", "test") if len(windows[name])]
-    found = [probabilities(model, labelled_split(part, classes, processor)) for part in parts]
-    return classes, Prediction(np.concatenate(found), classes)
+    answers = {
+        name: probabilities(model, labelled_split(windows[name], classes, processor))
+        if len(windows[name])
+        else np.zeros((0, len(classes)), np.float32)
+        for name in ("validation", "test")
+    }
+    return Prediction(answers["test"], classes, validation=answers["validation"])
 
 
-def _slices(sizes: list[int]) -> list[slice]:
-    return [slice(a, b) for a, b in pairwise(np.cumsum([0, *sizes]).tolist())]
-
-
-def _part(answer: Prediction, rows: slice) -> Prediction:
-    return Prediction(answer.probabilities[rows], answer.classes, answer.settings)
-
-
-def _part_of(task: Task, rows: slice) -> Task:
-    return Task(task.y, task.train, task.validation, task.test[rows])
-
-
-def _training(config: FinetuneConfig) -> dict[str, Any]:
-    """Which step was kept, and what validation told of it."""
-    told = read_json(Path(config.out) / "model" / "training.json")
-    return {name: told[name] for name in ("step", "validation")}
+def _kept_step(config: FinetuneConfig) -> dict[str, Any]:
+    """The step that was kept, and its validation metrics."""
+    record = read_json(Path(config.out) / "model" / "training.json")
+    return {name: record[name] for name in ("step", "validation")}

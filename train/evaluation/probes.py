@@ -42,28 +42,54 @@ class Task:
     validation: np.ndarray
     test: np.ndarray
 
+    def of_validation(self) -> "Task":
+        """The same task with its validation windows as the ones to predict."""
+        return replace(self, test=self.validation)
+
+    def only(self, labels: Collection[str]) -> "Task":
+        """The same task without the windows of any other label."""
+        parts = {name: rows[np.isin(self.y[rows].astype(str), list(labels))] for name, rows in self._parts().items()}
+        return replace(self, **parts)
+
+    def thinned(self, max_windows: int | None) -> "Task":
+        """The same task with at most `max_windows` evenly spaced windows each of train and validation."""
+        if max_windows is None:
+            return self
+        return replace(
+            self, train=_thinned(self.train, max_windows), validation=_thinned(self.validation, max_windows)
+        )
+
+    def _parts(self) -> dict[str, np.ndarray]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def rows(self) -> np.ndarray:
         """Every row that the task touches, sorted."""
         return np.unique(np.concatenate([self.train, self.validation, self.test]))
 
     def among(self, rows: np.ndarray) -> "Task":
         """The same task where only `rows` (sorted, holding all of the task's) were kept."""
-        parts = {name: np.searchsorted(rows, getattr(self, name)) for name in ("train", "validation", "test")}
+        parts = {name: np.searchsorted(rows, part) for name, part in self._parts().items()}
         return replace(self, y=self.y[rows], **parts)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`probabilities` `(N, K)` over `classes` for a task's test windows, and what was chosen on the way."""
+    """`probabilities` `(N, K)` over `classes` for a task's test windows, `validation` `(V, K)` for its validation
+    windows, and `settings`, chosen on the way."""
 
     probabilities: np.ndarray
     classes: Sequence[str]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    validation: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
     @property
     def labels(self) -> list[str]:
         """The most probable class of each window."""
         return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
+
+    def of_validation(self) -> "Prediction":
+        """The answers to the validation windows in the place of those to the test windows."""
+        return replace(self, probabilities=self.validation)
 
     def metrics(self, task: Task) -> dict[str, float]:
         """Accuracy, balanced accuracy, macro and weighted F1, and ECE on the task's test windows."""
@@ -98,15 +124,16 @@ def make_task(
                 "Probes need activities in the log: build the home from a log with begin/end marks or an activity "
                 "column, or split it otherwise."
             )
-    if max_windows is not None:
-        rows |= {name: _thinned(rows[name], max_windows) for name in ("train", "validation")}
-    return Task(y, **rows)
+    return Task(y, **rows).thinned(max_windows)
 
 
 def majority(task: Task) -> Prediction:
     """Always the most frequent label of the train split, with the label's share there as confidence."""
     classes, counts = np.unique(task.y[task.train].astype(str), return_counts=True)
-    return Prediction(np.tile(counts / counts.sum(), (len(task.test), 1)), classes.tolist())
+    shares = counts / counts.sum()
+    return Prediction(
+        np.tile(shares, (len(task.test), 1)), classes.tolist(), validation=np.tile(shares, (len(task.validation), 1))
+    )
 
 
 def bag_of_sensors(
@@ -144,7 +171,7 @@ def nearest_prompt_tfidf(captions: Sequence[str], prompts: Mapping[str, Sequence
     words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
     texts = [text for label in prompts for text in prompts[label]]
     words.fit([*(captions[i] for i in task.train), *texts])
-    label_of = np.repeat(np.arange(len(prompts)), [len(told) for told in prompts.values()])
+    label_of = np.repeat(np.arange(len(prompts)), [len(sentences) for sentences in prompts.values()])
     sums = csr_matrix((np.ones(len(texts), np.float32), (label_of, np.arange(len(texts))))) @ words.transform(texts)
     prototypes = normalize(sums)
     return nearest(lambda rows: (words.transform(captions[i] for i in rows) @ prototypes.T).toarray(), prompts, task)
@@ -164,13 +191,19 @@ def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = Tru
     Without a usable validation window C is 1, and `settings` says so, as it says whether the solver converged. A train
     split with one label gives that label.
     """
-    y_train, y_validation = task.y[task.train].astype(str), task.y[task.validation].astype(str)
+    y_train = task.y[task.train].astype(str)
+    y_validation = task.y[task.validation].astype(str)
     if len(set(y_train)) == 1:
-        return Prediction(np.ones((len(task.test), 1)), [y_train[0]], {"C": None, "chosen_on": "one label in train"})
+        settings = {"C": None, "chosen_on": "one label in train"}
+        return Prediction(
+            np.ones((len(task.test), 1)), [y_train[0]], settings, validation=np.ones((len(task.validation), 1))
+        )
     grid = C_GRID if len(y_validation) else (1.0,)
-    x_train, x_validation = features[task.train], features[task.validation]
+    x_train = features[task.train]
+    x_validation = features[task.validation]
     best: tuple[float, dict[str, Any], LogisticRegression] | None = None
-    model, worse = LogisticRegression(max_iter=MAX_ITER, warm_start=True), 0  # each from the weights before
+    model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)  # each from the weights before
+    worse = 0
     for strength in tqdm(grid, desc=f"probe {name}", unit="fit", leave=False, disable=not progress):
         model.set_params(C=strength)
         converged = _fit(model, x_train, y_train)
@@ -178,7 +211,8 @@ def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = Tru
         if len(y_validation):
             score = classification_metrics(y_validation, model.predict(x_validation).tolist())["macro_f1"]
         if best is None or score > best[0]:
-            best, worse = (score, {"C": strength, "converged": converged}, copy.deepcopy(model)), 0
+            best = score, {"C": strength, "converged": converged}, copy.deepcopy(model)
+            worse = 0
         else:
             worse += 1
         if worse == PATIENCE:
@@ -188,26 +222,42 @@ def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = Tru
     if not chosen["converged"]:
         chosen["converged"] = _fit(model.set_params(max_iter=MORE_ITER), x_train, y_train)
     chosen["chosen_on"] = "validation macro F1" if len(y_validation) else "default: no usable validation window"
-    return Prediction(model.predict_proba(features[task.test]), model.classes_.tolist(), chosen)
+    validation = model.predict_proba(x_validation) if len(y_validation) else np.zeros((0, len(model.classes_)))
+    return Prediction(model.predict_proba(features[task.test]), model.classes_.tolist(), chosen, validation)
 
 
 def _fit(model: LogisticRegression, features: Any, labels: np.ndarray) -> bool:
-    """Whether the solver reached its tolerance within `MAX_ITER` steps.
+    """Fit, and return whether the solver reached its tolerance within `MAX_ITER` steps.
 
     One BLAS thread: products with a few classes are too narrow to share (two threads took three to four times as long
     on windows of the demo), and the same weights come out whatever machine it is.
     """
-    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True) as told:
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(features, labels)
-    return not any(issubclass(warning.category, ConvergenceWarning) for warning in told)
+    return not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
 
 
 def zero_shot(
-    sensor: np.ndarray, prototypes: np.ndarray, classes: Sequence[str], scale: float, task: Task
+    sensor: np.ndarray,
+    prototypes: np.ndarray,
+    classes: Sequence[str],
+    scale: float,
+    task: Task,
+    *,
+    centre_on: np.ndarray | None = None,
 ) -> Prediction:
-    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both."""
-    return nearest(lambda rows: scale * sensor[rows] @ prototypes.T, classes, task)
+    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both.
+
+    With row numbers `centre_on` each label's mean over those windows is subtracted: how near a sentence is to any
+    window at all says nothing of this one.
+    """
+
+    def logits(rows: np.ndarray) -> np.ndarray:
+        return scale * sensor[rows] @ prototypes.T
+
+    usual = np.float32(0) if centre_on is None else logits(centre_on).mean(axis=0)
+    return nearest(lambda rows: logits(rows) - usual, classes, task)
 
 
 def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], task: Task) -> Prediction:
@@ -224,7 +274,9 @@ def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], 
     if len(known) and len(classes) > 1:
         target = np.array([number[label] for label in task.y[known]])
         settings = {"temperature": fit_temperature(logits(known), target), "fitted_on": "validation"}
-    return Prediction(softmax(logits(task.test) / settings["temperature"], axis=1), classes, settings)
+    validation = logits(task.validation) if len(task.validation) else np.zeros((0, len(classes)))
+    answers = [softmax(rows / settings["temperature"], axis=1) for rows in (logits(task.test), validation)]
+    return Prediction(answers[0], classes, settings, answers[1])
 
 
 def chance(task: Task) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a report draws from beside the numbers of `results.json`: the test windows themselves, and every answer."""
+"""The inputs of a report beside the numbers of `results.json`: the test windows themselves, and every answer."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,15 @@
-"""Everything that is measured under one protocol: classification, few labels, retrieval, written queries, clusters."""
+"""Everything that is measured under one protocol: classification, few labels, retrieval, written queries, clusters.
+
+`Scoring` is the one engine: `casita evaluate` takes all of it, docs/RESULTS.md takes the same functions and analyses
+on top of them (`casita.train.experiments.analyses`).
+"""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -14,33 +18,31 @@ from tqdm.auto import tqdm
 
 from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
 from casita.datasets_scripts.layouts.label_prompts import label_prompts
-from casita.results import OWN_METHODS
+from casita.results import METHODS, MethodScores, ProtocolResults, Scores
 from casita.train.configs.train_config import TrainConfig
-from casita.train.evaluation import probes
-from casita.train.evaluation import written_queries as paraphrases
-from casita.train.evaluation.bootstrap import classification_intervals, ranking_intervals
+from casita.train.evaluation import probes, written_queries
+from casita.train.evaluation.bootstrap import ranking_intervals
 from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, of_kind
-from casita.train.evaluation.few_shot import FEW_SHOT, draw_few
 from casita.train.evaluation.inputs import captions_of
 from casita.train.evaluation.probes import Prediction, Task
-from casita.train.evaluation.protocols import ProtocolSplit
+from casita.train.evaluation.protocol_split import ProtocolSplit
 from casita.train.evaluation.report_inputs import Query
 from casita.train.evaluation.score_rows import (
     calibration_rows,
     caption_scores,
     class_rows,
-    classification_rows,
-    clusters,
-    home_rows,
+    cluster_agreement,
     label_rows,
+    method_scores,
     rooms_of,
 )
 from casita.train.inference.embedding import AlignedEmbeddings, embed_captions, label_prototypes, logit_scale
 from casita.train.metrics.classification import over_seeds
 from casita.train.metrics.ranking import Ranked, rank_by_captions, rank_retrieval, retrieval_chance
 
-Answers = dict[str, dict[str, Prediction]]  # method -> seed -> what was predicted
-# Each probe's row: of which encoder it reads what.
+Answers: TypeAlias = dict[str, dict[str, Prediction]]  # method -> seed -> what was predicted
+Prompts: TypeAlias = Mapping[str, Sequence[str]]  # label -> sentences
+# The encoders that a probe is of, and which of their embeddings it reads.
 PROBES = {
     "linear_probe": (TRAINED, "base"),
     "layer_probe": (TRAINED, "layers"),
@@ -48,7 +50,8 @@ PROBES = {
     "random_encoder": (UNTRAINED, "base"),
     "random_layers": (UNTRAINED, "layers"),
 }
-ROWS = {TRAINED: "casita", LEARNED: "learned", UNTRAINED: "random_encoder"}
+FITTED = (*PROBES, "bag_of_sensors", "bag_of_rooms", "tfidf_captions")  # on labels, few of them too
+ENCODER_ROWS = {TRAINED: "casita", LEARNED: "learned", UNTRAINED: "random_encoder"}
 ONCE = "none"  # the seed of what has none
 
 
@@ -56,10 +59,12 @@ class Texts:
     """Sentences as vectors of the run's text model, which is loaded once and when it is first needed."""
 
     def __init__(self, name: str):
-        self.name, self._model, self._known = name, cache(lambda: load_text_model(name)), dict[str, np.ndarray]()
+        self.name = name
+        self._model = cache(lambda: load_text_model(name))
+        self._known = dict[str, np.ndarray]()
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """`(S, T)` unit rows."""
+        """Embed sentences as unit rows, `(S, T)`."""
         if new := sorted(set(texts) - set(self._known)):
             self._known |= dict(zip(new, embed_texts(self._model(), new, progress=False), strict=True))
         return np.stack([self._known[text] for text in texts])
@@ -69,210 +74,242 @@ class Texts:
 class Scoring:
     """One protocol's windows with everything that reads them.
 
-    `encoded` are the case's windows by the encoder's name; `captions` `(N,)` and `text` `(N, T)` their captions.
-    `found` gathers the results, `seconds` what each part took.
+    `encoded` are the split's windows by the encoder's name. `answers` keeps what was predicted by variant, `queries`
+    the written sentences, `seconds` what each part took.
     """
 
-    case: ProtocolSplit
+    split: ProtocolSplit
     config: TrainConfig
     encoders: Mapping[str, Encoder]
     encoded: Mapping[str, AlignedEmbeddings]
-    captions: list[str]
-    text: np.ndarray
     texts: Texts
-    draws: int = 3
     progress: bool = True
     answers: dict[str, Answers] = field(default_factory=dict)
     queries: list[Query] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, styles: Sequence[str] | None) -> dict[str, Any]:
-        """The protocol's entry in `results.json`; `styles` are caption styles that the run does not know."""
-        case, left_out = self.case, dict(self.case.left_out)
-        found: dict[str, Any] = {"about": dict(case.about)}
+    def run(self, styles: Sequence[str] | None) -> ProtocolResults:
+        """Measure all: the protocol's entry in `results.json`; `styles` are caption styles that the run lacks."""
+        split = self.split
+        left_out = dict(split.left_out)
         if any(encoder.kind == LEARNED and name not in self.encoded for name, encoder in self.encoders.items()):
             left_out.setdefault("learned", "a learned table knows the sensors of its own homes only")
         with self._timed("classification"):
-            self.answers = {variant: self._predict(task) for variant, task in case.tasks.items()}
-            found["classification"] = {name: self._rows(self.answers[name], case.tasks[name]) for name in case.tasks}
-            found["per_class"] = class_rows(self.answers["labelled"], case.tasks["labelled"])
-            found["calibration"] = calibration_rows(self.answers["labelled"], case.tasks["labelled"])
+            self.answers = {variant: self.predict(task) for variant, task in split.tasks.items()}
+            labelled = split.tasks["labelled"]
+            scores: ProtocolResults = {
+                "about": dict(split.about),
+                "classification": {
+                    variant: self.scores_beside_chance(self.answers[variant], task)
+                    for variant, task in split.tasks.items()
+                },
+                "per_class": class_rows(self.answers["labelled"], labelled),
+                "calibration": calibration_rows(self.answers["labelled"], labelled),
+            }
         with self._timed("few_shot"):
-            if case.name in ("leave_home_out", "shuffled_segments"):
-                left_out["few_shot"] = "told of the home's own days; see another protocol"
-            else:
-                found["few_shot"] = {f"{share:g}": self._few(share) for share in FEW_SHOT}
+            if split.few_tasks:
+                scores["few_shot"] = {
+                    f"{share:g}": self.scores_beside_chance(self.predict_few(share), labelled)
+                    for share in split.few_tasks
+                }
         with self._timed("retrieval"):
-            found["retrieval"] = self._retrieval()
+            scores["retrieval"] = self.retrieval()
         if styles is not None:
             with self._timed("caption_styles"):
-                found["caption_styles"] = {style: self._style(style) for style in styles}
-                if not styles:
-                    del found["caption_styles"]
+                if styles:
+                    scores["caption_styles"] = {style: self._retrieval_in_style(style) for style in styles}
+                else:
                     left_out["caption_styles"] = "the home has no captions in another style with embeddings"
         with self._timed("paraphrases"):
-            if told := self._paraphrases():
-                found["paraphrases"] = told
+            if found_by_queries := self._written_queries():
+                scores["paraphrases"] = found_by_queries
             else:
                 left_out.setdefault("paraphrases", "no test window has a coarse label")
         with self._timed("clustering"):
-            found["clustering"] = self._clustering()
-        return {**found, "left_out": left_out}
+            scores["clustering"] = self._clustering()
+        scores["left_out"] = left_out
+        return scores
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        named = f"{self.case.name}, {part}"
-        self.seconds[named] = time.monotonic() - began
+        name = f"{self.split.name}, {part}"
+        self.seconds[name] = time.monotonic() - began
         if self.progress:
-            print(f"  {named}: {self.seconds[named]:.0f} s", flush=True)
+            print(f"  {name}: {self.seconds[name]:.0f} s", flush=True)
 
     # ---------------------------------------------------------------------------------------------- classification
-    def _predict(self, task: Task) -> Answers:
-        """Every method's answers by seed, in the report's order."""
-        answers = self._probes(task)
-        prompts, read = self._prompts(task), self.captions
-        vectors = self.texts.vectors([text for told in prompts.values() for text in told])
-        answers["zero_shot"] = {
-            seed: probes.zero_shot(
-                encoded.sensor,
-                label_prototypes(self._model(TRAINED, seed), prompts, vectors),
-                list(prompts),
-                logit_scale(self._model(TRAINED, seed)),
-                task,
-            )
-            for seed, encoded in of_kind(TRAINED, self.encoded).items()
-        }
-        answers["nearest_prompt_tfidf"] = {ONCE: probes.nearest_prompt_tfidf(read, prompts, task)}
-        answers["majority"] = {ONCE: probes.majority(task)}
-        return {name: answers[name] for name in dict.fromkeys([*OWN_METHODS, *answers]) if answers.get(name)}
-
-    def _probes(self, task: Task, seed: str | None = None) -> Answers:
-        """What is fitted on labels. With `seed`, of each kind of encoder the one whose turn it is, by that seed."""
-        answers: Answers = {}
-        for method, (kind, what) in PROBES.items():
-            mine = of_kind(kind, self.encoded)
-            chosen = mine if seed is None else dict([list(mine.items())[int(seed) % len(mine)]]) if mine else {}
-            answers[method] = {
-                name if seed is None else seed: probes.linear_probe(
-                    getattr(encoded, what), task, f"{method} {name}", progress=self.progress
-                )
-                for name, encoded in chosen.items()
-            }
-        once = seed or ONCE
-        if len(self.case.where) > 1:
-            answers["bag_of_rooms"] = {once: probes.bag_of_rooms(rooms_of(self.case), task, progress=self.progress)}
-        else:
-            keys = self.case.windows["sensor_keys"].to_pylist()
-            answers["bag_of_sensors"] = {once: probes.bag_of_sensors(keys, task, progress=self.progress)}
-        answers["tfidf_captions"] = {once: probes.tfidf_captions(self.captions, task, progress=self.progress)}
+    def predict(self, task: Task, methods: Collection[str] = tuple(METHODS)) -> Answers:
+        """Answer the task by those of `methods` that this protocol has, by seed, in the report's order."""
+        answers = {method: self._predict(method, task, self.encoded) for method in METHODS if method in methods}
         return {method: by_seed for method, by_seed in answers.items() if by_seed}
 
-    def _model(self, kind: str, seed: str) -> Any:
-        return self.encoders[f"{kind} {seed}"].model
+    def predict_few(self, share: float, methods: Collection[str] = FITTED) -> Answers:
+        """Answer by what is fitted on a share of the labels, by the draw's seed; the draws are those of all methods.
 
-    def _prompts(self, task: Task) -> dict[str, list[str]]:
-        """The label prompts: of all labels in the home's windows, but those that the task leaves out."""
-        labelled = self.case.tasks["labelled"]
-        out = set(labelled.y[labelled.rows()]) - set(task.y[task.rows()])
-        home = self.case.home
-        if self.case.about["level"] == "coarse":
-            return label_prompts(home.folder.layout_or_empty, sorted(set(self.case.coarse) - out), level="coarse")
-        labels = sorted(set(home.material.windows["activity"].drop_null().to_pylist()) - out)
-        return label_prompts(home.folder.layout_or_empty, labels)
-
-    def _rows(self, answers: Answers, task: Task) -> dict[str, Any]:
-        """Each method's metrics over its seeds, their intervals, and chance."""
-        units = self.case.units.take(np.searchsorted(self.case.test, task.test))
-        rows = classification_rows(answers, task)
-        for method, by_seed in answers.items():
-            rows[method] |= classification_intervals(by_seed.values(), task, units)
-        return {**rows, "chance": probes.chance(task)}
-
-    def _few(self, share: float) -> dict[str, Any]:
-        """Rows of probes on a few of the labels; the draws are the same for all methods."""
-        task = self.case.tasks["labelled"]
+        Of each kind of encoder the k-th one learns from the k-th draw.
+        """
         answers: Answers = {}
-        for draw in range(self.draws):
-            few = draw_few(task, self.case.runs, share, draw)
-            for method, by_seed in self._probes(few, str(draw)).items():
-                answers.setdefault(method, {}).update(by_seed)
-        return self._rows(answers, task)
+        for turn, (seed, task) in enumerate(self.split.few_tasks[share].items()):
+            encoded = self._encoded_in_turn(turn)
+            for method in FITTED:
+                by_encoder = self._predict(method, task, encoded) if method in methods else {}
+                for answer in by_encoder.values():
+                    answers.setdefault(method, {})[seed] = answer
+        return answers
+
+    def _encoded_in_turn(self, turn: int) -> dict[str, AlignedEmbeddings]:
+        """The windows as one encoder of each kind sees them."""
+        names = [[name for name in self.encoded if name.partition(" ")[0] == kind] for kind in ENCODER_ROWS]
+        chosen = [of_one_kind[turn % len(of_one_kind)] for of_one_kind in names if of_one_kind]
+        return {name: self.encoded[name] for name in chosen}
+
+    def _predict(self, method: str, task: Task, encoded: Mapping[str, AlignedEmbeddings]) -> dict[str, Prediction]:
+        """One method's answers by seed; none where the protocol or the encoders have no such method."""
+        if method == "zero_shot":
+            return self.zero_shot(task, self.prompts(task))
+        if method in PROBES:
+            kind, reads = PROBES[method]
+            return {
+                seed: probes.linear_probe(getattr(embeddings, reads), task, f"{method} {seed}", progress=self.progress)
+                for seed, embeddings in of_kind(kind, encoded).items()
+            }
+        answer = self._predict_without_encoder(method, task)
+        return {} if answer is None else {ONCE: answer}
+
+    def _predict_without_encoder(self, method: str, task: Task) -> Prediction | None:
+        one_home = len(self.split.where) == 1
+        match method:
+            case "bag_of_sensors" if one_home:
+                keys = self.split.windows["sensor_keys"].to_pylist()
+                return probes.bag_of_sensors(keys, task, progress=self.progress)
+            case "bag_of_rooms" if not one_home:
+                return probes.bag_of_rooms(rooms_of(self.split), task, progress=self.progress)
+            case "tfidf_captions":
+                return probes.tfidf_captions(self.split.captions, task, progress=self.progress)
+            case "nearest_prompt_tfidf":
+                return probes.nearest_prompt_tfidf(self.split.captions, self.prompts(task), task)
+            case "majority":
+                return probes.majority(task)
+        return None
+
+    def zero_shot(self, task: Task, prompts: Prompts, *, centre_on: np.ndarray | None = None) -> dict[str, Prediction]:
+        """Each trained encoder's answers from prompts; `centre_on` as in `probes.zero_shot`."""
+        vectors = self.texts.vectors([sentence for sentences in prompts.values() for sentence in sentences])
+        answers = {}
+        for seed, embeddings in of_kind(TRAINED, self.encoded).items():
+            model = self.encoders[f"{TRAINED} {seed}"].model
+            prototypes = label_prototypes(model, prompts, vectors)
+            answers[seed] = probes.zero_shot(
+                embeddings.sensor, prototypes, list(prompts), logit_scale(model), task, centre_on=centre_on
+            )
+        return answers
+
+    def prompts(self, task: Task) -> dict[str, list[str]]:
+        """The label prompts: of all labels in the home's windows, but those that the task leaves out."""
+        labelled = self.split.tasks["labelled"]
+        out = set(labelled.y[labelled.rows()]) - set(task.y[task.rows()])
+        home = self.split.home
+        if self.split.about["level"] == "coarse":
+            return label_prompts(home.folder.layout_or_empty, sorted(set(self.split.coarse) - out), level="coarse")
+        return label_prompts(home.folder.layout_or_empty, sorted(home.labels() - out))
+
+    def scores_beside_chance(self, answers: Answers, task: Task) -> dict[str, Scores]:
+        """Each method's metrics with their intervals, and those of a guess."""
+        return {**method_scores(answers, task, self.split.clusters_of(task)), "chance": probes.chance(task)}
 
     # --------------------------------------------------------------------------------------------------- retrieval
-    def _retrieval(self) -> dict[str, Any]:
-        """Windows and captions of the test split, the run's own style."""
-        test = self.case.test
-        _, groups = np.unique(np.array(self.captions), return_inverse=True)
-        told = self._retrieved({name: each.text[test] for name, each in self.encoded.items()}, groups[test])
-        alone = rank_by_captions(self.text, groups, self.case.train, test)
-        return {**told, "caption_only": self._both_ways({ONCE: alone}), "chance": retrieval_chance(groups[test])}
-
-    def _retrieved(self, text: Mapping[str, np.ndarray], groups: np.ndarray) -> dict[str, Any]:
-        found = {
-            name: rank_retrieval(encoded.sensor[self.case.test], text[name], groups)
-            for name, encoded in tqdm(self.encoded.items(), desc="retrieval", leave=False, disable=not self.progress)
+    def retrieval(self) -> dict[str, MethodScores]:
+        """Rank captions of the test split by windows and back, the run's own style."""
+        test = self.split.test
+        _, caption_ids = np.unique(np.array(self.split.captions), return_inverse=True)
+        text = {name: embeddings.text[test] for name, embeddings in self.encoded.items()}
+        by_frequency = rank_by_captions(self.split.text, caption_ids, self.split.train, test)
+        return {
+            **self._ranked_by_encoders(text, caption_ids[test]),
+            "caption_only": self._both_ways({ONCE: by_frequency}),
+            "chance": retrieval_chance(caption_ids[test]),
         }
-        return {row: self._both_ways(mine) for kind, row in ROWS.items() if (mine := of_kind(kind, found))}
 
-    def _both_ways(self, by_seed: Mapping[str, Mapping[str, Ranked]]) -> dict[str, Any]:
-        ways = next(iter(by_seed.values()))
-        return {way: self._ranked({seed: found[way] for seed, found in by_seed.items()}) for way in ways}
+    def _ranked_by_encoders(
+        self, text: Mapping[str, np.ndarray], caption_ids: np.ndarray
+    ) -> dict[str, dict[str, Scores]]:
+        ranked = {
+            name: rank_retrieval(embeddings.sensor[self.split.test], text[name], caption_ids)
+            for name, embeddings in tqdm(
+                self.encoded.items(), desc="retrieval", leave=False, disable=not self.progress
+            )
+        }
+        by_kind = {row: of_kind(kind, ranked) for kind, row in ENCODER_ROWS.items()}
+        return {row: self._both_ways(by_seed) for row, by_seed in by_kind.items() if by_seed}
 
-    def _ranked(self, by_seed: Mapping[str, Ranked]) -> dict[str, Any]:
+    def _both_ways(self, by_seed: Mapping[str, Mapping[str, Ranked]]) -> dict[str, Scores]:
+        directions = next(iter(by_seed.values()))
+        return {
+            direction: self._ranking_scores({seed: ranked[direction] for seed, ranked in by_seed.items()})
+            for direction in directions
+        }
+
+    def _ranking_scores(self, by_seed: Mapping[str, Ranked]) -> Scores:
         means = over_seeds({seed: ranked.mean() for seed, ranked in by_seed.items()})
-        return {**means, **ranking_intervals(list(by_seed.values()), self.case.units)}
+        return {**means, **ranking_intervals(list(by_seed.values()), self.split.clusters)}
 
-    def _style(self, style: str) -> dict[str, Any]:
+    def _retrieval_in_style(self, style: str) -> dict[str, MethodScores]:
         """The same with captions in a style that the run was not aligned with."""
-        home, test = self.case.home, self.case.test
-        whole = home.material.windows
-        captions, text = captions_of(home.folder, whole, style, self.config.text_model, self.text.shape[1])
-        rows = home_rows(self.case)
-        _, groups = np.unique(np.array(captions)[rows], return_inverse=True)
-        mine = {name: embed_captions(self.encoders[name].model, text[rows]) for name in self.encoded}
-        assert len(rows) == len(test)
-        return {**self._retrieved(mine, groups), "chance": retrieval_chance(groups)}
+        home = self.split.home
+        rows = self.split.home_rows
+        captions, text = captions_of(
+            home.folder, home.inputs.windows, style, self.config.text_model, self.split.text.shape[1]
+        )
+        _, caption_ids = np.unique(np.array(captions)[rows], return_inverse=True)
+        embedded = {name: embed_captions(self.encoders[name].model, text[rows]) for name in self.encoded}
+        return {**self._ranked_by_encoders(embedded, caption_ids), "chance": retrieval_chance(caption_ids)}
 
-    def _paraphrases(self) -> dict[str, Any]:
-        """Sentences written by hand against the test windows with a coarse label."""
-        case, test = self.case, self.case.test
-        activity = case.windows["activity"].to_pylist()
-        labels = np.array([case.coarse.get(activity[i]) for i in test], dtype=object)
-        told = paraphrases.queries_for([label for label in labels if label is not None])
-        if not told:
+    def _written_queries(self) -> dict[str, Scores]:
+        """Rank the test windows with a coarse label by sentences written by hand; `{}` where there is none."""
+        split = self.split
+        test = split.test
+        activity = split.windows["activity"].to_pylist()
+        labels = np.array([split.coarse.get(activity[i]) for i in test], dtype=object)
+        queries = written_queries.queries_for([label for label in labels if label is not None])
+        if not queries:
             return {}
-        texts, wanted = map(list, zip(*told, strict=True))
+        texts = [text for text, _ in queries]
+        wanted = [label for _, label in queries]
         vectors = self.texts.vectors(texts)
         scores: dict[str, dict[str, np.ndarray]] = {}
-        for name, encoded in self.encoded.items():
-            asked = embed_captions(self.encoders[name].model, vectors) @ encoded.sensor[test].T
+        for name, embeddings in self.encoded.items():
             kind, _, seed = name.partition(" ")
-            scores.setdefault(ROWS[kind], {})[seed] = asked
-        scores["tfidf_captions"] = {ONCE: caption_scores(texts, self.captions, case.train, test)}
-        self.queries = paraphrases.asked(told, next(iter(scores["casita"].values())))
-        rows: dict[str, Any] = {}
+            cosines = embed_captions(self.encoders[name].model, vectors) @ embeddings.sensor[test].T
+            scores.setdefault(ENCODER_ROWS[kind], {})[seed] = cosines
+        scores["tfidf_captions"] = {ONCE: caption_scores(texts, split.captions, split.train, test)}
+        self.queries = written_queries.with_scores(queries, next(iter(scores["casita"].values())))
+        rows: dict[str, Scores] = {}
         for method, by_seed in scores.items():
-            found = {seed: paraphrases.rank_windows(each, wanted, labels) for seed, each in by_seed.items()}
-            rows[method] = over_seeds({seed: ranked.mean() for seed, ranked in found.items()})
-            rows[method] |= paraphrases.query_intervals(list(by_seed.values()), wanted, labels, case.units)
+            ranked = {seed: written_queries.rank_windows(cosines, wanted, labels) for seed, cosines in by_seed.items()}
+            means = over_seeds({seed: rankings.mean() for seed, rankings in ranked.items()})
+            bounds = written_queries.query_intervals(list(by_seed.values()), wanted, labels, split.clusters)
+            rows[method] = {**means, **bounds}
             if method == "casita":
-                per_label = label_rows(found, wanted)
-        return {**rows, "chance": paraphrases.rank_at_random(wanted, labels).mean(), "per_label": per_label}
+                per_label = label_rows(ranked, wanted)
+        chance = written_queries.rank_at_random(wanted, labels).mean()
+        return {**rows, "chance": chance, "per_label": per_label}
 
     # -------------------------------------------------------------------------------------------------- clustering
-    def _clustering(self) -> dict[str, Any]:
-        """k-means on the labelled test windows, as many clusters as they have labels."""
-        task = self.case.tasks["labelled"]
+    def _clustering(self) -> dict[str, Scores]:
+        """Compare k-means on the labelled test windows with their labels, as many clusters as labels."""
+        task = self.split.tasks["labelled"]
         y = task.y[task.test].astype(str)
         rows: dict[str, dict[str, dict[str, float]]] = {}
-        for name, encoded in self.encoded.items():
+        for name, embeddings in self.encoded.items():
             kind, _, seed = name.partition(" ")
-            rows.setdefault(ROWS[kind], {})[seed] = clusters(normalize(encoded.base[task.test]), y)
-        keys = self.case.windows["sensor_keys"].to_pylist()
+            agreement = cluster_agreement(normalize(embeddings.base[task.test]), y)
+            rows.setdefault(ENCODER_ROWS[kind], {})[seed] = agreement
+        keys = self.split.windows["sensor_keys"].to_pylist()
         counts = CountVectorizer(analyzer=list, dtype=np.float32).fit_transform(keys[i] for i in task.test)
         words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
-        rows["bag_of_sensors"] = {ONCE: clusters(normalize(counts), y)}
-        rows["tfidf_captions"] = {ONCE: clusters(words.fit_transform(self.captions[i] for i in task.test), y)}
+        tfidf = words.fit_transform(self.split.captions[i] for i in task.test)
+        rows["bag_of_sensors"] = {ONCE: cluster_agreement(normalize(counts), y)}
+        rows["tfidf_captions"] = {ONCE: cluster_agreement(tfidf, y)}
         return {method: over_seeds(by_seed) for method, by_seed in rows.items()}

@@ -136,7 +136,7 @@ def queries_for(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def rank_windows(scores: np.ndarray, wanted: Sequence[str], labels: np.ndarray) -> Ranked:
-    """Each query's ranking of the windows that have a label, `NAMES` of it; a window is right that has the wanted one.
+    """Rank the windows that have a label by each query, `NAMES` of it; a window is right that has the wanted one.
 
     Args:
         scores: `(Q, N)` of queries and windows; labels: `(N,)` coarse labels, None for none.
@@ -147,39 +147,39 @@ def rank_windows(scores: np.ndarray, wanted: Sequence[str], labels: np.ndarray) 
 
 
 def rank_at_random(wanted: Sequence[str], labels: np.ndarray) -> Ranked:
-    """What a random order of the windows gives on average, exactly."""
+    """Score a random order of the windows, exactly as it is on average."""
     known = np.array([label for label in labels if label is not None], dtype=object)
     relevant = np.array([(known == label).sum() for label in wanted])
     return Ranked(chance_scores(relevant, len(known)), np.zeros(len(wanted), np.int64), len(known))
 
 
 def query_intervals(
-    scores: Sequence[np.ndarray], wanted: Sequence[str], labels: np.ndarray, units: BootstrapClusters
+    scores: Sequence[np.ndarray], wanted: Sequence[str], labels: np.ndarray, clusters: BootstrapClusters
 ) -> dict[str, list[float]]:
     """`<metric>_ci` of the mean over seeds, when other days or sessions had been there to be found in.
 
-    Each draw ranks the windows of the drawn units, as often as they were drawn. Only draws in which every query has a
-    right window count, for those without would leave out the rare activities; where such draws are rare, there is no
-    interval. Args as in `rank_windows`, with `scores` of each seed and `units` of the `N` windows.
+    Each draw ranks the windows of the drawn clusters, as often as they were drawn. Only draws in which every query has
+    a right window count, for those without would leave out the rare activities; where such draws are rare, there is no
+    interval. Args as in `rank_windows`, with `scores` of each seed and `clusters` of the `N` windows.
     """
     known = np.flatnonzero([label is not None for label in labels])
     right = np.array(wanted, dtype=object)[:, None] == labels[None, known]
-    found = []
-    for draw in units.draws(ATTEMPTS * RESAMPLES) if units.count > 1 else ():
-        drawn = np.repeat(np.arange(len(known)), draw[units.code[known]])
-        mine = right[:, drawn]
-        if mine.any(axis=1).all():
-            ranked = [score_queries(each[:, known[drawn]], mine).mean(axis=0) for each in scores]
-            found.append(np.mean(ranked, axis=0))
-        if len(found) == RESAMPLES:
+    means = []
+    for draw in clusters.draws(ATTEMPTS * RESAMPLES) if clusters.count > 1 else ():
+        drawn = np.repeat(np.arange(len(known)), draw[clusters.code[known]])
+        right_of_draw = right[:, drawn]
+        if right_of_draw.any(axis=1).all():
+            by_seed = [score_queries(cosines[:, known[drawn]], right_of_draw).mean(axis=0) for cosines in scores]
+            means.append(np.mean(by_seed, axis=0))
+        if len(means) == RESAMPLES:
             break
-    if len(found) < RESAMPLES:
+    if len(means) < RESAMPLES:
         return {}
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(found, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return {f"{name}_ci": [float(a), float(b)] for name, a, b in zip(NAMES, low, high, strict=True)}
 
 
-def asked(texts: Sequence[tuple[str, str]], scores: np.ndarray) -> list[Query]:
-    """What a report shows: each sentence with its `(N,)` scores."""
-    return [Query(text, label, row) for (text, label), row in zip(texts, scores, strict=True)]
+def with_scores(queries: Sequence[tuple[str, str]], scores: np.ndarray) -> list[Query]:
+    """Join each sentence and its label with its scores, a row of `(Q, N)`, as a report shows them."""
+    return [Query(text, label, row) for (text, label), row in zip(queries, scores, strict=True)]

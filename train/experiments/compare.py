@@ -27,7 +27,7 @@ from casita.train.configs.train_config import TrainConfig
 from casita.train.data.batch_sampler import BatchSampler
 from casita.train.data.tensor_cache import read_split
 from casita.train.evaluation.report_inputs import read_metrics
-from casita.train.experiments.comparison_table import compared, told_table, write_comparison
+from casita.train.experiments.comparison_table import comparison_results, comparison_text, write_comparison
 from casita.train.experiments.grid import Grid, Job, load_grid, make_jobs
 from casita.train.training.step import total_steps
 
@@ -55,13 +55,13 @@ def compare(
     work = make_jobs(grid, out, seeds)
     with locked(out, "casita compare"):
         failed = _run_all([job for job in work if not job.is_done(protocol)], protocol, len(seeds), jobs)
-        results = compared(grid, work, failed, protocol)
+        results = comparison_results(grid, work, failed, protocol)
         write_comparison(out, results)
     return results
 
 
 def _run_all(todo: list[Job], protocol: str, seeds: int, jobs: int) -> dict[Path, str]:
-    """Run the jobs, some at a time; why each that failed did, by its run folder."""
+    """Run the jobs, some at a time; return by run folder why a job failed."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -92,17 +92,18 @@ def _run_all(todo: list[Job], protocol: str, seeds: int, jobs: int) -> dict[Path
 
 
 def _wait(jobs: dict[Any, Job]) -> dict[Path, str]:
-    """Tell of each job when it ends; why each that failed did."""
+    """Print a line when a job ends; return by run folder why a job failed."""
     failed: dict[Path, str] = {}
     began = time.monotonic()
     for done, future in enumerate(as_completed(jobs), start=1):
-        job, why = jobs[future], future.result()
+        job = jobs[future]
+        why = future.result()
         if why:
             failed[job.run] = why
         left = (time.monotonic() - began) / done * (len(jobs) - done) / 60
-        told = f"failed: {why} ({job.log})" if why else "done"
+        outcome = f"failed: {why} ({job.log})" if why else "done"
         rest = f"; about {left:.0f} min left" if done < len(jobs) else ""
-        print(f"[{done}/{len(jobs)}] {' | '.join(job.rows)}, seed {job.seed}: {told}{rest}", flush=True)
+        print(f"[{done}/{len(jobs)}] {' | '.join(job.rows)}, seed {job.seed}: {outcome}{rest}", flush=True)
     return failed
 
 
@@ -114,7 +115,7 @@ def _on_sigterm(handler: Any) -> Any:
 
 
 def _work(commands: list[list[str]], log: str) -> None:
-    """In a process of its own: the commands one after the other; what they print goes to `log`.
+    """Run the commands one after the other in a process of its own; what they print goes to `log`.
 
     It ends with the first that fails, but a fine-tuning does not stop the next one.
     """
@@ -143,8 +144,9 @@ def _why(code: int | None, log: Path) -> str:
 
 # -------------------------------------------------------------------------------------------------------- dry run
 def plan(jobs: Sequence[Job], protocol: str) -> str:
-    """What would run, with its steps, and how long it takes at the speed of the first run that told one."""
-    lines, left = [], 0
+    """List what would run, with its steps, and how long it takes at the speed of the first run that has one."""
+    lines = []
+    left = 0
     for job in jobs:
         done = job.is_done(protocol)
         steps = total_steps(job.config, _batches(job.config))
@@ -162,7 +164,7 @@ def plan(jobs: Sequence[Job], protocol: str) -> str:
             f"{left:,} windows to train on: {left / speed / 60:.0f} min at the {speed:,.0f} windows/s of {job.run}"
         )
     else:
-        lines.append(f"{left:,} windows to train on; how long that takes is told once a run has been made.")
+        lines.append(f"{left:,} windows to train on; how long that takes is known once a run has been made.")
     return "\n".join(lines)
 
 
@@ -176,10 +178,10 @@ def _batches(config: TrainConfig) -> Any:
 
 
 def _speed(run: Path) -> float:
-    """Windows a second, the median of what a run told; 0 for a run that did not."""
+    """Windows a second, the median of what a run logged; 0 for a run that did not."""
     lines = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else []
-    told = sorted(line["windows_per_s"] for line in lines if line["split"] == "train")
-    return told[len(told) // 2] if told else 0.0
+    speeds = sorted(line["windows_per_s"] for line in lines if line["split"] == "train")
+    return speeds[len(speeds) // 2] if speeds else 0.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,14 +209,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"--jobs {args.jobs}, --seeds {' '.join(map(str, seeds))}: expected 1 or more; each seed once."
         )
-    for line in grid.told:
+    for line in grid.left_out:
         print(line)
     if args.dry_run:
         print(plan(make_jobs(grid, args.out, seeds), args.protocol))
         return 0
     results = compare(grid, args.out, seeds, protocol=args.protocol, jobs=args.jobs)
-    print(told_table(results))
+    print(comparison_text(results))
     print(
         f"table: {args.out / 'compare.md'}   numbers: {args.out / 'compare.json'}   plot: {args.out / 'compare.png'}"
     )
-    return int(any("failed" in found for row in results["rows"] for found in row["seeds"].values()))
+    return int(any("failed" in scores for row in results["rows"] for scores in row["seeds"].values()))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from casita import __version__
 from casita.files import read_json, write_beside
+from casita.results import Results
 from casita.train.experiments.grid import Grid, Job, has_results
 from casita.train.metrics.classification import over_seeds
 from casita.train.report import plots
@@ -28,7 +29,7 @@ METRICS = {
 BASELINES = ("random_encoder", "bag_of_sensors", "tfidf_captions", "majority")
 
 
-def compared(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, str], protocol: str) -> dict[str, Any]:
+def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, str], protocol: str) -> dict[str, Any]:
     """The content of `compare.json`, read from the runs' own `results.json`; `failed` says why a run has none."""
     data: dict[str, Any] = {}  # of each data folder: what its first run was evaluated on
     baselines: list[dict[str, Any]] = []
@@ -44,12 +45,12 @@ def compared(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, str], protoc
         for name in job.rows:
             tuned = job.finetunes.get(name)
             lost = why or (failed.get(job.run, "was not run") if tuned and not has_results(tuned) else None)
-            told = {"failed": lost} if lost else metrics_of(results, Path(tuned.out) if tuned else None, protocol)
-            rows[name][str(job.seed)] = {"run": str(job.run), **told}
+            scores = {"failed": lost} if lost else metrics_of(results, Path(tuned.out) if tuned else None, protocol)
+            rows[name][str(job.seed)] = {"run": str(job.run), **scores}
     return {
         "casita_version": __version__,
         "protocol": protocol,
-        "told": grid.told,
+        "told": grid.left_out,
         "data": data,
         "rows": [
             {
@@ -65,43 +66,44 @@ def compared(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, str], protoc
     }
 
 
-def metrics_of(results: Mapping[str, Any], tuned: Path | None, protocol: str) -> dict[str, float]:
+def metrics_of(results: Results, tuned: Path | None, protocol: str) -> dict[str, float]:
     """The table's numbers of one run: of `casita evaluate`, and of the fine-tuned run `tuned` if there is one."""
-    scores = results["protocols"][protocol]
-    labelled, retrieval = scores["classification"]["labelled"], scores["retrieval"]["casita"]
-    found: dict[str, float] = {}
+    of_protocol = results["protocols"][protocol]
+    labelled = of_protocol["classification"]["labelled"]
+    retrieval = of_protocol["retrieval"]["casita"]
+    metrics: dict[str, float] = {}
     for short, method in (("probe", "linear_probe"), ("zero_shot", "zero_shot")):
-        found |= {f"{short}_{metric}": labelled[method][metric] for metric in ("accuracy", "macro_f1")}
-    found |= {f"recall_at_1_{way}": retrieval[way]["recall_at_1"] for way in ("sensor_to_text", "text_to_sensor")}
+        metrics |= {f"{short}_{metric}": labelled[method][metric] for metric in ("accuracy", "macro_f1")}
+    metrics |= {f"recall_at_1_{way}": retrieval[way]["recall_at_1"] for way in ("sensor_to_text", "text_to_sensor")}
     if tuned is not None:
         scores = read_json(tuned / "results.json")["scores"]["test"]
-        found |= {f"finetuned_{metric}": scores["finetuned"][metric] for metric in ("accuracy", "macro_f1")}
-        found["bag_macro_f1"] = scores["bag_of_sensors"]["macro_f1"]
-    return found
+        metrics |= {f"finetuned_{metric}": scores["finetuned"][metric] for metric in ("accuracy", "macro_f1")}
+        metrics["bag_macro_f1"] = scores["bag_of_sensors"]["macro_f1"]
+    return metrics
 
 
-def baseline_rows(results: Mapping[str, Any], data: str, protocol: str) -> Iterator[dict[str, Any]]:
-    """What the same windows give without training; of one data folder. Chance where nothing is retrieved by rank."""
+def baseline_rows(results: Results, data: str, protocol: str) -> Iterator[dict[str, Any]]:
+    """Yield what the same windows give without training; of one data folder. Chance where nothing is ranked."""
     scores = results["protocols"][protocol]
     for method in BASELINES:
         row = scores["classification"]["labelled"][method]
-        told = {name: row[name] for name in ("accuracy", "macro_f1", "accuracy_sd", "macro_f1_sd") if name in row}
-        yield {"name": method, "data": data, **{f"probe_{name}": value for name, value in told.items()}}
+        stored = {name: row[name] for name in ("accuracy", "macro_f1", "accuracy_sd", "macro_f1_sd") if name in row}
+        yield {"name": method, "data": data, **{f"probe_{name}": value for name, value in stored.items()}}
     chance = scores["retrieval"]["chance"]
     yield {"name": "chance", "data": data, **{f"recall_at_1_{way}": chance[way]["recall_at_1"] for way in chance}}
 
 
 def _summary(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and `_sd` over the seeds that did not fail."""
-    found = {
-        seed: {name: value for name, value in told.items() if name in METRICS}
-        for seed, told in seeds.items()
-        if "failed" not in told
+    metrics = {
+        seed: {name: value for name, value in scores.items() if name in METRICS}
+        for seed, scores in seeds.items()
+        if "failed" not in scores
     }
-    return over_seeds(found) if found else {}
+    return over_seeds(metrics) if metrics else {}
 
 
-def told_table(results: Mapping[str, Any]) -> str:
+def comparison_text(results: Mapping[str, Any]) -> str:
     """The table as Markdown: percent, `mean ± sd`; a row that failed says why."""
     rows = [*results["rows"], *results["baselines"]]
     shown = [name for name in METRICS if any(name in row for row in rows)]
@@ -109,17 +111,17 @@ def told_table(results: Mapping[str, Any]) -> str:
     lines = ["| % | " + " | ".join(["seeds", *(METRICS[name] for name in shown)]) + " |"]
     lines.append("|---" * (len(shown) + 2) + "|")
     for row in results["rows"]:
-        done = [seed for seed, told in row["seeds"].items() if "failed" not in told]
+        done = [seed for seed, scores in row["seeds"].items() if "failed" not in scores]
         cells = [str(len(done)), *(_cell(row, name) for name in shown)]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     for row in results["baselines"]:
         name = f"*{row['name']}*" + (f" ({row['data']})" if several else "")
         lines.append(f"| {name} | " + " | ".join(["", *(_cell(row, metric) for metric in shown)]) + " |")
     failures = [
-        f"- {row['name']}, seed {seed}: failed: {told['failed']}"
+        f"- {row['name']}, seed {seed}: failed: {scores['failed']}"
         for row in results["rows"]
-        for seed, told in row["seeds"].items()
-        if "failed" in told
+        for seed, scores in row["seeds"].items()
+        if "failed" in scores
     ]
     return "\n".join([*lines, *(["", *failures] if failures else [])])
 
@@ -140,7 +142,7 @@ def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
         f"Test windows, protocol `{results['protocol']}`: mean and standard deviation over seeds. All rows of one "
         "data folder are tested on the same windows.",
         "",
-        told_table(results),
+        comparison_text(results),
         "",
         *(["Combinations that are no row of their own:", "", *left_out, ""] if left_out else []),
     ]
@@ -155,14 +157,14 @@ def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
 
 
 def plot_comparison(results: Mapping[str, Any]) -> Figure:
-    """A panel a metric, a line a row: each seed a dot, the mean a bar; grey: the best baseline, if any."""
+    """Draw a panel a metric, a line a row: each seed a dot, the mean a bar; grey: the best baseline, if any."""
     rows = results["rows"]
     shown = [name for name in METRICS if any(name in row for row in rows)] or ["probe_accuracy"]
     with matplotlib.rc_context(plots.STYLE):
         figure = Figure(figsize=(2.2 + 2.1 * len(shown), 1.4 + 0.4 * len(rows)))
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
             for y, row in enumerate(rows):
-                points = [100 * told[name] for told in row["seeds"].values() if name in told]
+                points = [100 * scores[name] for scores in row["seeds"].values() if name in scores]
                 axes.plot(points, [y] * len(points), "o", color=plots.COLOURS["casita"], alpha=0.5, markersize=5)
                 if name in row:
                     axes.plot([100 * row[name]], [y], "|", color=plots.COLOURS["casita"], markersize=18)
@@ -178,5 +180,5 @@ def plot_comparison(results: Mapping[str, Any]) -> Figure:
 
 def best_baseline(results: Mapping[str, Any], name: str) -> list[float]:
     """The best baseline for a metric, if one has it and all rows are of one data folder."""
-    found = [row[name] for row in results["baselines"] if name in row]
-    return [max(found)] if found and len(results["data"]) == 1 else []
+    scores = [row[name] for row in results["baselines"] if name in row]
+    return [max(scores)] if scores and len(results["data"]) == 1 else []

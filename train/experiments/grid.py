@@ -31,30 +31,30 @@ class Row:
 
     def config(self, out: Path | str = "run", seed: int | None = None) -> TrainConfig:
         """The run's configuration with the folder and the seed given."""
-        own = {"out": str(out)} | ({} if seed is None else {"seed": seed})
-        return read_settings(TrainConfig, self.base, {**self.settings, **own})
+        of_run = {"out": str(out)} | ({} if seed is None else {"seed": seed})
+        return read_settings(TrainConfig, self.base, {**self.settings, **of_run})
 
     def finetune_config(self, run: Path | str, data: str, out: Path | str, seed: int) -> FinetuneConfig | None:
         """The fine-tuning of `run`, None where the row has none; on `data` unless the row names other."""
         if self.finetune is None:
             return None
-        own = {"model": str(run), "out": str(out), "seed": seed}
-        return read_settings(FinetuneConfig, None, {"tracker": None, "data": data, **self.finetune, **own})
+        of_run = {"model": str(run), "out": str(out), "seed": seed}
+        return read_settings(FinetuneConfig, None, {"tracker": None, "data": data, **self.finetune, **of_run})
 
     @property
     def trained(self) -> dict[str, Any]:
-        """What the training depends on: the settings, less those that this row does not read."""
-        told = self.config().as_dict()
-        unread = {"out", "seed"} | ({"vision_model"} if told["embedding_source"] == "learned" else set())
-        return {name: value for name, value in told.items() if name not in unread}
+        """The settings that the training depends on: all but those that this row does not read."""
+        settings = self.config().as_dict()
+        unread = {"out", "seed"} | ({"vision_model"} if settings["embedding_source"] == "learned" else set())
+        return {name: value for name, value in settings.items() if name not in unread}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows, all different; `told` says which cells were left out and why."""
+    """Rows, all different; `left_out` says which cells are no rows of their own and why."""
 
     rows: list[Row]
-    told: list[str]
+    left_out: list[str]
     seeds: list[int] | None
 
     @property
@@ -88,46 +88,47 @@ def load_grid(path: str | Path) -> Grid:
     if "base" not in content:
         raise ValueError(f"{file}: no value for base. Name a configuration there, such as demo.")
     base, finetune = find_config(content["base"]), content.get("finetune")
-    told: list[str] = []
+    left_out: list[str] = []
     rows = [*_named(file, base, content.get("rows") or {}, finetune)]
-    rows += _combined(file, base, content.get("grid") or {}, finetune, told)
+    rows += _combined(file, base, content.get("grid") or {}, finetune, left_out)
     if not rows:
         raise ValueError(f"{file}: no rows. Give grid: with lists of values, or rows: with settings by name.")
-    return Grid(_distinct(rows, told), told, content.get("seeds"))
+    return Grid(_distinct(rows, left_out), left_out, content.get("seeds"))
 
 
 def _named(file: Path, base: Path, rows: Mapping[str, Any], finetune: Any) -> Iterator[Row]:
-    if not isinstance(rows, dict) or not all(isinstance(own or {}, dict) for own in rows.values()):
+    if not isinstance(rows, dict) or not all(isinstance(settings or {}, dict) for settings in rows.values()):
         raise ValueError(f"{file}: rows: expected settings by name, as in `clip: {{vision_model: clip}}`.")
-    for name, own in rows.items():
-        yield _checked(file, _row(str(name), base, own or {}, finetune))
+    for name, settings in rows.items():
+        yield _checked(file, _row(str(name), base, settings or {}, finetune))
 
 
-def _combined(file: Path, base: Path, grid: Mapping[str, Any], finetune: Any, told: list[str]) -> Iterator[Row]:
+def _combined(file: Path, base: Path, grid: Mapping[str, Any], finetune: Any, left_out: list[str]) -> Iterator[Row]:
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise ValueError(f"{file}: grid: expected lists of values by setting, as in `loss: [info_nce, sigmoid]`.")
     if not grid:
         return
     for values in itertools.product(*grid.values()):
-        own = dict(zip(grid, values, strict=True))
-        row = _row(", ".join(_told(key, own[key]) for key in own if len(grid[key]) > 1) or "base", base, own, finetune)
+        settings = dict(zip(grid, values, strict=True))
+        varied = [_setting_text(key, value) for key, value in settings.items() if len(grid[key]) > 1]
+        row = _row(", ".join(varied) or "base", base, settings, finetune)
         try:
             yield _checked(file, row)
         except ContradictingSettings as error:
-            told.append(f"{row.name}: left out, {error}")
+            left_out.append(f"{row.name}: left out, {error}")
 
 
-def _row(name: str, base: Path, own: Mapping[str, Any], finetune: Any) -> Row:
-    settings = {key: value for key, value in own.items() if key != "finetune"}
-    return Row(name, base, settings, own.get("finetune", finetune))
+def _row(name: str, base: Path, given: Mapping[str, Any], finetune: Any) -> Row:
+    settings = {key: value for key, value in given.items() if key != "finetune"}
+    return Row(name, base, settings, given.get("finetune", finetune))
 
 
-def _told(key: str, value: Any) -> str:
+def _setting_text(key: str, value: Any) -> str:
     return f"{key} {yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}".replace("embedding_source ", "")
 
 
 def _checked(file: Path, row: Row) -> Row:
-    """`row`, if its settings make a configuration; else a `ValueError` that names file and row."""
+    """Return the row, or raise a `ValueError` that names file and row if its settings make no configuration."""
     if row.finetune is not None and not isinstance(row.finetune, dict):
         raise ValueError(f"{file}: {row.name}: finetune: expected settings such as {{mode: full}}.")
     try:
@@ -137,7 +138,7 @@ def _checked(file: Path, row: Row) -> Row:
     return row
 
 
-def _distinct(rows: list[Row], told: list[str]) -> list[Row]:
+def _distinct(rows: list[Row], left_out: list[str]) -> list[Row]:
     """One row for those that train and fine-tune the same, by what their names have in common."""
     alike: dict[str, list[Row]] = {}
     for row in rows:
@@ -147,7 +148,7 @@ def _distinct(rows: list[Row], told: list[str]) -> list[Row]:
         names = [row.name.split(", ") for row in (first, *others)]
         common = [part for part in names[0] if all(part in name for name in names)]
         kept.append(replace(first, name=", ".join(common) or first.name))
-        told += [f"{row.name}: trains the same as {first.name}; one row, {kept[-1].name}" for row in others]
+        left_out += [f"{row.name}: trains the same as {first.name}; one row, {kept[-1].name}" for row in others]
     called = [row.name for row in kept]
     if len(set(called)) < len(called):
         raise ValueError(f"row {max(called, key=called.count)!r} is there twice with other settings. Rename one.")
@@ -170,21 +171,22 @@ class Job:
 
     @property
     def log(self) -> Path:
+        """What the job prints."""
         return self.run.with_suffix(".log")
 
     def is_evaluated(self, protocol: str) -> bool:
-        """Whether the training is finished, by these settings, and was evaluated by `protocol`."""
+        """Return whether the training is finished, by these settings, and was evaluated by `protocol`."""
         if not has_results(self.config) or protocol not in read_json(self.run / "results.json")["protocols"]:
             return False
-        found = checkpoints(self.run)
-        return bool(found) and read_progress(found[-1]).finished
+        saved = checkpoints(self.run)
+        return bool(saved) and read_progress(saved[-1]).finished
 
     def is_done(self, protocol: str) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.is_evaluated(protocol) and all(map(has_results, self.finetunes.values()))
 
     def commands(self, protocol: str, seeds: int) -> list[list[str]]:
-        """What a person would type; writes the configurations that they name."""
+        """List the commands that a person would type, and write the configurations that they name."""
         file = self.run.with_suffix(".yaml")
         save_config(self.config, file)
         words = [["train", "--config", str(file)]]
@@ -198,7 +200,7 @@ class Job:
 
 
 def has_results(config: RunConfig) -> bool:
-    """Whether a run by this very configuration has its `results.json`."""
+    """Return whether a run by this very configuration has its `results.json`."""
     out = Path(config.out)
     if not (out / "results.json").is_file() or not (out / "config.yaml").is_file():
         return False

@@ -1,61 +1,40 @@
-"""The tables of docs/RESULTS.md, from the numbers that `casita.train.experiments.results` has found.
+"""The tables of docs/RESULTS.md, from the numbers of `casita.train.experiments.results`.
 
 A line `<!-- table SECTION.KIND -->` is followed by that table, up to `<!-- end -->`; everything else on the page is
-left as it is. A table whose numbers are not there stays too; if it was never written it says so.
+left as it is. A table whose numbers are not there stays too; if it was never written it says so. Methods have the
+names of `casita.results`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypeAlias, TypedDict
 
 from casita.files import write_beside
+from casita.results import MethodScores, Scores, method_title
+from casita.train.experiments.analyses.errors import SubsetRow
+from casita.train.experiments.result_scores import COMPARED, PageRow
 
 MARK = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<lines>.*?)(<!-- end -->)", re.DOTALL)
-Section = Mapping[str, Any]
-
-NAMES = {
-    "shuffled": "linear probe, events of each window in random order",
-    "probe": "linear probe",
-    "layers": "linear probe of the last layers",
-    "layers_few": "linear probe of the last layers, 5 % of the labels",
-    "few": "linear probe, 5 % of the labels",
-    "hour": "probe, with the hour of the day",
-    "before": "probe, with the two windows before",
-    "before_minutes": "probe, with the two windows before and the minutes since the session began",
-    "zero_shot": "zero-shot",
-    "zero_shot_centred": "zero-shot, less each label's mean over train windows",
-    "zero_shot_named": "zero-shot among labels with a name",
-    "zero_shot_centred_named": "the same, less each label's mean",
-    "zero_shot_placed": "zero-shot, prompts that tell places",
-    "zero_shot_centred_placed": "the same, less each label's mean",
-    "nearest_prompt_tfidf_placed": "nearest prompt by TF-IDF, prompts that tell places",
-    "chance_named": "chance among labels with a name",
-    "random_probe": "untrained encoder",
-    "random_layers": "untrained encoder, last layers",
-    "random_layers_few": "untrained encoder, last layers, 5 % of the labels",
-    "random_few": "untrained encoder, 5 % of the labels",
-    "random_before": "untrained encoder, with the two windows before",
-    "random_before_minutes": "untrained encoder, with windows before and minutes",
-    "bag_of_sensors": "bag of sensors",
-    "bag_log": "bag of sensors, log counts",
-    "bag_few": "bag of sensors, 5 % of the labels",
-    "bag_before": "bag of sensors, log counts, with the two windows before",
-    "bag_before_minutes": "bag of sensors, log counts, with windows before and minutes",
-    "tfidf_places": "TF-IDF of captions, style places",
-    "tfidf_narrative": "TF-IDF of captions, style narrative",
-    "tfidf_structured": "TF-IDF of captions, style structured",
-    "tfidf_brief": "TF-IDF of captions, style brief",
-    "nearest_prompt_tfidf": "nearest prompt by TF-IDF of the caption",
-    "nearest_prompt_tfidf_named": "nearest prompt by TF-IDF, labels with a name",
-    "majority": "majority",
-    "chance": "chance",
-}
+# What a table adds to a method's name, by the variant or the share of labels that its numbers are of.
+PARTS = {"labelled": "", "named": ", labels with a name", "0.05": ", 5 % of the labels"}
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-LATER = ("sessions", "test windows", "probe", "bag of sensors")
+HEAD = ["%", "accuracy", "balanced accuracy", "macro F1"]
+SUBSET_METHODS = ("linear_probe", "bag_of_sensors")
+SUBSET_HEAD = ["sessions", "test windows", *map(method_title, SUBSET_METHODS)]
 
 
-def fill_page(page: Path, found: Mapping[str, Section]) -> None:
+class Section(TypedDict):
+    """The numbers of a section of the plan: its rows by name, and what stands beside all of them."""
+
+    rows: Mapping[str, PageRow]
+    baselines: NotRequired[PageRow]
+
+
+Table: TypeAlias = Callable[[Section], list[str]]
+
+
+def fill_page(page: Path, sections: Mapping[str, Section]) -> None:
     """Write the tables between their marks, the page whole or not at all.
 
     Raises:
@@ -70,9 +49,9 @@ def fill_page(page: Path, found: Mapping[str, Section]) -> None:
             raise ValueError(
                 f"{page}: there is no table {name!r}; expected SECTION.KIND, KIND of {', '.join(TABLES)}."
             )
-        if section not in found and match["lines"].strip():
+        if section not in sections and match["lines"].strip():
             return match[0]
-        lines = TABLES[kind](found[section]) if section in found else ["*Not measured.*"]
+        lines = TABLES[kind](sections[section]) if section in sections else ["*Not measured.*"]
         return match[1] + "\n".join(["", *lines, ""]) + "\n" + match[4]
 
     filled = MARK.sub(table, text)
@@ -80,14 +59,14 @@ def fill_page(page: Path, found: Mapping[str, Section]) -> None:
         temporary.write_text(filled, encoding="utf-8")
 
 
-def percent(row: Mapping[str, Any], metric: str) -> str:
-    """`"44.9 ± 0.3 (41.0 to 48.2)"`: mean, deviation over seeds, 95 % interval over sessions, if any."""
-    told = f"{100 * row[metric]:.1f}"
+def percent(row: Scores, metric: str) -> str:
+    """Write `"44.9 ± 0.3 (41.0 to 48.2)"`: mean, deviation over seeds, 95 % interval over sessions, if any."""
+    text = f"{100 * row[metric]:.1f}"
     if f"{metric}_sd" in row:
-        told += f" ± {100 * row[f'{metric}_sd']:.1f}"
+        text += f" ± {100 * row[f'{metric}_sd']:.1f}"
     if f"{metric}_ci" in row:
-        told += " ({:.1f} to {:.1f})".format(*(100 * bound for bound in row[f"{metric}_ci"]))
-    return told
+        text += " ({:.1f} to {:.1f})".format(*(100 * bound for bound in row[f"{metric}_ci"]))
+    return text
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -99,159 +78,167 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _methods(methods: Sequence[str], metrics: Sequence[str] = METRICS) -> Any:
+def _percents(scores: Scores) -> list[str]:
+    return [percent(scores, metric) for metric in METRICS]
+
+
+def _scores_of(row: PageRow, part: str) -> MethodScores:
+    """A row's scores of a variant, or of a share of the labels."""
+    return {**row.get("classification", {}), **row.get("few_shot", {})}.get(part, {})
+
+
+def _methods(methods: Sequence[str], part: str = "labelled") -> Table:
     """A table of these methods: of each row of the section, then of its baselines."""
 
     def table(section: Section) -> list[str]:
-        rows = []
+        lines = []
         for name, row in section["rows"].items():
-            for m in (m for m in methods if m in row):
-                rows.append([f"{name}: {NAMES[m]}", *(percent(row[m], x) for x in metrics)])
-                if less := row.get("beyond", {}).get(m):
-                    rows.append([f"{name}: that less {NAMES[less['rival']]}", *(percent(less, x) for x in metrics)])
-        beside = section["baselines"]
-        rows += [[NAMES[m], *(percent(beside[m], x) for x in metrics)] for m in methods if m in beside]
-        return markdown(["%", *(metric.replace("_", " ").replace("f1", "F1") for metric in metrics)], rows)
+            scores = _scores_of(row, part)
+            differences = row.get("differences", {}).get(part, {})
+            for method in (method for method in methods if method in scores):
+                lines.append([f"{name}: {method_title(method)}{PARTS[part]}", *_percents(scores[method])])
+                if less := differences.get(method):
+                    rival = f"{method_title(less['rival'])}{PARTS[part]}"
+                    lines.append([f"{name}: that less {rival}", *_percents(less)])
+        beside = _scores_of(section.get("baselines", {}), part)
+        lines += [[f"{method_title(m)}{PARTS[part]}", *_percents(beside[m])] for m in methods if m in beside]
+        return markdown(HEAD, lines)
 
     return table
 
 
+def caption_words(section: Section) -> list[str]:
+    """The words of the captions in each style."""
+    styles = section.get("baselines", {}).get("caption_styles", {})
+    title = method_title("tfidf_captions")
+    lines = [[f"{title}, style {style}", *_percents(scores["tfidf_captions"])] for style, scores in styles.items()]
+    return markdown(HEAD, lines)
+
+
 def screening(section: Section) -> list[str]:
-    """All rows by validation, which chooses, and by test, which tells; best first."""
-    rows = sorted(section["rows"].items(), key=lambda item: -item[1]["probe"]["validation_macro_f1"])
-    told = [
-        [
+    """All rows by validation, which chooses, and by test; best first."""
+    lines = []
+    for name, row in section["rows"].items():
+        probe = row["classification"]["labelled"]["linear_probe"]
+        zero_shot = row["classification"].get("named", {}).get("zero_shot")
+        cells = [
             name,
-            f"{100 * row['probe']['validation_macro_f1']:.1f}",
-            percent(row["probe"], "macro_f1"),
-            percent(row["probe"], "accuracy"),
-            percent(row["zero_shot_named"], "macro_f1") if "zero_shot_named" in row else "",
-            f"{100 * row['retrieval']['sensor_to_text']['recall_at_1']:.1f}",
-            str(len(row["probe"]["seeds"])),
+            f"{100 * probe['validation_macro_f1']:.1f}",
+            percent(probe, "macro_f1"),
+            percent(probe, "accuracy"),
+            percent(zero_shot, "macro_f1") if zero_shot else "",
+            f"{100 * row['retrieval']['casita']['sensor_to_text']['recall_at_1']:.1f}",
+            str(len(probe["seeds"])),
         ]
-        for name, row in rows
-    ]
-    head = ["row", "probe, validation macro F1", "probe, test macro F1", "accuracy", "zero-shot macro F1, named"]
-    return markdown([*head, "R@1 window to caption", "seeds"], told)
+        lines.append((probe["validation_macro_f1"], cells))
+    probe_title = method_title("linear_probe")
+    head = ["row", f"{probe_title}, validation macro F1", f"{probe_title}, test macro F1", "accuracy"]
+    head += [f"{method_title('zero_shot')} macro F1{PARTS['named']}", "R@1 window to caption", "seeds"]
+    return markdown(head, [cells for _, cells in sorted(lines, key=lambda line: -line[0])])
 
 
 def retrieval(section: Section) -> list[str]:
-    """Both ways."""
-    rows = [
-        [f"{name}: {way.replace('_', ' ').replace('sensor', 'window')}", *(percent(told, m) for m in told_of)]
-        for name, row in section["rows"].items()
-        for way, told in row["retrieval"].items()
-        for told_of in [("recall_at_1", "recall_at_5", "recall_at_10", "mrr")]
-    ]
-    return markdown(["%", "R@1", "R@5", "R@10", "MRR"], rows)
+    """Windows to captions and back."""
+    metrics = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+    lines = []
+    for name, row in section["rows"].items():
+        for direction, scores in row["retrieval"]["casita"].items():
+            title = direction.replace("_", " ").replace("sensor", "window")
+            lines.append([f"{name}: {title}", *(percent(scores, metric) for metric in metrics)])
+    return markdown(["%", "R@1", "R@5", "R@10", "MRR"], lines)
 
 
 def finetuned(section: Section) -> list[str]:
     """Every row's fine-tuned classifiers."""
-    rows = []
+    lines = []
     for name, row in section["rows"].items():
-        if told := row.get("finetuned"):
-            each = ", ".join(f"{100 * score:.1f}" for score in told["seeds_macro_f1"])
-            rows.append([name, *(percent(told, metric) for metric in METRICS), each])
-    return markdown(["%", "accuracy", "balanced accuracy", "macro F1", "macro F1 of each seed"], rows)
+        if scores := row.get("finetuned"):
+            seeds = ", ".join(f"{100 * of_seed['macro_f1']:.1f}" for of_seed in scores["seeds"].values())
+            lines.append([name, *_percents(scores), seeds])
+    return markdown([*HEAD, "macro F1 of each seed"], lines)
 
 
 def pairs(section: Section) -> list[str]:
-    """Of the rows that were analysed: telling apart two labels of one room."""
-    rows = [
+    """Rows that were analysed: choosing between two labels of one room."""
+    lines = [
         [
             f"{name}: {' or '.join(pair['pair'])} ({pair['room']})",
             str(pair["windows"]),
-            *(f"{100 * pair[m]:.1f}" for m in ("probe", "shuffled", "bag_of_sensors")),
+            *(f"{100 * pair['balanced_accuracy'][method]:.1f}" for method in COMPARED),
         ]
-        for name, pair in _each(section, "pairs")
+        for name, row in section["rows"].items()
+        for pair in row.get("pairs", [])
     ]
-    return markdown(
-        ["balanced accuracy, %", "test windows", "probe", "probe, events shuffled", "bag of sensors"], rows
-    )
+    return markdown(["balanced accuracy, %", "test windows", *map(method_title, COMPARED)], lines)
 
 
 def months(section: Section) -> list[str]:
-    """Of the rows that were analysed: accuracy by month."""
-    rows = [[f"{name}, {told['month']}", *_accuracies(told)] for name, told in _each(section, "months")]
-    return markdown(["accuracy, %", *LATER], rows)
+    """Rows that were analysed: accuracy by month."""
+    lines = [
+        [f"{name}, {month['month']}", *_accuracies(month)]
+        for name, row in section["rows"].items()
+        for month in row.get("months", [])
+    ]
+    return markdown(["accuracy, %", *SUBSET_HEAD], lines)
 
 
-def silent(section: Section) -> list[str]:
-    """Of the rows that were analysed: accuracy by how many usual sensors were silent, and which."""
-    rows = []
-    for name, told in _each(section, "silent"):
-        least, most = told["silent"]
-        many = "none" if not most else f"{least} or {most}" if most < 10 else f"{least} or more"
-        which = ", ".join(f"{sensor} ({n})" for sensor, n in list(told["sensors"].items())[:6])
-        rows.append([f"{name}: {many}{f': {which}' if which else ''}", *_accuracies(told)])
-    return markdown(["accuracy, %, by silent sensors (sessions)", *LATER], rows)
-
-
-def _accuracies(told: Mapping[str, Any]) -> list[str]:
-    counts = [str(told["sessions"]), str(told["windows"])]
-    return [*counts, *(f"{100 * told[method]:.1f}" for method in ("probe", "bag_of_sensors"))]
-
-
-def _each(section: Section, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def dropped_sensors(section: Section) -> list[str]:
+    """Rows that were analysed: accuracy by how many usual sensors had dropped out, and which."""
+    lines = []
     for name, row in section["rows"].items():
-        for told in row.get(kind, []):
-            yield name, told
+        for subset in row.get("dropped_sensors", []):
+            least, most = subset["dropped"]
+            many = "none" if not most else f"{least} or {most}" if most < 10 else f"{least} or more"
+            which = ", ".join(f"{sensor} ({count})" for sensor, count in list(subset["sensors"].items())[:6])
+            lines.append([f"{name}: {many}{f': {which}' if which else ''}", *_accuracies(subset)])
+    return markdown(["accuracy, %, by dropped sensors (sessions)", *SUBSET_HEAD], lines)
+
+
+def _accuracies(subset: SubsetRow) -> list[str]:
+    counts = [str(subset["sessions"]), str(subset["windows"])]
+    return [*counts, *(f"{100 * subset['accuracy'][method]:.1f}" for method in SUBSET_METHODS)]
 
 
 def transfer(section: Section) -> list[str]:
     """Methods in a home that nobody trained in."""
-    rows = []
+    lines = []
     for name, row in section["rows"].items():
         for variant, methods in row["classification"].items():
-            for method, told in methods.items():
-                if all(metric in told for metric in METRICS):
-                    called = f"{name}, {variant.replace('_', ' ')}: {NAMES.get(method, method.replace('_', ' '))}"
-                    rows.append([called, *(percent(told, metric) for metric in METRICS)])
-    return markdown(["%", "accuracy", "balanced accuracy", "macro F1"], rows)
+            for method, scores in methods.items():
+                lines.append([f"{name}, {variant.replace('_', ' ')}: {method_title(method)}", *_percents(scores)])
+    return markdown(HEAD, lines)
 
 
 def cost(section: Section) -> list[str]:
-    """How long trainings and scoring took."""
-    rows = [
-        [name, ", ".join(f"{each['seconds'] / 60:.0f}" for each in row["training"] if each.get("seconds"))]
+    """Minutes that trainings took."""
+    lines = [
+        [name, ", ".join(f"{seed['seconds'] / 60:.0f}" for seed in row["training"] if seed.get("seconds"))]
         for name, row in section["rows"].items()
         if "training" in row
     ]
-    return markdown(["row", "minutes of each seed's training"], rows)
+    return markdown(["row", "minutes of each seed's training"], lines)
 
 
-TABLES = {
-    "frozen": _methods(
-        ("probe", "layers", "random_probe", "random_layers", "bag_of_sensors", "bag_log", "majority", "chance")
-    ),
-    "captions": _methods(("tfidf_places", "tfidf_structured", "tfidf_narrative", "tfidf_brief")),
-    "context": _methods(
-        (
-            "hour",
-            "before",
-            "before_minutes",
-            "random_before",
-            "random_before_minutes",
-            "bag_before",
-            "bag_before_minutes",
-        )
-    ),
-    "few": _methods(("few", "layers_few", "random_few", "random_layers_few", "bag_few")),
-    "zero_shot": _methods(("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")),
-    "zero_shot_named": _methods(
-        ("zero_shot_named", "zero_shot_centred_named", "nearest_prompt_tfidf_named", "chance_named")
-    ),
-    "zero_shot_placed": _methods(
-        ("zero_shot_placed", "zero_shot_centred_placed", "nearest_prompt_tfidf_placed", "chance_named")
-    ),
-    "shuffled": _methods(("probe", "shuffled")),
+FROZEN = ("linear_probe", "layer_probe", "random_encoder", "random_layers", "bag_of_sensors", "bag_of_sensors_log")
+CONTEXT = ("linear_probe_context", "linear_probe_context_minutes", "random_encoder_context")
+CONTEXT += ("random_encoder_context_minutes", "bag_of_sensors_context", "bag_of_sensors_context_minutes")
+PROMPTED = ("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")
+PLACED = ("zero_shot_placed", "zero_shot_placed_centred", "nearest_prompt_tfidf_placed", "chance")
+TABLES: dict[str, Table] = {
+    "frozen": _methods((*FROZEN, "majority", "chance")),
+    "captions": caption_words,
+    "context": _methods(("linear_probe_hour", *CONTEXT)),
+    "few": _methods(FROZEN, "0.05"),
+    "zero_shot": _methods(PROMPTED),
+    "zero_shot_named": _methods(PROMPTED, "named"),
+    "zero_shot_placed": _methods(PLACED, "named"),
+    "shuffled": _methods(("linear_probe", "linear_probe_shuffled")),
     "screening": screening,
     "retrieval": retrieval,
     "finetuned": finetuned,
     "pairs": pairs,
     "months": months,
-    "silent": silent,
+    "silent": dropped_sensors,
     "transfer": transfer,
     "cost": cost,
 }

@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,15 @@ from casita.train.configs.finetune_config import FinetuneConfig
 from casita.train.configs.train_config import CONFIGS
 from casita.train.experiments.compare import PRELOAD
 from casita.train.experiments.grid import Grid, Job, has_results, load_grid, make_jobs
-from casita.train.experiments.result_scores import FORMAT, baselines, finetuned_row, score_row, transfer
-from casita.train.experiments.result_tables import fill_page
+from casita.train.experiments.result_scores import (
+    FORMAT,
+    PageRow,
+    score_baselines,
+    score_finetuned,
+    score_row,
+    score_transfer,
+)
+from casita.train.experiments.result_tables import Section, fill_page
 from casita.train.training.checkpoint import checkpoints, read_progress
 
 PLAN = CONFIGS / "results" / "plan.yaml"
@@ -35,14 +42,14 @@ PAGE = Path("docs/RESULTS.md")
 
 def make_results(
     data: Path, work: Path, page: Path, only: Sequence[str] | None = None, plan: Path = PLAN
-) -> dict[str, Any]:
+) -> dict[str, Section]:
     """Do what `plan` asks for and is not done, write `work/results.json`, and fill the tables of `page`.
 
     Args:
         data: folder with the raw logs, as the plan names them.
         work: folder for homes, runs and scores.
         only: sections of the plan to do, None: all; the others' numbers are taken as they are.
-        plan: YAML with `homes`, the commands that make each, and `sections`, each a grid and what is asked of it.
+        plan: YAML with `homes`, the commands that make each, and `sections`, each a grid and what to score.
 
     Returns:
         The content of `results.json`: of each section its rows.
@@ -50,38 +57,39 @@ def make_results(
     Raises:
         RuntimeError: a command failed; the message has its words.
     """
-    told = yaml.safe_load(plan.read_text(encoding="utf-8"))
-    if unknown := set(only or ()) - set(told["sections"]):
-        raise ValueError(f"sections {sorted(unknown)} are unknown; there are: {', '.join(told['sections'])}.")
+    planned = yaml.safe_load(plan.read_text(encoding="utf-8"))
+    if unknown := set(only or ()) - set(planned["sections"]):
+        raise ValueError(f"sections {sorted(unknown)} are unknown; there are: {', '.join(planned['sections'])}.")
     with locked(work, "casita results"):
-        for name, section in told["sections"].items():
+        for name, section in planned["sections"].items():
             if only is not None and name not in only:
                 continue
             for home in section["homes"]:
-                build(home, told["homes"], data, work)
-            DOERS[section["kind"]](name, section, work)
-        found = {name: scores for name in told["sections"] if (scores := _read(work, name))}
-        write_json(work / "results.json", found)
+                build(home, planned["homes"], data, work)
+            KINDS[section["kind"]](name, section, work)
+        sections = {name: scores for name in planned["sections"] if (scores := _read_section(work, name))}
+        write_json(work / "results.json", sections)
     if page.is_file():
-        fill_page(page, found)
-    return found
+        fill_page(page, sections)
+    return sections
 
 
 def build(name: str, homes: Mapping[str, Any], data: Path, work: Path) -> Path:
-    """The home folder of that name, by its commands in the plan; a `copy_of` another home begins with its files."""
-    told, folder = homes[name], work / "homes" / name
-    if source := told.get("copy_of"):
+    """Make the home folder of that name by its commands in the plan; a `copy_of` another begins with its files."""
+    planned = homes[name]
+    folder = work / "homes" / name
+    if source := planned.get("copy_of"):
         build(source, homes, data, work)
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(work / "homes" / source, folder, ignore=shutil.ignore_patterns("tensors"))
-    for words in told["commands"]:
+    for words in planned["commands"]:
         casita(*(word.format(data=data, home=folder) for word in words.split()))
     return folder
 
 
 def casita(*words: str) -> float:
-    """Run a command of Casita in a process of its own; the seconds it took."""
+    """Run a command of Casita in a process of its own; return the seconds it took."""
     began = time.monotonic()
     print("casita", *words, flush=True)
     methods = multiprocessing.get_all_start_methods()
@@ -101,7 +109,7 @@ def _run(words: list[str]) -> None:
 
 # ------------------------------------------------------------------------------------------------ kinds of sections
 def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
-    """A grid: each row trained with each seed, fine-tuned where it says so, and scored over its seeds together.
+    """Do a grid: each row trained with each seed, fine-tuned where it says so, and scored over its seeds together.
 
     `scored_in`: another home folder with the same windows otherwise labelled, to score the rows in.
     What is finished of the section is written after each row.
@@ -109,26 +117,30 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
     grid = with_data(load_grid(section["grid"]), work)
     seeds = section.get("seeds") or grid.seeds or [0, 1, 2]
     jobs = make_jobs(grid, work, seeds)
-    told: dict[str, Any] = {"seeds": seeds, "rows": {}, "baselines": {}}
+    rows: dict[str, PageRow] = {}
+    baselines: PageRow = {}
     for row in grid.rows:
-        mine = [job for job in jobs if row.name in job.rows]
-        for job in mine:
+        row_jobs = [job for job in jobs if row.name in job.rows]
+        for job in row_jobs:
             train(job)
-        found = _scored(name, row.name, section, work, mine) if section.get("score", True) else {}
-        tuned = [job.finetunes[row.name] for job in mine if row.name in job.finetunes]
-        told["rows"][row.name] = {**found, **_finetuned(name, row.name, work, tuned), **cost(mine)}
-        if section.get("baselines", False) and not told["baselines"]:
-            told["baselines"] = _beside(name, section, work, mine[0])
-        write_json(work / "scores" / f"{name}.json", told)
+        scores: PageRow = {}
+        if section.get("score", True):
+            scores |= _score(name, row.name, section, work, row_jobs)
+        if configs := [job.finetunes[row.name] for job in row_jobs if row.name in job.finetunes]:
+            scores |= _score_finetuned(name, row.name, work, configs)
+        rows[row.name] = {**scores, "training": training_times(row_jobs)}
+        if section.get("baselines", False) and not baselines:
+            baselines = _score_baselines(name, section, work, row_jobs[0], seeds)
+        _write_section(work, name, {"rows": rows, "baselines": baselines})
 
 
-def _scored(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> dict[str, Any]:
-    how = {key: section[key] for key in ("context", "baselines", "analysis") if key in section} | _places(section)
+def _score(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> PageRow:
+    options = {key: section[key] for key in ("context", "baselines", "analysis") if key in section} | _places(section)
     home = _home(section, work, jobs[0])
     return _once(
         work / "scores" / name / f"{hash_json(row)[:12]}.json",
-        [how, hash_file(home.windows), *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
-        lambda: score_row(home, [job.run for job in jobs], **how),
+        [options, hash_file(home.windows), *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
+        lambda: score_row(home, [job.run for job in jobs], **options),
     )
 
 
@@ -138,22 +150,14 @@ def _home(section: Mapping[str, Any], work: Path, job: Job) -> HomeFolder:
     return HomeFolder(Path(job.config.data))
 
 
-def _beside(name: str, section: Mapping[str, Any], work: Path, job: Job) -> dict[str, Any]:
-    home, style = _home(section, work, job), job.config.caption_style
-    how = {key: section.get(key, False) for key in ("context", "analysis")}
-    seeds = section.get("untrained", 3)
+def _score_baselines(name: str, section: Mapping[str, Any], work: Path, job: Job, draws: Sequence[int]) -> PageRow:
+    home = _home(section, work, job)
+    options = {key: section.get(key, False) for key in ("context", "analysis")}
+    options |= {"untrained": section.get("untrained", 3), "draws": list(draws), **_places(section)}
     return _once(
         work / "scores" / name / "baselines.json",
-        [how, seeds, hash_file(home.windows), hash_file(home.captions(style)), _places(section)],
-        lambda: baselines(
-            home,
-            style,
-            job.config.text_model,
-            job.run,
-            seeds=seeds,
-            **how,
-            **_places(section),
-        ),
+        [options, hash_file(home.windows), hash_file(home.captions(job.config.caption_style))],
+        lambda: score_baselines(home, job.run, **options),
     )
 
 
@@ -164,7 +168,7 @@ def _places(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_data(grid: Grid, work: Path) -> Grid:
-    """The grid with its rows' `data` below `work`."""
+    """Put the `data` of the grid's rows below `work`."""
     rows = []
     for row in grid.rows:
         tuned = row.finetune
@@ -175,7 +179,7 @@ def with_data(grid: Grid, work: Path) -> Grid:
 
 
 def train(job: Job) -> None:
-    """The job's training and fine-tunings; not the evaluation of `casita compare`, for rows are scored together."""
+    """Do the job's training and fine-tunings; not the evaluation of `casita compare`: rows are scored together."""
     for words in job.commands("chronological", 1):
         if (words[0] == "train" and not _trained(job)) or (words[0] == "finetune" and not _tuned(job, words)):
             took = casita(*words)
@@ -186,61 +190,69 @@ def train(job: Job) -> None:
 
 
 def _trained(job: Job) -> bool:
-    """Whether the training is finished and its model there; its checkpoints may be of an older version."""
-    found = checkpoints(job.run)
-    return bool(found) and (job.run / "model" / "model.safetensors").is_file() and read_progress(found[-1]).finished
+    """Return whether the training is finished and its model there; its checkpoints may be of an older version."""
+    saved = checkpoints(job.run)
+    return bool(saved) and (job.run / "model" / "model.safetensors").is_file() and read_progress(saved[-1]).finished
 
 
 def _tuned(job: Job, words: Sequence[str]) -> bool:
     return any(has_results(c) for c in job.finetunes.values() if str(Path(c.out).with_suffix(".yaml")) == words[-1])
 
 
-def _finetuned(name: str, row: str, work: Path, configs: Sequence[FinetuneConfig]) -> dict[str, Any]:
-    if not configs:
-        return {}
+def _score_finetuned(name: str, row: str, work: Path, configs: Sequence[FinetuneConfig]) -> PageRow:
     home = HomeFolder(Path(configs[0].data))
     weights = [hash_file(Path(config.out) / "model" / "model.safetensors") for config in configs]
     path = work / "scores" / name / f"{hash_json(row)[:12]}-finetuned.json"
-    return {"finetuned": _once(path, [hash_file(home.windows), *weights], lambda: finetuned_row(home, configs))}
+    reads = [hash_file(home.windows), *weights]
+    return _once(path, reads, lambda: {"finetuned": score_finetuned(home, configs)})
 
 
-def cost(jobs: Sequence[Job]) -> dict[str, Any]:
+def training_times(jobs: Sequence[Job]) -> list[Mapping[str, float]]:
     """Seconds of each seed's training, on whatever else the machine was doing."""
     walls = [job.run.with_name(f"{job.run.name}.wall.json") for job in jobs]
-    return {"training": [read_json(wall) for wall in walls if wall.is_file()]}
+    return [read_json(wall) for wall in walls if wall.is_file()]
 
 
-def move_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
-    """A grid trained on some homes, evaluated in another by its pictures."""
+def transfer_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
+    """Train a grid on some homes, and evaluate it in another by its pictures."""
     grid = with_data(load_grid(section["grid"]), work)
     jobs = make_jobs(grid, work, section.get("seeds") or [0, 1, 2])
     for job in jobs:
         train(job)
-    target, rows = work / "homes" / section["target"], {}
+    target = work / "homes" / section["target"]
+    rows: dict[str, PageRow] = {}
     for row in grid.rows:
         runs = [job.run for job in jobs if row.name in job.rows]
         weights = [hash_file(run / "model" / "model.safetensors") for run in runs]
         path = work / "scores" / name / f"{hash_json(row.name)[:12]}.json"
-        rows[row.name] = _once(path, weights, lambda runs=runs: transfer(runs, target, work / "evaluated" / name))
-    write_json(work / "scores" / f"{name}.json", {"rows": rows})
+        rows[row.name] = _once(
+            path, weights, lambda runs=runs: score_transfer(runs, target, work / "evaluated" / name)
+        )
+    _write_section(work, name, {"rows": rows})
 
 
-DOERS = {"rows": compare_rows, "transfer": move_rows}
+KINDS = {"rows": compare_rows, "transfer": transfer_rows}
 
 
-def _once(path: Path, reads: Sequence[Any], make: Any) -> dict[str, Any]:
-    """What `make` gives, kept in a file with a hash of what it was made from."""
+def _once(path: Path, reads: Sequence[Any], make: Callable[[], PageRow]) -> PageRow:
+    """Make a row's scores, or read those made before: a file keeps them with a hash of what they read."""
     key = hash_json([FORMAT, *reads])
     if path.is_file() and (kept := read_json(path))["key"] == key:
-        return kept["found"]
-    found = make()
-    write_json(path, {"key": key, "found": found})
-    return found
+        return kept["scores"]
+    scores = make()
+    write_json(path, {"key": key, "scores": scores})
+    return scores
 
 
-def _read(work: Path, name: str) -> dict[str, Any] | None:
+def _write_section(work: Path, name: str, section: Section) -> None:
+    write_json(work / "scores" / f"{name}.json", {"format": FORMAT, "section": section})
+
+
+def _read_section(work: Path, name: str) -> Section | None:
+    """The section's numbers; None where there are none, or those of an older version."""
     path = work / "scores" / f"{name}.json"
-    return read_json(path) if path.is_file() else None
+    stored = read_json(path) if path.is_file() else {}
+    return stored["section"] if stored.get("format") == FORMAT else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -252,7 +264,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """`python -m casita.train.experiments.results`."""
+    """Run `python -m casita.train.experiments.results`."""
     parser = argparse.ArgumentParser(
         prog="python -m casita.train.experiments.results", description=__doc__.splitlines()[0]
     )
@@ -260,7 +272,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         make_results(args.data, args.work, args.page, args.only)
-    except (ValueError, OSError, RuntimeError) as error:  # what failed within a command has told its own line
+    except (ValueError, OSError, RuntimeError) as error:  # a command that failed has printed its own line
         parser.error(" ".join(str(error).split()))
 
 

@@ -47,10 +47,10 @@ def test_ranking_intervals_equal_the_slow_bootstrap():
     rows = rng.integers(0, 40, size=25)  # captions share windows' days, and some days have none
     scores = [rng.random((25, len(NAMES))) for _ in range(3)]
     found = ranking_intervals([Ranked(each, rows, 40) for each in scores], DAYS)
-    mine = DAYS.take(rows)
+    days = DAYS.take(rows)
     mean, drawn = np.mean(scores, axis=0), []
-    for draw in mine.draws():
-        chosen = np.concatenate([np.repeat(np.flatnonzero(mine.code == day), often) for day, often in enumerate(draw)])
+    for draw in days.draws():
+        chosen = np.concatenate([np.repeat(np.flatnonzero(days.code == day), often) for day, often in enumerate(draw)])
         drawn.append(mean[chosen].mean(axis=0))
     for i, name in enumerate(NAMES):
         assert found[f"{name}_ci"] == pytest.approx(quantiles(np.array(drawn)[:, i]))

@@ -1,4 +1,4 @@
-"""Activities told apart by one thing alone are found by what can see that thing, and by nothing else.
+"""Activities that differ in one thing alone are found by what can see that thing, and by nothing else.
 
 A simulated person (`ResidentSimulator`) does the two activities of a pair by turns, with two stray sensors in each:
 they differ in the place, in the order of the same places, in the pace, or in the hour of the day. Encoders are
@@ -22,10 +22,10 @@ from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.train.data.few_labels import draw_few
 from casita.train.evaluation import probes
-from casita.train.evaluation.few_shot import draw_few
 from casita.train.evaluation.probes import Task, make_task
-from casita.train.evaluation.score_rows import clusters
+from casita.train.evaluation.score_rows import cluster_agreement
 from casita.train.inference.embedding import embed_windows
 
 HERE, THERE = "M011", "M015"  # the bed, the desk
@@ -90,7 +90,7 @@ def lived(pair):
             | {"sensor_keys": [f"{sensor}_{state}" for _, sensor, state in events], "activity_share": 1.0}
         )
     windows = pa.Table.from_pylist([{name: row[name] for name in WINDOWS.names} for row in rows], schema=WINDOWS)
-    captions = [told[0] for told in caption_windows(windows, DWELLING.layout, "brief")]
+    captions = [texts[0] for texts in caption_windows(windows, DWELLING.layout, "brief")]
     splits = [name for name, size in SIZES.items() for _ in range(size)]
     task = make_task(windows["activity"].to_pylist(), splits, unlabelled=False)
     return SimpleNamespace(windows=windows, captions=captions, task=task, keys=windows["sensor_keys"].to_pylist())
@@ -152,7 +152,7 @@ SEEN_BY = {
     ("by_morning", "by_evening"): {"tfidf_captions"},
 }
 # Captions name rooms, and those in an order; what sees the pace sees the order too, through more noise.
-NOT_TOLD = {
+NOT_COUNTED = {
     ("tfidf_captions", ("in_bed", "at_desk")),
     ("tfidf_captions", ("there", "back")),
     ("sees pace", ("there", "back")),
@@ -165,7 +165,7 @@ def test_a_planted_signal_is_found_by_those_that_see_it_and_by_no_other(accuraci
     for method, accuracy in accuracies[pair].items():
         if method in SEEN_BY[pair]:
             assert accuracy > 0.75, (method, accuracy)
-        elif (method, pair) not in NOT_TOLD:
+        elif (method, pair) not in NOT_COUNTED:
             assert accuracy < chance, (method, accuracy)
 
 
@@ -192,7 +192,8 @@ def test_with_shuffled_labels_every_method_is_at_chance():
     )
     prototypes = normalize(np.random.default_rng(2).normal(size=(2, 16)))
     prompts = {"at_desk": ["Somebody works in the office."], "in_bed": ["Somebody is in the bedroom."]}
-    few = draw_few(task, np.arange(len(y)), 0.3, 0)
+    train, validation = draw_few(y, np.arange(len(y)), [task.train, task.validation], 0.3, 0)
+    few = Task(y, train, validation, task.test)
     answers = {
         "linear_probe": probes.linear_probe(base, task, progress=False),
         "few labels": probes.linear_probe(base, few, progress=False),
@@ -209,7 +210,7 @@ def test_with_shuffled_labels_every_method_is_at_chance():
     for method, answer in answers.items():
         assert abs(answer.metrics(task)["balanced_accuracy"] - 0.5) < noise, method
     assert probes.chance(task)["balanced_accuracy"] == 0.5
-    assert abs(clusters(normalize(base[task.test]), y[task.test].astype(str))["ari"]) < 0.05
+    assert abs(cluster_agreement(normalize(base[task.test]), y[task.test].astype(str))["ari"]) < 0.05
 
 
 def test_clusters_that_are_there_are_found():
@@ -217,7 +218,7 @@ def test_clusters_that_are_there_are_found():
     y = rng.choice(["a", "b", "c"], size=120)
     centres = {"a": (1, 0, 0), "b": (0, 1, 0), "c": (0, 0, 1)}
     points = np.array([centres[label] for label in y]) + rng.normal(0, 0.05, size=(120, 3))
-    assert clusters(points, y) == pytest.approx({"ari": 1.0, "nmi": 1.0, "clusters": 3})
+    assert cluster_agreement(points, y) == pytest.approx({"ari": 1.0, "nmi": 1.0, "clusters": 3})
 
 
 def test_the_nearest_prompt_by_words_is_the_one_that_shares_them():

@@ -18,15 +18,12 @@ from casita.datasets_scripts.windows.splits import (
     share_time,
     split_randomly,
 )
-from casita.train.evaluation.few_shot import draw_few
 from casita.train.evaluation.inputs import EvaluationInputs
-from casita.train.evaluation.probes import Task
+from casita.train.evaluation.protocol_split import EvaluationHome
 from casita.train.evaluation.protocols import (
-    EvaluationHome,
     check_protocols,
     make_split,
     make_unseen_home_split,
-    segments,
     split_segments,
     with_columns,
 )
@@ -88,7 +85,7 @@ def microseconds(windows, column):
 # ------------------------------------------------------------------------------------------------ windows split again
 @pytest.mark.parametrize("seed", range(5))
 def test_random_days_stay_whole_and_no_two_splits_share_time(home, seed):
-    windows = home.material.windows
+    windows = home.inputs.windows
     split = split_randomly(windows, "day", seed)
     start, end = microseconds(windows, "start"), microseconds(windows, "end")
     day = [(t - timedelta(hours=DAY_STARTS_AT_H)).date() for t in windows["start"].to_pylist()]
@@ -103,7 +100,7 @@ def test_random_days_stay_whole_and_no_two_splits_share_time(home, seed):
 
 
 def test_a_windows_length_lies_between_two_splits_of_a_session(home):
-    windows = home.material.windows
+    windows = home.inputs.windows
     split, start, end = split_randomly(windows, "day", 1), *(microseconds(windows, c) for c in ("start", "end"))
     times = np.sort(np.unique(np.asarray(home.events["timestamp"].cast(pa.int64()))))
     kept = np.flatnonzero(split != None)  # noqa: E711
@@ -155,7 +152,7 @@ def test_two_days_are_too_few():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_windows_that_share_time_are_found_as_by_comparing_all(home, seed):
-    rng, windows = np.random.default_rng(seed), home.material.windows
+    rng, windows = np.random.default_rng(seed), home.inputs.windows
     some, others = (windows.take(rng.choice(len(windows), size=n)) for n in (60, 25))
     found = share_time(some, others)
     start, end, first, last = (microseconds(t, c) for t in (some, others) for c in ("start", "end"))
@@ -164,7 +161,7 @@ def test_windows_that_share_time_are_found_as_by_comparing_all(home, seed):
 
 
 def test_the_audit_finds_a_planted_leak_of_one_event(home):
-    windows, events = home.material.windows, home.events
+    windows, events = home.inputs.windows, home.events
     split = split_randomly(windows, "day", 0)
     clean = with_columns(windows, split).filter(pa.array(split != None))  # noqa: E711
     assert set(leak_audit(clean, events).values()) == {0}
@@ -183,26 +180,26 @@ def test_the_audit_finds_a_planted_leak_of_one_event(home):
 # ------------------------------------------------------------------------------------------------------- the protocols
 def test_the_chronological_protocol_is_the_homes_own_split_and_the_encoder_has_seen_no_test_window(home):
     case = make_split("chronological", home, trained_in=True, max_windows=20_000)
-    windows = home.material.windows
+    windows = home.inputs.windows
     assert case.about["seen_share"] == 0
     assert set(case.about["leak_audit"].values()) == {0}
     assert case.windows.num_rows == len(windows)
     test = np.flatnonzero(np.array(windows["split"].to_pylist()) == "test")
     np.testing.assert_array_equal(next(iter(case.where.values()))[case.test], test)
     assert case.about["splits"]["test"]["windows"] == len(test)
-    assert case.units.unit == "day"
-    assert len(case.units.code) == len(test)
+    assert case.clusters.unit == "day"
+    assert len(case.clusters.code) == len(test)
 
 
 @pytest.mark.parametrize("name", ["random_days", "shuffled_segments"])
 def test_splits_drawn_anew_are_those_of_a_home_without_added_train_windows(home, tmp_path, name):
     dense = make_home(tmp_path / "small", train_overlap=0.9)
-    assert len(dense.material.windows) > 1.5 * len(home.material.windows)
+    assert len(dense.inputs.windows) > 1.5 * len(home.inputs.windows)
     usual, drawn = (make_split(name, each, trained_in=True, max_windows=20_000) for each in (home, dense))
     assert drawn.windows.to_pylist() == usual.windows.to_pylist()
-    np.testing.assert_array_equal(drawn.runs, usual.runs)
+    np.testing.assert_array_equal(drawn.stretches, usual.stretches)
     (rows,) = drawn.where.values()
-    assert dense.material.windows["window_id"].take(rows).to_pylist() == drawn.windows["window_id"].to_pylist()
+    assert dense.inputs.windows["window_id"].take(rows).to_pylist() == drawn.windows["window_id"].to_pylist()
 
 
 def test_added_train_windows_are_learned_from_and_never_tested(home, another, tmp_path):
@@ -219,17 +216,15 @@ def test_added_train_windows_are_learned_from_and_never_tested(home, another, tm
 def test_the_share_of_test_windows_that_the_encoder_has_seen_is_counted(home):
     case = make_split("random_days", home, trained_in=True, max_windows=20_000)
     assert set(case.about["leak_audit"].values()) == {0}
-    stored = np.array(home.material.splits, dtype=object)
+    stored = np.array(home.inputs.splits, dtype=object)
     rows = next(iter(case.where.values()))[case.test]
-    expected = share_time(
-        home.material.windows.take(rows), home.material.windows.take(np.flatnonzero(stored == "train"))
-    )
+    expected = share_time(home.inputs.windows.take(rows), home.inputs.windows.take(np.flatnonzero(stored == "train")))
     assert case.about["seen_share"] == pytest.approx(expected.mean())
     assert 0.3 < case.about["seen_share"] < 1
     assert make_split("random_days", home, trained_in=False, max_windows=20_000).about["seen_share"] == 0
 
 
-def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
+def test_the_unit_in_the_results_is_the_one_by_which_the_windows_were_split(tmp_path):
     small = make_home(tmp_path / "days", days=1, sessions=12)  # of so many sessions `auto` would not choose days
     assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "session"
     summary = small.folder.summary("windows")
@@ -237,19 +232,17 @@ def test_the_unit_told_is_the_one_by_which_the_windows_were_split(tmp_path):
     assert make_split("chronological", small, trained_in=True, max_windows=20_000).about["split_by"] == "day"
 
 
-def test_shuffled_segments_are_told_as_leaky_and_their_leaks_are_counted(home):
+def test_shuffled_segments_are_marked_as_leaky_and_their_leaks_are_counted(home):
     case = make_split("shuffled_segments", home, trained_in=True, max_windows=20_000)
     assert case.about["leaky"]
     assert "comparison" in case.about["told"]
     assert sum(case.about["leak_audit"].values()) > 10
-    of_run = {}
-    for run, split in zip(case.runs, case.windows["split"].to_pylist(), strict=True):
-        assert of_run.setdefault(run, split) == split  # segments stay whole
+    split_of_stretch = {}
+    for stretch, split in zip(case.stretches, case.windows["split"].to_pylist(), strict=True):
+        assert split_of_stretch.setdefault(stretch, split) == split  # segments stay whole
 
 
-def test_segments_end_where_the_label_or_the_session_changes():
-    table = pa.table({"session": list("aaaabb"), "activity": ["x", "x", None, "x", "x", "x"]})
-    np.testing.assert_array_equal(segments(table), [0, 0, 1, 2, 3, 3])
+def test_shuffled_segments_have_their_shares():
     split = split_segments(np.arange(1000))
     assert [(split == name).sum() for name in ("train", "validation", "test")] == [600, 100, 300]
 
@@ -265,8 +258,8 @@ def test_other_labels_are_left_out_of_one_variant(home):
 def test_a_layout_without_coarse_labels_leaves_out_what_needs_them_and_says_so(home, another, tmp_path):
     folder = HomeFolder(tmp_path / "plain")
     shutil.copytree(home.folder.root, folder.root)
-    folder.describe(layout={name: told for name, told in LAYOUT.items() if name != "activities"})
-    plain = EvaluationHome(folder, home.material)
+    folder.describe(layout={name: value for name, value in LAYOUT.items() if name != "activities"})
+    plain = EvaluationHome(folder, home.inputs)
     case = make_split("chronological", plain, trained_in=True, max_windows=20_000)
     assert case.coarse == {}
     assert "the layout has no coarse label for 'asleep'" in case.left_out["paraphrases"]
@@ -281,26 +274,26 @@ def test_another_home_is_tested_whole_at_the_coarse_level(home, another):
     split = np.array(case.windows["split"].to_pylist(), dtype=object)
     names = np.array(case.windows["home"].to_pylist(), dtype=object)
     assert set(names[split == "test"]) == {"another"}
-    assert (split == "test").sum() == another.material.windows.num_rows
+    assert (split == "test").sum() == another.inputs.windows.num_rows
     assert set(names[split != "test"]) == {"small"}
     assert set(case.windows["activity"].drop_null().to_pylist()) == {"Cook", "Sleep", "Other"}
-    stored = np.array(home.material.splits, dtype=object)
+    stored = np.array(home.inputs.splits, dtype=object)
     assert (split == "train").sum() == (stored == "train").sum()  # the home's own test windows stay out of it
     for source, rows in zip(case.homes, case.where.values(), strict=True):
-        ids = source.material.windows["window_id"].take(rows).to_pylist()
+        ids = source.inputs.windows["window_id"].take(rows).to_pylist()
         assert ids == [i for i in case.windows["window_id"].to_pylist() if i.startswith(f"{source.name}/")]
 
 
 def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
-    twin = make_home(tmp_path / "twin", "twin")
+    renamed = make_home(tmp_path / "renamed", "renamed")
     with pytest.raises(ValueError, match="was trained on as small"):
-        make_unseen_home_split(twin, [home], 20_000)
+        make_unseen_home_split(renamed, [home], 20_000)
     with pytest.raises(ValueError, match=r"which the run was trained on\. Give another home"):
         make_unseen_home_split(home, [home], 20_000)
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["random"], "random_days or random_sessions"),
         (["Chronological"], "there are chronological, random_days"),
@@ -308,24 +301,6 @@ def test_the_same_recording_under_another_name_is_no_other_home(home, tmp_path):
         ([], "at least one"),
     ],
 )
-def test_a_wrong_protocol_is_told(names, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_protocol_is_one_line(names, message):
+    with pytest.raises(ValueError, match=message):
         check_protocols(names)
-
-
-# ---------------------------------------------------------------------------------------------------------- few labels
-def test_few_labels_are_whole_stretches_the_same_for_a_seed_and_never_of_test():
-    y = np.repeat(["a", "b", "a", "c"] * 10, 12).astype(object)
-    runs = np.repeat(np.arange(40), 12)
-    rows = np.arange(len(y))
-    task = Task(y, rows[runs % 4 != 3], rows[runs % 4 == 3], rows[:5])
-    few, same, other = (draw_few(task, runs, 0.3, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(few.train, same.train)
-    assert not np.array_equal(few.train, other.train)
-    np.testing.assert_array_equal(few.test, task.test)
-    for label in ("a", "b"):
-        mine = few.train[y[few.train] == label]
-        assert len(mine) == round(0.3 * (y[task.train] == label).sum())
-        assert len(set(runs[mine])) <= len(mine) / 12 + 1  # stretches, the last one cut
-    tiny = draw_few(task, runs, 0.0001, 0)
-    assert sorted(y[tiny.train]) == ["a", "b"]  # at least one of each

@@ -39,8 +39,8 @@ def known_texts():
     """All label prompts, and captions of all rule-made styles with every wording of their templates."""
     texts = [*FALLBACK]
     for activities in [coarse_activities(), *(load_layout(name).get("activities", {}) for name in LAYOUTS)]:
-        for told in activities.values():
-            texts += [*told.get("prompts", []), told.get("short", ""), told.get("long", "")]
+        for described in activities.values():
+            texts += [*described.get("prompts", []), described.get("short", ""), described.get("long", "")]
     for module in (caption_styles, caption_words):
         for value in vars(module).values():
             texts += [text for text in value if isinstance(text, str)] if isinstance(value, tuple | list) else []
@@ -54,7 +54,7 @@ def made_captions():
 
     layout, rng = load_layout("synthetic"), np.random.default_rng(0)
     states = {"door": ["OPEN", "CLOSE"], "item": ["ABSENT", "PRESENT"]}
-    keys = [f"{s}_{x}" for s, told in layout["sensors"].items() for x in states.get(told["type"], ["ON", "OFF"])]
+    keys = [f"{s}_{x}" for s, sensor in layout["sensors"].items() for x in states.get(sensor["type"], ["ON", "OFF"])]
     rows = []
     for i in range(300):
         chosen = rng.choice(keys, size=12).tolist()
@@ -66,7 +66,10 @@ def made_captions():
         rows.append(row | {"activity": None})
     windows = pa.Table.from_pylist([{n: r[n] for n in WINDOWS.names} for r in rows], schema=WINDOWS)
     return [
-        text for style in caption_styles.STYLES for told in caption_windows(windows, layout, style) for text in told
+        text
+        for style in caption_styles.STYLES
+        for captions in caption_windows(windows, layout, style)
+        for text in captions
     ]
 
 
@@ -114,16 +117,16 @@ def test_only_labels_that_are_there_are_asked_for():
 
 def test_the_interval_holds_the_number_and_is_left_out_where_a_label_is_of_one_day_in_many():
     rng = np.random.default_rng(0)
-    labels, units = (
+    labels, clusters = (
         rng.choice(["Cook", "Sleep"], size=300).astype(object),
         BootstrapClusters(np.arange(300) // 10, "day"),
     )
     wanted = ["Cook"] * 5 + ["Sleep"] * 5
     scores = np.stack([(labels == label) + rng.normal(0, 0.8, size=300) for label in wanted])
-    bounds = query_intervals([scores], wanted, labels, units)
+    bounds = query_intervals([scores], wanted, labels, clusters)
     mean = rank_windows(scores, wanted, labels).mean()
     assert all(bounds[f"{name}_ci"][0] <= mean[name] <= bounds[f"{name}_ci"][1] for name in ("map", "ndcg_at_10"))
     rare = labels.copy()
     once = ["Eat", "Dress", "Work", "Pack", "Relax"]
     rare[[5, 15, 25, 35, 45]] = once  # a draw has all five of these days in one case of ten
-    assert query_intervals([np.zeros((5, 300))], once, rare, units) == {}
+    assert query_intervals([np.zeros((5, 300))], once, rare, clusters) == {}

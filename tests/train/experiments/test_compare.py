@@ -58,8 +58,8 @@ def runs_of(out: Path) -> list[Path]:
 
 
 def test_the_table_is_what_the_runs_say(compared):
-    out, told = compared
-    row = next(row for row in told["rows"] if row["name"] == "pictures")
+    out, results = compared
+    row = next(row for row in results["rows"] if row["name"] == "pictures")
     found: dict[str, list[float]] = {"probe": [], "zero": [], "recall": [], "tuned": []}
     for run in runs_of(out):
         scores = json.loads((run / "results.json").read_text())["protocols"]["chronological"]
@@ -81,34 +81,34 @@ def test_the_table_is_what_the_runs_say(compared):
 
 
 def test_baselines_are_there_once_and_seeds_differ(compared):
-    out, told = compared
-    assert [row["name"] for row in told["baselines"]] == [*comparison.BASELINES, "chance"]
+    out, results = compared
+    assert [row["name"] for row in results["baselines"]] == [*comparison.BASELINES, "chance"]
     first = json.loads((runs_of(out)[0] / "results.json").read_text())["protocols"]["chronological"]["classification"]
-    majority = next(row for row in told["baselines"] if row["name"] == "majority")
+    majority = next(row for row in results["baselines"] if row["name"] == "majority")
     assert majority["probe_accuracy"] == first["labelled"]["majority"]["accuracy"]
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in runs_of(out)]
     assert weights[0] != weights[1]
 
 
 def test_a_row_that_fails_says_why_and_stops_no_other(compared):
-    out, told = compared
-    row = next(row for row in told["rows"] if row["name"] == "lost")
+    out, results = compared
+    row = next(row for row in results["rows"] if row["name"] == "lost")
     for seed in "01":
         assert re.search(r"lost\.safetensors: not there yet\. Run: casita embed-images", row["seeds"][seed]["failed"])
     assert "probe_accuracy" not in row
     assert (out / "compare.md").read_text(encoding="utf-8").count("- lost, seed") == 2
-    assert all("failed" not in found for found in told["rows"][0]["seeds"].values())
+    assert all("failed" not in found for found in results["rows"][0]["seeds"].values())
 
 
 def test_the_same_command_again_trains_nothing_that_is_finished(compared, words, capsys):
-    out, told = compared
+    out, results = compared
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/pictures-*/**/*") if path.is_file()}
     assert cli.main(words) == 1
     printed = capsys.readouterr().out
     assert printed.count("failed: ") == 4  # twice while running, twice in the table
     assert "pictures, seed" not in printed
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("runs/pictures-*/**/*") if path.is_file()}
-    assert json.loads((out / "compare.json").read_text(encoding="utf-8")) == told
+    assert json.loads((out / "compare.json").read_text(encoding="utf-8")) == results
 
 
 def test_a_dry_run_tells_steps_and_time_and_trains_nothing(compared, words, home, base, tmp_path, capsys):
@@ -144,12 +144,14 @@ def test_cells_that_train_the_same_are_one_row_and_contradictions_are_left_out(b
     text = f"base: {base}\ngrid:\n  embedding_source: [image, learned]\n  vision_model: [pixels, clip]\n"
     grid = load_grid(grid_file(tmp_path, text))
     assert [row.name for row in grid.rows] == ["image, vision_model pixels", "image, vision_model clip", "learned"]
-    (told,) = grid.told
-    assert "learned, vision_model clip: trains the same as learned, vision_model pixels" in told
+    (left_out,) = grid.left_out
+    assert "learned, vision_model clip: trains the same as learned, vision_model pixels" in left_out
     text = f"base: {base}\ngrid:\n  loss: [info_nce, focal_sigmoid]\n  focal_gamma: [1.0, 2.0]\n"
     grid = load_grid(grid_file(tmp_path, text))
     assert [row.settings["loss"] for row in grid.rows] == ["focal_sigmoid"] * 2
-    assert [line.split(":")[0] for line in grid.told] == [f"loss info_nce, focal_gamma {g}" for g in ("1.0", "2.0")]
+    assert [line.split(":")[0] for line in grid.left_out] == [
+        f"loss info_nce, focal_gamma {g}" for g in ("1.0", "2.0")
+    ]
 
 
 def test_rows_that_differ_in_their_fine_tuning_alone_share_a_training(base, tmp_path):
@@ -165,7 +167,7 @@ def test_rows_that_differ_in_their_fine_tuning_alone_share_a_training(base, tmp_
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("grid: {}\n", "no value for base"),
         ("base: BASE\ngird: {}\n", r"grid.yaml:2: there is no key 'gird'; did you mean grid\?"),
@@ -177,8 +179,8 @@ def test_rows_that_differ_in_their_fine_tuning_alone_share_a_training(base, tmp_
         ("base: nowhere\n", "no such config"),
     ],
 )
-def test_a_mistake_in_a_grid_is_told(base, tmp_path, text, told):
-    with pytest.raises((ValueError, FileNotFoundError), match=told):
+def test_a_mistake_in_a_grid_is_one_line(base, tmp_path, text, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_grid(grid_file(tmp_path, text.replace("BASE", str(base))))
 
 
