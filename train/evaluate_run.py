@@ -132,7 +132,7 @@ def evaluate_run(
         "headline": headline(protocols[names[0]]["classification"]["labelled"]),
         "protocols": protocols,
     }
-    write_results(out, results, report_inputs(first, runs[0]), progress)
+    write_results(out, results, evidence_of(first, runs[0]), progress)
     keep_with_the_models(runs, out, data, results, first)
     return results
 
@@ -208,7 +208,7 @@ def joined(case: ProtocolSplit) -> tuple[list[str], np.ndarray]:
     return [told for part in parts for told in part.captions], np.concatenate([part.text for part in parts])
 
 
-def report_inputs(scoring: Scoring, run: Path) -> ReportInputs:
+def evidence_of(scoring: Scoring, run: Path) -> ReportInputs:
     """What the report draws of the headline protocol: its test windows, as the first run sees them."""
     case, test = scoring.case, scoring.case.test
     encoded = next(iter(scoring.encoded.values())).take(test)

@@ -14,6 +14,7 @@ import torch
 from evaluation_home import LAYOUT, PLACES, SENSORS, made_events, make_home
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from typed_dicts import mismatches
 
 from casita import cli
 from casita.datasets_scripts.captions.text_embeddings import embed_texts, load_text_model
@@ -33,6 +34,7 @@ from casita.modeling.configuration_casita import CasitaConfig
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.results import Results
 from casita.train.configs.train_config import TrainConfig, save_config
 from casita.train.evaluate_run import HomeLoader, evaluate_run
 from casita.train.evaluation.inputs import RUN_FILES, EvaluationInputs, load_inputs, load_run
@@ -116,6 +118,10 @@ def test_the_files_hold_what_the_function_returns_and_every_link_leads_to_a_pict
             assert min(picture.size) > 200
     for row in results["headline"]:
         assert f"| `{row['method']}` | {100 * row['accuracy']:.1f}" in report
+
+
+def test_results_are_what_their_types_promise(results):
+    assert list(mismatches(results, Results)) == []
 
 
 def test_all_baselines_stand_beside_the_model_in_both_variants(results):

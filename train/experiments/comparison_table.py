@@ -13,7 +13,6 @@ from casita.files import read_json, write_beside
 from casita.train.experiments.grid import Grid, Job, has_results
 from casita.train.metrics.classification import over_seeds
 from casita.train.report import plots
-from casita.train.report.palette import DAY
 
 METRICS = {
     "probe_accuracy": "probe accuracy",
@@ -164,11 +163,11 @@ def plot_comparison(results: Mapping[str, Any]) -> Figure:
         for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
             for y, row in enumerate(rows):
                 points = [100 * told[name] for told in row["seeds"].values() if name in told]
-                axes.plot(points, [y] * len(points), "o", color=DAY["own"], alpha=0.5, markersize=5)
+                axes.plot(points, [y] * len(points), "o", color=plots.COLOURS["casita"], alpha=0.5, markersize=5)
                 if name in row:
-                    axes.plot([100 * row[name]], [y], "|", color=DAY["own"], markersize=18)
+                    axes.plot([100 * row[name]], [y], "|", color=plots.COLOURS["casita"], markersize=18)
             for baseline in best_baseline(results, name):
-                axes.axvline(100 * baseline, color=DAY["grey"], linestyle="--", zorder=0)
+                axes.axvline(100 * baseline, color=plots.COLOURS["chance"], linestyle="--", zorder=0)
             axes.set(xlim=(0, 100))
             axes.set_title(METRICS[name], fontsize=9)
             axes.grid(axis="x", alpha=0.3)

@@ -11,7 +11,7 @@ _COLOURS = {  # name -> colour by day, and by night
     "own-pale": ("#72a9b9", "#3a7a8d"),
     "own-2": ("#d0722b", "#f09a55"),
     "grey": ("#8d97a3", "#76818d"),
-    "none": ("#ccd0d6", "#444c55"),
+    "none": ("#ccd0d6", "#56606b"),
     "good": ("#1f7a4d", "#5cc28c"),
     "bad": ("#b3372c", "#f0857a"),
     "warn": ("#8a5a00", "#f0c36a"),
@@ -53,7 +53,7 @@ _COLOURS = {  # name -> colour by day, and by night
 }
 DAY = {name: day for name, (day, _) in _COLOURS.items()}
 NIGHT = {name: night for name, (_, night) in _COLOURS.items()}
-METHOD_COLOURS = {  # method -> name of its colour; others are grey
+METHOD_COLOURS = {  # method -> name of its colour; one that is not here is grey
     "casita": "own",
     "linear_probe": "own",
     "layer_probe": "own-pale",
@@ -66,4 +66,6 @@ METHOD_COLOURS = {  # method -> name of its colour; others are grey
     "caption_only": "moss",
     "tfidf_captions": "lilac",
     "nearest_prompt_tfidf": "rose",
+    "majority": "grey",
+    "chance": "grey",
 }

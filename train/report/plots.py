@@ -21,6 +21,7 @@ from casita.train.report.svg import PNG_ONLY, mark
 from casita.train.report.wording import DIRECTIONS, RETRIEVAL, method_name, readable
 
 BARS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
+COLOURS = {method: DAY[name] for method, name in METHOD_COLOURS.items()}
 CELL = 0.36  # inches, of the confusion table
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -60,7 +61,7 @@ def add_legend(axes: Axes, **options: Any) -> None:
 
 
 def _colour(method: str) -> str:
-    return DAY[METHOD_COLOURS.get(method, "grey")]
+    return COLOURS.get(method, DAY["grey"])
 
 
 def _panel(width: float, height: float, title: str, x: str, y: str) -> tuple[Figure, Axes]:
@@ -106,8 +107,8 @@ def plot_confusion(y_true: Sequence[str], y_pred: Sequence[str], title: str) -> 
     axes.set_axisbelow(False)  # the gaps between cells
     axes.tick_params(which="both", length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("called, % of the row", labelpad=8)
-    axes.set_ylabel("true activity (test windows)")
+    axes.set_xlabel("called, % of the row", labelpad=8, gid=PNG_ONLY)
+    axes.set_ylabel("true activity (test windows)", gid=PNG_ONLY)
     axes.spines[:].set_visible(False)
     return figure
 
@@ -128,7 +129,7 @@ def plot_loss(lines: Sequence[Mapping[str, Any]], title: str) -> Figure:
         step, loss = min(points, key=lambda point: point[1])
         words = f"best {loss:.3f}, step {step}"
         side = "right" if step > np.mean(axes.get_xlim()) else "left"
-        axes.annotate(words, (step, loss), (0, 10), textcoords="offset points", ha=side)
+        axes.annotate(words, (step, loss), (0, 24), textcoords="offset points", ha=side)
         _dot(axes, step, loss, words, markersize=10, markerfacecolor="none", markeredgecolor=DAY["own"])
     add_legend(axes)
     return figure

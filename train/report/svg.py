@@ -76,13 +76,13 @@ def figure_svg(figure: Figure, name: str, css: str = "chart") -> Markup:
         name: of no other figure of the page.
         css: classes of the element, whose variable `--wide` is the figure's width at the page's text size.
     """
-    hidden = figure.findobj(lambda artist: artist.get_gid() == PNG_ONLY and artist.get_visible())
+    hidden = [figure.patch, *figure.findobj(lambda artist: artist.get_gid() == PNG_ONLY)]
     for artist in hidden:
         artist.set_visible(False)
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):  # the salt: ids that no other has
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", bbox_inches="tight", facecolor="none", metadata=nothing)
+        figure.savefig(file, format="svg", bbox_inches="tight", metadata=nothing)
     for artist in hidden:
         artist.set_visible(True)
     root = ElementTree.fromstring(_CONTROL.sub("", file.getvalue()))
@@ -104,6 +104,11 @@ def _adapt(element: ElementTree.Element) -> None:
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     element.text = (element.text or "").strip()
+    marks = element.findall("{*}use")
+    if len({each.get("style") for each in marks}) == 1:  # said once, for all marks inherit it
+        element.set("style", marks[0].get("style", ""))
+        for each in marks:
+            del each.attrib["style"]
     old = dict(element.attrib)
     element.attrib.clear()
     for key, value in old.items():

@@ -91,8 +91,9 @@ def plot_map(points: np.ndarray, groups: Sequence[Group], title: str) -> Figure:
     for i, group in enumerate(groups):
         x, y = points[group.rows].T
         name = f"{group.name} ({len(group.rows)})"
-        look = {"color": DAY[group.colour], "marker": SHAPES[group.shape], "alpha": 0.85, "linewidths": 0}
-        mark(axes.scatter(x, y, s=size, label=name, **look), name, **{"data-i": str(i)})
+        dots = axes.scatter(x, y, s=size, label=name, color=DAY[group.colour], marker=SHAPES[group.shape], alpha=0.85)
+        dots.set_linewidth(0)
+        mark(dots, name, **{"data-i": str(i)})
     add_legend(axes, markerscale=(60 / size) ** 0.5, ncols=1 + len(groups) // 28)
     low = points.min(axis=0)
     high = points.max(axis=0)

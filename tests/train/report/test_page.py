@@ -13,10 +13,11 @@ import jinja2
 import numpy as np
 import pytest
 from report_case import Case
+from typed_dicts import mismatches
 
 from casita.datasets_scripts.layouts.layout import empty_layout
 from casita.datasets_scripts.pictures.palettes import RANK
-from casita.results import METHODS
+from casita.results import METHODS, Results
 from casita.train.evaluation.report_inputs import Query
 from casita.train.report.floor_plan import MARGIN, SIDE
 from casita.train.report.markdown import report_text
@@ -108,6 +109,17 @@ def at(results, pointer):
         token = token.replace("~1", "/").replace("~0", "~")
         results = results[int(token) if isinstance(results, list) else token]
     return results
+
+
+def test_the_made_up_results_are_what_the_types_promise(case):
+    assert list(mismatches(case.results, Results)) == []
+    broken = {**case.results, "timing_s": None, "more": 1}
+    del broken["home"]
+    assert sorted(mismatches(broken, Results)) == [
+        "/home: missing",
+        "/more: unknown",
+        "/timing_s: NoneType, not Mapping",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
@@ -422,6 +434,14 @@ def test_a_browser_colours_the_map_by_one_thing_at_a_time(html, tmp_path):
     script = f"['room', 'hour', 'activity'].map((by) => (document.getElementById('by-' + by).click(), {names}))"
     found = in_browser(html, 1280, f"{script}.join()", tmp_path)
     assert found == ",".join(f"by-{by} by-{by}" for by in ("room", "hour", "activity"))
+
+
+def test_a_browser_points_out_one_group_of_the_map(html, tmp_path):
+    groups = "[...document.querySelectorAll('.map .by-activity [data-i]')]"
+    press = "document.querySelectorAll('.groups.by-activity button')[1].click()"
+    bright = f"{groups}.filter((group) => !group.classList.contains('dim')).map((group) => group.dataset.i)"
+    assert in_browser(html, 1280, f"({press}, {bright}.join())", tmp_path) == "1"
+    assert in_browser(html, 1280, f"{bright}.join()", tmp_path) == ",".join(map(str, range(7)))
 
 
 def test_a_browser_shows_another_sensors_likeness_when_asked(html, page, tmp_path):
