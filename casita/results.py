@@ -5,23 +5,60 @@ A method has one key wherever its numbers stand, and one name wherever a person 
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 # Metric -> number; `<metric>_sd` a deviation over seeds, `<metric>_ci` the two bounds of an interval, `seeds` the
-# numbers of each seed. Metrics of classification: accuracy, balanced_accuracy, macro_f1, weighted_f1, ece; of
-# rankings: recall_at_1/5/10, mrr, map, ndcg_at_10, queries, candidates.
+# numbers of each seed. Metrics of classification: accuracy, balanced_accuracy, macro_f1, weighted_f1, ece; of one
+# class: precision, recall, f1, support; of rankings: recall_at_1/5/10, mrr, map, ndcg_at_10, queries, candidates; of
+# clusters: ari, nmi, clusters.
 Scores = Mapping[str, Any]
 MethodScores = Mapping[str, Scores]
 
 
+class ModelSummary(TypedDict):
+    """The settings that name a run, and the model's size."""
+
+    preset: str
+    embedding_source: str
+    vision_model: str
+    text_model: str
+    caption_style: str
+    pooling: str
+    seed: int
+    parameters: int
+
+
+class IntervalSettings(TypedDict):
+    """How intervals were drawn: their level, how many resamples, and over what."""
+
+    level: float
+    resamples: int
+    over: str
+
+
+class EvaluationSettings(TypedDict):
+    """The settings of an evaluation, and the command that repeats it."""
+
+    protocol: str
+    protocols: list[str]
+    runs: list[str]
+    learned: list[str]
+    seeds: int
+    max_windows: int
+    c_grid: list[float]
+    few_shot: list[float]
+    intervals: IntervalSettings
+    command: str
+
+
 class SplitSummary(TypedDict):
-    """What a split holds: numbers of windows, labelled windows, sessions and days, and windows of each label."""
+    """The numbers of windows, labelled windows, sessions and days of a split, and the windows of each label."""
 
     windows: int
     labelled: int
     sessions: int
     days: int
-    labels: dict[str, int]
+    labels: Mapping[str, int]
 
 
 class DataSummary(TypedDict):
@@ -33,19 +70,67 @@ class DataSummary(TypedDict):
     leak_audit: Mapping[str, int]
 
 
-class ProtocolResults(TypedDict):
-    """The numbers under one protocol; a part that it does not have is named in `left_out`, with the reason."""
+class BootstrapUnits(TypedDict):
+    """What intervals resample, days for example, and how many of them the test split has."""
 
-    about: Mapping[str, Any]
+    unit: str
+    units: int
+
+
+class ProtocolSummary(TypedDict):
+    """How a protocol divides the windows: `told` in words, `seen_share` the share of the test windows whose events the
+    encoder was trained on; `sources` and what follows where the test home is another one."""
+
+    told: str
+    leaky: bool
+    seen_share: float
+    level: Literal["fine", "coarse"]
+    split_by: str
+    leak_audit: Mapping[str, int]
+    splits: Mapping[str, SplitSummary]
+    intervals: BootstrapUnits
+    seed: NotRequired[int]
+    purged_windows: NotRequired[int]
+    sources: NotRequired[list[str]]
+    target: NotRequired[str]
+    labels_not_in_sources: NotRequired[list[str]]
+
+
+class CalibrationBin(TypedDict):
+    """A bin of confidence that holds windows: its bounds, and their mean confidence, accuracy and number."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    windows: int
+
+
+class ReliabilityCurve(TypedDict):
+    """Accuracy by confidence, and the expected calibration error."""
+
+    bins: list[CalibrationBin]
+    ece: float
+
+
+class ProtocolResults(TypedDict):
+    """The numbers under one protocol; a part that it does not have is named in `left_out`, with the reason.
+
+    Keys from outside in: `classification` variant, method; `per_class` method, label; `few_shot` share of the labels,
+    method; `retrieval` method, direction; `caption_styles` style, method, direction; `paraphrases` method, and under
+    `per_label` this model's scores by label.
+    """
+
+    about: ProtocolSummary
     classification: Mapping[str, MethodScores]
     per_class: NotRequired[Mapping[str, MethodScores]]
-    calibration: NotRequired[MethodScores]
+    calibration: NotRequired[Mapping[str, ReliabilityCurve]]
     few_shot: NotRequired[Mapping[str, MethodScores]]
     retrieval: NotRequired[Mapping[str, MethodScores]]
     caption_styles: NotRequired[Mapping[str, Mapping[str, MethodScores]]]
     paraphrases: NotRequired[MethodScores]
     clustering: NotRequired[MethodScores]
-    left_out: NotRequired[Mapping[str, str]]
+    left_out: Mapping[str, str]
 
 
 class Results(TypedDict):
@@ -54,8 +139,8 @@ class Results(TypedDict):
     casita_version: str
     run: str
     home: str
-    model: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    model: ModelSummary
+    settings: EvaluationSettings
     data: DataSummary
     timing_s: Mapping[str, float]
     headline: list[Scores]
@@ -64,7 +149,7 @@ class Results(TypedDict):
 
 
 class Method(NamedTuple):
-    """What people read of a method: its name, and a sentence on what it does."""
+    """A method as people read of it: its name, and a sentence on what it does."""
 
     title: str
     description: str
@@ -74,6 +159,7 @@ class Method(NamedTuple):
 OWN_METHODS = ("linear_probe", "layer_probe", "zero_shot", "finetuned")
 
 METHODS: dict[str, Method] = {
+    "casita": Method("This model", "the evaluated model's embeddings as they are, with nothing fitted to them."),
     "linear_probe": Method("Linear probe", "logistic regression on this model's frozen embedding of a window."),
     "layer_probe": Method(
         "Probe of the last layers",
@@ -117,6 +203,10 @@ METHODS: dict[str, Method] = {
     "nearest_prompt_tfidf": Method(
         "Nearest prompt by words",
         "zero-shot without a model: the activity whose prompts share most words (tf-idf) with the window's caption.",
+    ),
+    "caption_only": Method(
+        "Captions by frequency",
+        "captions in the order of how many train windows have them, one and the same for every window.",
     ),
     "majority": Method("Majority", "always the most frequent activity of the train split."),
     "chance": Method("Chance", "a guess among the train split's activities."),

@@ -279,5 +279,5 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     out = args.out or args.run[0]
-    print(headline_text(results))
+    print(headline_text(results["headline"]))
     print(f"page: {out / 'report.html'}   as Markdown: {out / 'report.md'}   numbers: {out / 'results.json'}")

@@ -252,7 +252,7 @@ def run(args: argparse.Namespace) -> None:
     out = finetune(read_settings(FinetuneConfig, args.config, given))
     if not PartialState().is_main_process:
         return
-    print(report.headline_text(read_json(out / "results.json")))
+    print(report.headline_text(read_json(out / "results.json")["headline"]))
     print(f"numbers: {out / 'results.json'}   model: {out / 'model'}")
 
 

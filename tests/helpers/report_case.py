@@ -1,5 +1,5 @@
-"""A whole evaluation in small: every section of results.json and its evidence, computed from windows with a planted
-signal (each activity has its room), so that numbers are of the size that real ones have."""
+"""A whole evaluation in small: every section of results.json and the report's inputs, computed from windows with a
+planted signal (each activity has its room), so that numbers are of the size that real ones have."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +14,11 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from casita.datasets_scripts.layouts.layout import load_layout
 from casita.datasets_scripts.schema import WINDOWS
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.results import ProtocolResults, ProtocolSummary, ReliabilityCurve, Results, SplitSummary
 from casita.train.evaluation import probes
 from casita.train.evaluation.probes import Prediction, Task, make_task
 from casita.train.evaluation.report_inputs import Query, ReportInputs
-from casita.train.metrics.classification import ece, over_seeds, per_class
+from casita.train.metrics.classification import calibration_bins, ece, over_seeds, per_class
 from casita.train.metrics.ranking import retrieval_chance, retrieval_metrics
 
 ROOMS = {
@@ -38,7 +39,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 class Case:
-    """`results` and `evidence` of one made-up evaluation; `rename` changes labels, `caption` changes captions."""
+    """`results` and `inputs` of one made-up evaluation; `rename` changes labels, `caption` changes captions."""
 
     def __init__(
         self, rename: Callable[[str], str] = str, caption: str = "Somebody was in the {room}, near {sensor}."
@@ -60,7 +61,7 @@ class Case:
         self.answers = {variant: self.predict(task) for variant, task in self.tasks.items()}
         self.queries = self.make_queries()
         self.results = self.make_results()
-        self.evidence = self.make_evidence()
+        self.inputs = self.make_inputs()
 
     # ------------------------------------------------------------------------------------------------- the windows
     def make_windows(self) -> pa.Table:
@@ -162,7 +163,7 @@ class Case:
         ]
 
     # ------------------------------------------------------------------------------------------------- the results
-    def make_results(self) -> dict[str, Any]:
+    def make_results(self) -> Results:
         scores = self.scores()
         leaky = {
             "about": self.about(
@@ -171,6 +172,7 @@ class Case:
             "classification": {"labelled": self.rows(self.predict(self.leaky_task()), self.leaky_task())},
             "left_out": {"few_shot": "the literature's protocol has none."},
         }
+        labelled = scores["classification"]["labelled"]
         return {
             "casita_version": "0.1.0",
             "run": "case",
@@ -180,7 +182,9 @@ class Case:
                 "caption_style": "narrative", "pooling": "cls_mean", "seed": 42, "parameters": 1_234_567,
             },
             "settings": {
-                "protocol": "chronological", "seeds": 3, "max_windows": 20_000, "c_grid": [0.01, 1.0],
+                "protocol": "chronological", "protocols": ["chronological", "shuffled_segments"],
+                "runs": ["runs/case"], "learned": [], "few_shot": [0.05, 0.3], "seeds": 3, "max_windows": 20_000,
+                "c_grid": [0.01, 1.0],
                 "intervals": {"level": 0.95, "resamples": 40, "over": "single windows"},
                 "command": "casita evaluate runs/case --seeds 3",
             },
@@ -190,13 +194,13 @@ class Case:
                 "labels": sorted(self.labels),
                 "leak_audit": scores["about"]["leak_audit"],
             },
-            "headline": [{"method": k, **v} for k, v in scores["classification"]["labelled"].items()],
+            "headline": [{"method": k, **v} for k, v in labelled.items()],
             "protocols": {"chronological": scores, "shuffled_segments": leaky},
             "timing_s": {"encode": 1.5},
             "plots": [],
         }  # fmt: skip
 
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> ProtocolResults:
         task, answers = self.tasks["labelled"], self.answers["labelled"]
         y_true = task.y[task.test].tolist()
         shown = ("linear_probe", "zero_shot", "learned", "bag_of_sensors")
@@ -210,11 +214,12 @@ class Case:
             "paraphrases": self.paraphrases(),
             "clustering": self.clustering(),
             "calibration": {m: self.calibration(answers[m], task) for m in ("linear_probe", "zero_shot")},
+            "left_out": {},
         }
 
-    def about(self, told: str, leaky: bool, seen: float, shared: int) -> dict[str, Any]:
+    def about(self, description: str, leaky: bool, seen: float, shared: int) -> ProtocolSummary:
         frame = self.windows.to_pandas()
-        splits = {}
+        splits: dict[str, SplitSummary] = {}
         for name in COUNTS:
             mine = frame[frame["split"] == name]
             splits[name] = {
@@ -222,7 +227,10 @@ class Case:
                 "days": int(mine["start"].dt.date.nunique()), "labels": mine["activity"].value_counts().to_dict(),
             }  # fmt: skip
         audit = {"train/validation": 0, "train/test": shared, "validation/test": 0}
-        return {"told": told, "leaky": leaky, "seen_share": seen, "splits": splits, "leak_audit": audit}
+        return {
+            "told": description, "leaky": leaky, "seen_share": seen, "level": "fine", "split_by": "day",
+            "splits": splits, "leak_audit": audit, "intervals": {"unit": "window", "units": COUNTS["test"]},
+        }  # fmt: skip
 
     def leaky_task(self) -> Task:
         splits = np.random.default_rng(1).choice(list(COUNTS), p=[0.6, 0.1, 0.3], size=len(self.splits))
@@ -275,22 +283,12 @@ class Case:
             found[name] = {**{k: float(v) for k, v in scores.items()}, "clusters": len(self.labels)}
         return found
 
-    def calibration(self, by_seed: dict[str, Prediction], task: Task) -> dict[str, Any]:
+    def calibration(self, by_seed: dict[str, Prediction], task: Task) -> ReliabilityCurve:
         prediction = next(iter(by_seed.values()))
-        y = task.y[task.test]
-        confidence = prediction.probabilities.max(axis=1)
-        right = np.array(prediction.labels, dtype=object) == y
-        bins = []
-        for low in np.arange(10) / 10:
-            inside = (confidence > low) & (confidence <= low + 0.1)
-            mean = {
-                "confidence": float(confidence[inside].mean()) if inside.any() else None,
-                "accuracy": float(right[inside].mean()) if inside.any() else None,
-            }
-            bins.append({"low": float(low), "high": float(low + 0.1), **mean, "windows": int(inside.sum())})
-        return {"bins": bins, "ece": ece(prediction.probabilities, y.tolist(), prediction.classes)}
+        answers = prediction.probabilities, task.y[task.test].tolist(), prediction.classes
+        return {"bins": calibration_bins(*answers), "ece": ece(*answers)}
 
-    def make_evidence(self) -> ReportInputs:
+    def make_inputs(self) -> ReportInputs:
         test = np.flatnonzero(np.array(self.splits) == "test")
         lines = [
             {"step": step, "split": "train" if step % 4 else "validation", "loss": 1 + 3 / step**0.5}

@@ -13,6 +13,7 @@ import torch
 from evaluation_home import PLACES, made_events, make_home
 from evaluation_run import learned_model, load_all, made_table, make_run
 from PIL import Image
+from typed_dicts import mismatches
 
 from casita import cli
 from casita.datasets_scripts.schema import (
@@ -27,6 +28,7 @@ from casita.datasets_scripts.schema import (
 from casita.datasets_scripts.windows.cut import WindowSettings, cut_home
 from casita.files import read_json
 from casita.modeling.modeling_casita import CasitaModel
+from casita.results import Results
 from casita.train.configs.train_config import TrainConfig, save_config
 from casita.train.evaluate_run import evaluate_run
 from casita.train.evaluation.home_loader import HomeLoader
@@ -67,6 +69,10 @@ def test_the_files_hold_what_the_function_returns_and_every_link_leads_to_a_pict
             assert min(picture.size) > 200
     for row in results["headline"]:
         assert f"| `{row['method']}` | {100 * row['accuracy']:.1f}" in report
+
+
+def test_results_are_what_their_types_promise(results):
+    assert list(mismatches(results, Results)) == []
 
 
 def test_all_baselines_stand_beside_the_model_in_both_variants(results):

@@ -32,7 +32,7 @@ class ReportInputs:
         captions: one a window.
         base: `(N, C)` the frozen embedding that probes read.
         sensor, text: `(N, P)` unit rows of windows and captions in the shared space.
-        layout: the home's; `{}` when it has none.
+        layout: the home's; one without sensors when it has none.
         table: the frozen rows of this home's sensor states; None where the model learned its own.
         answers: variant -> method -> seed -> what was predicted.
         tasks: variant -> the task that was answered.
@@ -57,9 +57,20 @@ class ReportInputs:
         """Each window's label, None where it has none."""
         return self.windows["activity"].to_pylist()
 
+    @property
+    def rooms(self) -> dict[str, str]:
+        """The room of each sensor of the layout."""
+        return {name: sensor["room"] for name, sensor in self.layout["sensors"].items()}
+
+    def true_and_predicted(self, method: str) -> tuple[list[str], list[str]]:
+        """Return the labels of the labelled test windows, and what the method's first seed predicted."""
+        task = self.tasks["labelled"]
+        first_seed = next(iter(self.answers["labelled"][method].values()))
+        return task.y[task.test].tolist(), first_seed.labels
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `metrics.jsonl`, none where there is no such file; a line that is no JSON is named."""
+    """Read the lines of a run's `metrics.jsonl`, none where there is no such file; a line that is no JSON is named."""
     lines = []
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     for number, line in enumerate(text.splitlines(), start=1):

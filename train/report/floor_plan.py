@@ -1,4 +1,4 @@
-"""The floor plan of the page: windows as paths through the home, and how alike the sensors' embeddings are."""
+"""The floor plan of the page: windows as routes through the home, and how alike the sensors' embeddings are."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -20,30 +20,29 @@ MARGIN = 8.0
 STEPS = 6  # shades from the first event of a window to the last
 LETTER = 4.3  # width of a letter of a room's name
 DOT, SMALL_DOT, MANY = 6.5, 4.5, 60  # radius of a sensor whose likeness is shown, and in a home of many
-TOLD_EVENTS = 5  # of one sensor, when it is pointed at
+NAMED_EVENTS = 5  # of one sensor, when it is pointed at
 
 
 class FloorPlan:
-    """A layout in a drawing's units. `positions` has each sensor's point, `size` the drawing's."""
+    """A layout in a drawing's units: `positions` has each sensor's point, `size` is the drawing's."""
 
     def __init__(self, layout: Layout):
         self.layout = layout
         width, height = layout["size"]
         self.scale = (SIDE - 2 * MARGIN) / max(width, height)
         self.size = (2 * MARGIN + width * self.scale, 2 * MARGIN + height * self.scale)
-        self.positions = {
-            name: self.at(sensor["x"], sensor["y"]) for name, sensor in layout.get("sensors", {}).items()
-        }
+        self.positions = {name: self.at(sensor["x"], sensor["y"]) for name, sensor in layout["sensors"].items()}
 
     def at(self, x: float, y: float) -> Point:
-        """A position of the layout in a drawing."""
+        """Return where a position of the layout lies in a drawing."""
         return MARGIN + x * self.scale, MARGIN + y * self.scale
 
     def room(self, sensor: str) -> str:
+        """Return the room of a sensor."""
         return self.layout["sensors"][sensor]["room"]
 
     def symbol(self) -> Markup:
-        """The plan, drawn once: every other drawing refers to it."""
+        """Draw the plan once: every other drawing refers to it."""
         drawing = Drawing(*self.size, title="floor plan", css="defs")
         plan = drawing.add("g", within=drawing.add("defs"), id="plan")
         for i, polygon in enumerate(self.layout.get("rooms", {}).values()):
@@ -58,7 +57,7 @@ class FloorPlan:
         return Markup(drawing)
 
     def drawing(self, title: str, css: str) -> Drawing:
-        """The plan to draw on."""
+        """Return a drawing with the plan in it, to draw on."""
         drawing = Drawing(*self.size, title=title, css=css)
         drawing.add("use", href="#plan")
         return drawing
@@ -78,8 +77,9 @@ class FloorPlan:
                 drawing.write((at[0], at[1] + 3), name, "room-name middle")
 
     def _clear_of_sensors(self, polygon: Sequence[Point], name: str) -> np.ndarray | None:
-        """Where a name fits into `polygon`, clear of dots if it can be, as near its middle as can be; else None."""
-        low, high = np.min(polygon, axis=0), np.max(polygon, axis=0)
+        """Find where a name fits into `polygon`, clear of dots and near its middle if it can be; None if nowhere."""
+        low = np.min(polygon, axis=0)
+        high = np.max(polygon, axis=0)
         grid = np.stack(np.meshgrid(*np.linspace(low, high, 31).T), axis=-1).reshape(-1, 2)
         half = np.array([LETTER * len(name) / 2 + 2, 6.0])
         corners = grid[:, None] + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
@@ -88,15 +88,15 @@ class FloorPlan:
         gaps = np.maximum(np.abs(grid[:, None] - dots) - half, 0)
         clear = np.minimum(np.sqrt((gaps**2).sum(axis=-1)).min(axis=1), DOT)
         aside = np.linalg.norm(grid - (low + high) / 2, axis=1)
-        best = np.lexsort((aside, -clear, -within))[0]
+        best = np.lexsort((aside, -clear, -within))[0]  # the last key counts first: corners within, then clear of dots
         return grid[best] if within[best] == 4 else None
 
 
 def draw_window(plan: FloorPlan, window: Mapping[str, Any], title: str) -> Drawing:
-    """The way through the home that a window's events tell, shaded from the first to the last, with both times.
+    """Draw a window's events as a route through the home, shaded from the first to the last, with both times.
 
-    A line bends to the right of its direction, so that there and back are two lines. What has no place on the plan is
-    not drawn.
+    A line bends to the right of its direction, so that there and back are two lines. Sensors without a place on the
+    plan are not drawn.
     """
     drawing = plan.drawing(title, "path")
     sensors = [key.rpartition("_")[0] for key in window["sensor_keys"]]
@@ -107,16 +107,19 @@ def draw_window(plan: FloorPlan, window: Mapping[str, Any], title: str) -> Drawi
         return drawing
     last = max(len(sensors) - 1, 1)
     for one, other in pairwise(stops):
-        a, b = plan.positions[sensors[one[0]]], plan.positions[sensors[other[0]]]
-        middle = ((a[0] + b[0]) / 2 - (b[1] - a[1]) / 8, (a[1] + b[1]) / 2 + (b[0] - a[0]) / 8)
-        route = f"M{a[0]:.1f} {a[1]:.1f}Q{middle[0]:.1f} {middle[1]:.1f} {b[0]:.1f} {b[1]:.1f}"
-        drawing.add("path", css=f"way t{_step(other[0], last)}", d=route)
+        x, y = plan.positions[sensors[one[0]]]
+        to_x, to_y = plan.positions[sensors[other[0]]]
+        # the control point: the middle, moved by an eighth of the way at a right angle to it
+        bend_x = (x + to_x) / 2 - (to_y - y) / 8
+        bend_y = (y + to_y) / 2 + (to_x - x) / 8
+        line = f"M{x:.1f} {y:.1f}Q{bend_x:.1f} {bend_y:.1f} {to_x:.1f} {to_y:.1f}"
+        drawing.add("path", css=f"route t{_step(other[0], last)}", d=line)
     for sensor in dict.fromkeys(sensors[i] for i in placed):
-        own = [i for i in placed if sensors[i] == sensor]
-        radius = 3 + min(4.0, 0.6 * len(own) ** 0.7)
-        told = f"{sensor}, {readable(plan.room(sensor))}: {_events(window, own)}"
-        css = f"stop t{_step(own[len(own) // 2], last)}"
-        drawing.circle(plan.positions[sensor], radius, told, css=css, data_sensor=sensor)
+        events = [i for i in placed if sensors[i] == sensor]
+        radius = 3 + min(4.0, 0.6 * len(events) ** 0.7)
+        title = f"{sensor}, {readable(plan.room(sensor))}: {_events(window, events)}"
+        css = f"stop t{_step(events[len(events) // 2], last)}"
+        drawing.circle(plan.positions[sensor], radius, title, css=css, data_sensor=sensor)
     _write_times(drawing, window, [(i, plan.positions[sensors[i]]) for i in (placed[0], placed[-1])])
     return drawing
 
@@ -126,18 +129,18 @@ def _step(event: int, last: int) -> int:
 
 
 def _events(window: Mapping[str, Any], events: Sequence[int]) -> str:
-    told = [f"{moment(window, i):%H:%M:%S} {window['sensor_keys'][i].rpartition('_')[2]}" for i in events]
-    more = f", and {len(told) - TOLD_EVENTS} more" if len(told) > TOLD_EVENTS else ""
-    return ", ".join(told[:TOLD_EVENTS]) + more
+    names = [f"{moment(window, i):%H:%M:%S} {window['sensor_keys'][i].rpartition('_')[2]}" for i in events]
+    more = f", and {len(names) - NAMED_EVENTS} more" if len(names) > NAMED_EVENTS else ""
+    return ", ".join(names[:NAMED_EVENTS]) + more
 
 
 def moment(window: Mapping[str, Any], event: int) -> datetime:
-    """When an event of a window happened."""
+    """Return when an event of a window happened."""
     return window["start"] + timedelta(seconds=float(window["seconds"][event]))
 
 
 def _write_times(drawing: Drawing, window: Mapping[str, Any], ends: Sequence[tuple[int, Point]]) -> None:
-    """The first and last times beside their dots, the upper one above and the lower one below: never on each other."""
+    """Write the first and last times, the upper one above its dot and the lower one below: never on each other."""
     upper = min(range(2), key=lambda i: ends[i][1][1])
     for i, (event, (x, y)) in enumerate(ends):
         shift = -11 if i == upper else 19
@@ -147,43 +150,48 @@ def _write_times(drawing: Drawing, window: Mapping[str, Any], ends: Sequence[tup
 
 # ------------------------------------------------------------------------------------------------------- similarity
 def active_keys(table: SensorEmbeddingTable, layout: Layout) -> dict[str, str]:
-    """Each placed sensor's key in its most active state that has a row: `{"M001": "M001_ON"}`."""
-    found: dict[str, str] = {}
+    """Return each placed sensor's key in its most active state that has a row: `{"M001": "M001_ON"}`."""
+    active: dict[str, str] = {}
     for key in sorted(table.keys, key=lambda key: (RANK.get(key.rpartition("_")[2], 0), key)):
         sensor = key.rpartition("_")[0]
-        if sensor in layout.get("sensors", {}):
-            found[sensor] = key
-    return dict(sorted(found.items()))
+        if sensor in layout["sensors"]:
+            active[sensor] = key
+    return dict(sorted(active.items()))
 
 
 def cosines(table: SensorEmbeddingTable, keys: Sequence[str]) -> np.ndarray:
-    """`(S, S)` cosines of the rows of `keys`."""
+    """Return `(S, S)` cosines of the rows of `keys`."""
     rows = table.select(list(keys)).embeddings.astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     return np.clip(rows @ rows.T, -1, 1)
 
 
-def similarity(plan: FloorPlan, table: SensorEmbeddingTable, seen: Mapping[str, int]) -> dict[str, Any] | None:
-    """What the page needs to show how alike the sensors are: the drawing for the busiest sensor by `seen`,
-    how many events each has, and all cosines.
+def similarity(plan: FloorPlan, table: SensorEmbeddingTable, events: Mapping[str, int]) -> dict[str, Any] | None:
+    """Draw how alike the sensors are to the busiest one, and return the drawing with all cosines for the page.
 
-    None with fewer than two sensors that have both a place and a row.
+    Args:
+        events: sensor -> how many it has.
+
+    Returns:
+        None with fewer than two sensors that have both a place and a row.
     """
     keys = active_keys(table, plan.layout)
     if len(keys) < 2:
         return None
     cosine = cosines(table, list(keys.values()))
     others = cosine[~np.eye(len(keys), dtype=bool)]
-    low, high = float(others.min()), max(float(others.max()), float(others.min()) + 1e-6)
+    low = float(others.min())
+    high = max(float(others.max()), low + 1e-6)
     sensors = list(keys)
-    chosen = max(range(len(sensors)), key=lambda i: (seen.get(sensors[i], 0), -i))
+    chosen = max(range(len(sensors)), key=lambda i: (events.get(sensors[i], 0), -i))
     drawing = plan.drawing(f"Floor plan: how alike the other sensors are to {sensors[chosen]}", "alike")
     radius = DOT if len(sensors) <= MANY else SMALL_DOT
     for i, sensor in enumerate(sensors):
         share = (cosine[chosen, i] - low) / (high - low)
-        told = f"{sensor}, {readable(plan.room(sensor))}: cosine {cosine[chosen, i]:.2f}"
-        css, style = "sensor chosen" if i == chosen else "sensor", f"--v:{100 * min(max(share, 0), 1):.0f}%"
-        drawing.circle(plan.positions[sensor], radius, told, css=css, style=style, data_i=i)
+        title = f"{sensor}, {readable(plan.room(sensor))}: cosine {cosine[chosen, i]:.2f}"
+        css = "sensor chosen" if i == chosen else "sensor"
+        style = f"--v:{100 * min(max(share, 0), 1):.0f}%"
+        drawing.circle(plan.positions[sensor], radius, title, css=css, style=style, data_i=i)
     plan.name_rooms(drawing)
     order = [int(i) for i in np.argsort(-cosine[chosen], kind="stable") if i != chosen]
     rooms = [readable(plan.room(sensor)) for sensor in sensors]

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from casita.results import METHODS
+from casita.results import METHODS, Results
 from casita.train.report import tables
 from casita.train.report.tables import At
 from casita.train.report.wording import (
-    VARIANTS,
     absent,
     headline_protocol,
     leak_line,
@@ -17,6 +16,7 @@ from casita.train.report.wording import (
     presegmented_line,
     sampling_line,
     seed_note,
+    variant_name,
     verdict,
 )
 
@@ -26,12 +26,12 @@ CHANCE_NOTE = (
 )
 
 
-def report_text(results: Mapping[str, Any]) -> str:
-    """The Markdown report of `results.json`'s content; a section that was not measured is named with its reason."""
+def report_text(results: Results) -> str:
+    """Return the Markdown report of `results.json`; a section that was not measured is named with its reason."""
     return "\n\n".join(_sections(results)) + "\n"
 
 
-def _sections(results: Mapping[str, Any]) -> Iterator[str]:
+def _sections(results: Results) -> Iterator[str]:
     root = At(results)
     scores = root["protocols"][headline_protocol(results)]
     yield f"# {results['run']} on {results['home']}"
@@ -59,13 +59,13 @@ def _sections(results: Mapping[str, Any]) -> Iterator[str]:
     yield "Settings: " + json.dumps(results["settings"], ensure_ascii=False)
 
 
-def _classification(results: Mapping[str, Any], scores: At) -> Iterator[str]:
+def _classification(results: Results, scores: At) -> Iterator[str]:
     variants = scores["classification"]
     yield "## Which activity is it?"
     yield verdict(variants["labelled"].value)
     yield tables.classification(variants["labelled"], "").markdown(keys=True)
     known = [name for name in METHODS if name in variants["labelled"]]
-    yield "\n".join(f"- `{name}`: **{METHODS[name][0]}**, {METHODS[name][1]}" for name in known)
+    yield "\n".join(f"- `{name}`: **{METHODS[name].title}**, {METHODS[name].description}" for name in known)
     yield seed_note(results)
     yield "![confusion matrix of the linear probe](plots/confusion_linear_probe.png)"
     if "per_class" in scores:
@@ -74,7 +74,7 @@ def _classification(results: Mapping[str, Any], scores: At) -> Iterator[str]:
     yield "![confusion matrix of zero-shot](plots/confusion_zero_shot.png)"
     for variant, rows in variants.items():
         if variant != "labelled":
-            yield f"### {VARIANTS.get(variant, variant)}"
+            yield f"### {variant_name(variant)}"
             yield tables.classification(rows, "").markdown(keys=True)
     if "with_unlabelled" in variants:
         yield 'No prompt says "unlabelled", so zero-shot misses all of those windows.'
@@ -117,7 +117,7 @@ def _sampling(sampling: Mapping[str, Any]) -> str:
     return sampling_line(sampling) + (f" **{warning}**" if warning else "")
 
 
-def _left_out(results: Mapping[str, Any]) -> Iterator[str]:
+def _left_out(results: Results) -> Iterator[str]:
     if missing := absent(results):
         yield "## Not measured here"
         yield "\n".join(f"- {name}: {why}" for name, why in missing.items())

@@ -1,25 +1,27 @@
-"""The HTML page of an evaluation: one file with nothing to fetch, rendered from `results.json` and its evidence.
+"""The HTML page of an evaluation: one file with nothing to fetch, rendered from `results.json` and `ReportInputs`.
 
 Text and pictures are readable without JavaScript; a few lines of it choose the sensor whose likeness is drawn and
 point out a group on the map. Everything in the template is escaped; a hole in it is an error.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
-from casita.results import METHODS
+from casita.results import METHODS, Results
 from casita.train.evaluation.report_inputs import ReportInputs
-from casita.train.report import charts, tables
+from casita.train.report import tables
 from casita.train.report.examples import caption_examples, written_examples
 from casita.train.report.floor_plan import FloorPlan, similarity
+from casita.train.report.palette import DAY, METHOD_COLOURS, NIGHT
+from casita.train.report.svg import figure_svg
 from casita.train.report.tables import At
+from casita.train.report.window_map import Group
 from casita.train.report.wording import (
-    VARIANTS,
     absent,
     headline_protocol,
     leak_line,
@@ -32,6 +34,7 @@ from casita.train.report.wording import (
     readable,
     sampling_line,
     seed_note,
+    variant_name,
     verdict,
 )
 
@@ -53,103 +56,125 @@ TITLES = {  # of the sections, in the page's order; one whose content is None is
 }
 
 
-def report_page(results: Mapping[str, Any], evidence: ReportInputs, kept: np.ndarray, points: np.ndarray) -> str:
-    """The page as HTML.
+def report_page(
+    results: Results, inputs: ReportInputs, figures: Mapping[str, Figure], groups: Mapping[str, Sequence[Group]]
+) -> str:
+    """Return the page as HTML.
 
     Args:
-        results: the content of `results.json`.
-        kept, points: the rows of the test windows on the map, and where they lie (`flat_windows`).
+        figures: the plots by name (`draw_figures`).
+        groups: colouring of the map -> its groups (`group_windows`).
     """
     root = At(results)
-    scores = root["protocols"][headline_protocol(results)]
-    plan = FloorPlan(evidence.layout) if evidence.layout["sensors"] else None
-    alike = _similarity(evidence, plan)
-    missing = absent(results) | _undrawn(evidence, plan, alike)
+    headline = headline_protocol(results)
+    scores = results["protocols"][headline]
+    at = root["protocols"][headline]
+    plan = FloorPlan(inputs.layout) if inputs.layout["sensors"] else None
+    alike = _similarity(inputs, plan)
     sections: dict[str, Any] = {
-        "activity": _activity(results, scores),
-        "classes": _classes(scores, evidence),
-        "few_shot": _few_shot(scores),
-        "sentences": _sentences(scores, evidence, plan),
-        "retrieval": _retrieval(scores, evidence, plan),
-        "map": charts.window_map(points, _colourings(evidence, kept)),
-        "clustering": tables.clustering(scores["clustering"]) if "clustering" in scores else None,
-        "calibration": _calibration(scores),
+        "activity": _activity(results, at),
+        "classes": _classes(at, inputs),
+        "few_shot": _few_shot(at),
+        "sentences": _sentences(at, inputs, plan),
+        "retrieval": _retrieval(at, inputs, plan),
+        "map": groups,
+        "clustering": tables.clustering(at["clustering"]) if "clustering" in at else None,
+        "calibration": _calibration(at),
         "similarity": alike,
         "protocols": _protocols(root),
-        "training": charts.training(evidence.metrics) or None,
+        "training": [name for name in ("loss", "recall") if name in figures] or None,
         "data": _data(root),
-        "again": {**results["settings"], "timing_s": results.get("timing_s", {})},
-        "left_out": missing or None,
+        "again": {**results["settings"], "timing_s": results["timing_s"]},
+        "left_out": absent(results) | _undrawn(inputs, plan, alike) or None,
     }
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
             results=results,
-            verdict=verdict(scores["classification"]["labelled"].value),
+            verdict=verdict(scores["classification"]["labelled"]),
             opening=opening(results),
             leaky=leaky_line(results),
             facts=_facts(results),
             plan=plan.symbol() if plan else "",
+            figures={name: figure_svg(figure, name, _css(name)) for name, figure in figures.items()},
             titles={key: title for key, title in TITLES.items() if sections[key] is not None},
             **sections,
         )
     )
 
 
-def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The few numbers that a reader wants to see first."""
-    test, audit = results["data"]["splits"]["test"], results["data"]["leak_audit"]
+def _css(figure: str) -> str:
+    """Return a figure's classes; a map's say which colouring it has, for the page shows one at a time."""
+    if not figure.startswith("window_map"):
+        return "chart"
+    return f"chart by by-{figure.removeprefix('window_map').removeprefix('_by_') or 'activity'}"
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    """Return the few numbers that a reader wants to see first, each with its name."""
+    test = results["data"]["splits"]["test"]
+    shared_events = sum(results["data"]["leak_audit"].values())
     return [
         (f"{test['windows']:,}", "test windows"),
         (f"{test['labelled']:,}", "of them labelled"),
         (str(test["days"]), "test days"),
         (str(len(results["data"]["labels"])), "activities"),
         (f"{results['model']['parameters'] / 1e6:.1f} M", "parameters"),
-        (str(sum(audit.values())), "events shared by splits"),
+        (str(shared_events), "events shared by splits"),
     ]
 
 
-def _undrawn(evidence: ReportInputs, plan: FloorPlan | None, alike: Mapping[str, Any] | None) -> dict[str, str]:
-    """What could not be drawn, and why."""
-    found = {}
+def _undrawn(inputs: ReportInputs, plan: FloorPlan | None, alike: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what could not be drawn, and why."""
+    reasons = {}
     if plan is None:
-        found["Windows on the floor plan"] = "the home has no layout with sensors."
+        reasons["Windows on the floor plan"] = "the home has no layout with sensors."
     if alike is None and plan is not None:
-        reason = "there is no table of this home's pictures." if evidence.table is None else "too few placed sensors."
-        found[TITLES["similarity"]] = f"{reason} A model that learns its own sensor embeddings has none."
-    if not evidence.metrics:
-        found[TITLES["training"]] = "the run has no metrics.jsonl."
-    return found
+        reason = "there is no table of this home's pictures." if inputs.table is None else "too few placed sensors."
+        reasons[TITLES["similarity"]] = f"{reason} A model that learns its own sensor embeddings has none."
+    if not inputs.metrics:
+        reasons[TITLES["training"]] = "the run has no metrics.jsonl."
+    return reasons
 
 
-def _activity(results: Mapping[str, Any], scores: At) -> dict[str, Any]:
-    variants = [
-        (name, tables.classification(rows, VARIANTS.get(name, readable(name)), "macro_f1"))
-        for name, rows in scores["classification"].items()
-    ]
-    names = {row.key for _, table in variants for row in table.rows}
+def _activity(results: Results, scores: At) -> dict[str, Any]:
+    variants = _variant_tables(scores["classification"])
+    methods = {row.key for _, table in variants for row in table.rows}
     return {
         "first": variants[0][1],
         "others": variants[1:],
-        "methods": [(name, told) for name, (_, told) in METHODS.items() if name in names],
+        "methods": [(name, method.description) for name, method in METHODS.items() if name in methods],
         "note": seed_note(results),
     }
 
 
-def _classes(scores: At, evidence: ReportInputs) -> dict[str, Any] | None:
+def _variant_tables(variants: At) -> list[tuple[str, tables.Table]]:
+    """Return the variants of classification with their tables."""
+    return [(name, tables.classification(rows, variant_name(name), "macro_f1")) for name, rows in variants.items()]
+
+
+def _classes(scores: At, inputs: ReportInputs) -> dict[str, Any] | None:
     if "per_class" not in scores:
         return None
-    task = evidence.tasks["labelled"]
-    y_true = task.y[task.test].tolist()
-    first = {method: next(iter(by_seed.values())) for method, by_seed in evidence.answers["labelled"].items()}
-    called = {method: first[method].labels for method in ("linear_probe", "zero_shot") if method in first}
     return {
         "table": tables.classes(scores["per_class"]),
         "methods": tables.class_methods(scores["per_class"].value),
         "details": tables.class_details(scores["per_class"]),
-        "confusions": [(method, charts.confusion_table(y_true, labels)) for method, labels in called.items()],
+        "confusions": {
+            method: _most_confused(*inputs.true_and_predicted(method)) for method in ("linear_probe", "zero_shot")
+        },
     }
+
+
+def _most_confused(y_true: Sequence[str], y_pred: Sequence[str]) -> list[str]:
+    """Name the pairs of activities that were confused most often, for those who do not see the plot."""
+    pairs = Counter((true, called) for true, called in zip(y_true, y_pred, strict=True) if true != called)
+    support = Counter(y_true)
+    return [
+        f"{readable(true)} called {readable(called)} ({count} of {support[true]})"
+        for (true, called), count in pairs.most_common(3)
+    ]
 
 
 def _few_shot(scores: At) -> dict[str, Any] | None:
@@ -158,7 +183,6 @@ def _few_shot(scores: At) -> dict[str, Any] | None:
     table = tables.few_shot(scores)
     return {
         "table": table,
-        "chart": charts.few_shot(scores.value),
         "methods": [row.key for row in table.rows],
         "details": [
             tables.classification(rows, f"{100 * float(share):g} % of the train labels", "macro_f1")
@@ -167,73 +191,55 @@ def _few_shot(scores: At) -> dict[str, Any] | None:
     }
 
 
-def _sentences(scores: At, evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
+def _sentences(scores: At, inputs: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
     if "paraphrases" not in scores:
         return None
     rows = scores["paraphrases"]
     return {
         "table": tables.paraphrases(rows),
         "by_label": tables.by_label(rows["per_label"]) if "per_label" in rows else None,
-        **written_examples(evidence, plan),
+        **written_examples(inputs, plan),
     }
 
 
-def _retrieval(scores: At, evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
+def _retrieval(scores: At, inputs: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
     if "retrieval" not in scores:
         return None
     styles = scores["caption_styles"].items() if "caption_styles" in scores else ()
     return {
+        "methods": list(scores["retrieval"].value),
         "tables": tables.retrieval(scores["retrieval"]),
         "styles": [table for style, rows in styles for table in tables.retrieval(rows, style)],
-        "examples": caption_examples(evidence, plan),
+        "examples": caption_examples(inputs, plan),
     }
-
-
-def _colourings(evidence: ReportInputs, kept: np.ndarray) -> dict[str, list[str]]:
-    rooms = {name: sensor["room"] for name, sensor in evidence.layout["sensors"].items()}
-    return charts.colourings(evidence.windows.take(kept).to_pylist(), rooms)
 
 
 def _calibration(scores: At) -> list[dict[str, Any]] | None:
     if "calibration" not in scores:
         return None
     return [
-        {
-            "name": method_name(method),
-            "ece": tables.score(curve, "ece"),
-            "chart": charts.reliability(method, curve.value),
-            "table": tables.bins(curve, method),
-        }
+        {"method": method, "ece": tables.score(curve, "ece"), "table": tables.bins(curve, method)}
         for method, curve in scores["calibration"].items()
     ]
 
 
-def _similarity(evidence: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
-    if plan is None or evidence.table is None:
+def _similarity(inputs: ReportInputs, plan: FloorPlan | None) -> dict[str, Any] | None:
+    if plan is None or inputs.table is None:
         return None
-    keys = evidence.windows["sensor_keys"].to_pylist()
-    seen = Counter(key.rpartition("_")[0] for window in keys for key in window)
-    return similarity(plan, evidence.table, seen)
+    windows = inputs.windows["sensor_keys"].to_pylist()
+    events = Counter(key.rpartition("_")[0] for keys in windows for key in keys)
+    return similarity(plan, inputs.table, events)
 
 
 def _protocols(root: At) -> dict[str, Any] | None:
     if len(root["protocols"].value) < 2:
         return None
-    headline = headline_protocol(root.value)
-    details = [
-        (
-            protocol_name(name),
-            [tables.classification(rows, VARIANTS.get(v, readable(v)), "macro_f1") for v, rows in variants],
-        )
-        for name, at in root["protocols"].items()
-        if name != headline and "classification" in at and (variants := list(at["classification"].items()))
-    ]
-    left = {
-        protocol_name(name): at.value["left_out"]
-        for name, at in root["protocols"].items()
-        if name != headline and at.value.get("left_out")
+    others = list(root["protocols"].items())[1:]
+    return {
+        "table": tables.protocols(root),
+        "details": [(protocol_name(name), dict(_variant_tables(at["classification"]))) for name, at in others],
+        "left_out": {protocol_name(name): at.value["left_out"] for name, at in others if at.value["left_out"]},
     }
-    return {"table": tables.protocols(root), "details": details, "left_out": left}
 
 
 def _data(root: At) -> dict[str, Any]:
@@ -256,4 +262,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"readable": readable, "method": method_name, "part": part_name}
+    environment.globals |= {"day": DAY, "night": NIGHT, "method_colours": METHOD_COLOURS, "all_methods": list(METHODS)}
     return environment

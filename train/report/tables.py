@@ -1,19 +1,11 @@
-"""Tables of a report, made once and told twice (Markdown, HTML); every number knows its place in `results.json`."""
+"""Tables of a report, made once for Markdown and HTML; every number knows its place in `results.json`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from casita.results import METHODS, OWN_METHODS
-from casita.train.report.wording import (
-    DIRECTIONS,
-    METRICS,
-    RETRIEVAL,
-    RETRIEVERS,
-    method_name,
-    protocol_name,
-    readable,
-)
+from casita.results import OWN_METHODS, MethodScores
+from casita.train.report.wording import DIRECTIONS, METRICS, RETRIEVAL, method_name, protocol_name, readable
 
 SHOWN_BY_CLASS = ("linear_probe", "zero_shot", "learned", "bag_of_sensors", "bag_of_rooms")
 SHOWN_BY_PROTOCOL = (
@@ -42,12 +34,13 @@ class At:
         return key in self.value
 
     def items(self) -> Iterator[tuple[str, "At"]]:
+        """Yield the keys with what lies at them."""
         return ((key, self[key]) for key in self.value)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell. `at` points to the number it tells, `low` and `high` are its interval as text.
+    """A table's cell. `at` points to the number in `text`, `low` and `high` are its interval as text.
 
     `share` and `ends` are both once more as numbers, in 0..1 where a bar can be drawn.
     """
@@ -61,13 +54,13 @@ class Cell:
     ends: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        told = f"{self.text} ± {self.spread}" if self.spread else self.text
-        return f"{told} [{self.low}, {self.high}]" if self.low else told
+        text = f"{self.text} ± {self.spread}" if self.spread else self.text
+        return f"{text} [{self.low}, {self.high}]" if self.low else text
 
 
 @dataclass(frozen=True)
 class Row:
-    """`key` is the row's name in the files, `name` its name for people, `css` what kind of row it is."""
+    """A table's row: `key` is its name in the files, `name` its name for people, `css` what kind of row it is."""
 
     key: str
     name: str
@@ -78,14 +71,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`head` has a word for the row names and one for each column."""
+    """A table whose `head` has a word for the row names and one for each column."""
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Row] = field(default_factory=list)
 
     def markdown(self, *, keys: bool = False) -> str:
-        """As Markdown; `keys`: the rows by their names in the files, as code."""
+        """Render as Markdown; `keys`: the rows by their names in the files, as code."""
         lines = [list(self.head), ["---", *(["---:"] * (len(self.head) - 1))]]
         lines += [
             [f"`{row.key}`" if keys else _plain(row.name), *(_plain(str(c)) for c in row.cells)] for row in self.rows
@@ -94,7 +87,7 @@ class Table:
 
 
 def _plain(text: str) -> str:
-    """Text that stays within its cell, and stays text."""
+    """Escape text so that it stays within its cell, and stays text."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
@@ -103,48 +96,49 @@ NOTHING = Cell(DASH)
 
 
 def score(row: At, name: str, *, percent: bool = True) -> Cell:
-    """The cell of a metric with its deviation and interval, as far as the row has them."""
-    if name not in row or row[name].value is None:
+    """Return the cell of a metric with its deviation and interval, as far as the row has them."""
+    if name not in row:
         return NOTHING
-    factor, digits = (100, 1) if percent else (1, 2)
 
-    def told(value: float) -> str:
-        return f"{factor * value:.{digits}f}"
+    def text(value: float) -> str:
+        return f"{100 * value:.1f}" if percent else f"{value:.2f}"
 
-    ends = row.value.get(f"{name}_ci")
+    low, high = row.value.get(f"{name}_ci", (None, None))
     return Cell(
-        told(row[name].value),
+        text(row[name].value),
         row[name].pointer,
-        told(row[f"{name}_sd"].value) if f"{name}_sd" in row else "",
-        *((told(ends[0]), told(ends[1])) if ends else ("", "")),
+        spread=text(row[f"{name}_sd"].value) if f"{name}_sd" in row else "",
+        low="" if low is None else text(low),
+        high="" if high is None else text(high),
         share=row[name].value,
-        ends=(ends[0], ends[1]) if ends else None,
+        ends=None if low is None else (low, high),
     )
 
 
 def count(at: At) -> Cell:
-    """The cell of a whole number."""
+    """Return the cell of a whole number."""
     return Cell(str(at.value), at.pointer)
 
 
 def classification(rows: At, caption: str, first: str = "accuracy") -> Table:
-    """Methods by metrics, of which `first` comes first."""
+    """Return methods by metrics, of which `first` comes first."""
     metrics = sorted(METRICS, key=lambda name: name != first)
-    body = [Row(name, method_name(name), [score(row, m) for m in metrics], _kind(name)) for name, row in rows.items()]
+    body = [_method_row(name, [score(row, metric) for metric in metrics]) for name, row in rows.items()]
     return Table(caption, ["%", *(METRICS[name] for name in metrics)], body)
 
 
-def _kind(method: str) -> str:
-    return "own" if method in (*OWN_METHODS, "casita") else ""
+def _method_row(method: str, cells: Sequence[Cell]) -> Row:
+    """Return a method's row, marked where it is this model's."""
+    return Row(method, method_name(method), cells, "own" if method in (*OWN_METHODS, "casita") else "")
 
 
-def class_methods(per_class: Mapping[str, Any]) -> list[str]:
-    """The few methods whose classes are compared side by side."""
+def class_methods(per_class: Mapping[str, MethodScores]) -> list[str]:
+    """Return the few methods whose classes are compared side by side."""
     return [name for name in SHOWN_BY_CLASS if name in per_class] or list(per_class)[:4]
 
 
 def classes(per_class: At) -> Table:
-    """F1 of each activity, the most frequent first."""
+    """Return F1 of each activity, the most frequent first."""
     methods = class_methods(per_class.value)
     first = per_class[methods[0]]
     order = sorted(first.value, key=lambda label: -first.value[label]["support"])
@@ -163,7 +157,7 @@ def classes(per_class: At) -> Table:
 
 
 def class_details(per_class: At) -> list[Table]:
-    """Precision, recall and F1 of each activity, a table a method."""
+    """Return precision, recall and F1 of each activity, a table a method."""
     return [
         Table(
             f"{method_name(method)}: each activity, %",
@@ -181,105 +175,85 @@ def class_details(per_class: At) -> list[Table]:
     ]
 
 
+def _measured(rows: Sequence[At]) -> dict[str, str]:
+    """Return the names of the metrics of rankings that some row has."""
+    return {metric: name for metric, name in RETRIEVAL.items() if any(metric in row for row in rows)}
+
+
 def retrieval(rows: At, style: str = "") -> list[Table]:
-    """A table each way; only metrics that some row has. `style` of the captions, where it is not the run's own."""
+    """Return a table each way; `style` of the captions, where it is not the run's own."""
     tables = []
-    for direction, told in DIRECTIONS.items():
-        shown = {m: name for m, name in RETRIEVAL.items() if any(m in row[direction] for _, row in rows.items())}
-        body = [
-            Row(name, RETRIEVERS.get(name, readable(name)), [score(row[direction], m) for m in shown], _kind(name))
-            for name, row in rows.items()
-        ]
-        size = next(iter(rows.value.values()))[direction]
-        said = f", {readable(style)} captions" if style else ""
-        caption = f"{told}{said}, %: {size['queries']} queries, {size['candidates']} candidates"
-        tables.append(Table(caption, ["%", *shown.values()], body))
+    of_style = f", {readable(style)} captions" if style else ""
+    for direction, direction_name in DIRECTIONS.items():
+        scores = {method: row[direction] for method, row in rows.items()}
+        metrics = _measured(list(scores.values()))
+        body = [_method_row(method, [score(row, m) for m in metrics]) for method, row in scores.items()]
+        size = next(iter(scores.values())).value
+        caption = f"{direction_name}{of_style}, %: {size['queries']} queries, {size['candidates']} candidates"
+        tables.append(Table(caption, ["%", *metrics.values()], body))
     return tables
 
 
 def paraphrases(rows: At) -> Table:
-    """How well written sentences find windows of their activity."""
-    methods = [name for name in rows.value if name != "per_label"]
-    shown = {m: name for m, name in RETRIEVAL.items() if any(m in rows[name] for name in methods)}
-    body = [
-        Row(name, RETRIEVERS.get(name, readable(name)), [score(rows[name], m) for m in shown], _kind(name))
-        for name in methods
-    ]
-    size = rows.value[methods[0]]
-    told = f": {size['queries']} sentences, {size['candidates']} windows" if "queries" in size else ""
-    return Table(f"Written sentence → window, %{told}", ["%", *shown.values()], body)
+    """Return how well written sentences find windows of their activity."""
+    scores = {method: row for method, row in rows.items() if method != "per_label"}
+    metrics = _measured(list(scores.values()))
+    body = [_method_row(method, [score(row, m) for m in metrics]) for method, row in scores.items()]
+    size = next(iter(scores.values())).value
+    caption = f"Written sentence → window, %: {size['queries']} sentences, {size['candidates']} windows"
+    return Table(caption, ["%", *metrics.values()], body)
 
 
 def by_label(per_label: At) -> Table:
-    """How well each activity's sentences find its windows."""
-    shown = {m: name for m, name in RETRIEVAL.items() if any(m in row for _, row in per_label.items())}
-    body = [
-        Row(label, readable(label), [score(row, m) for m in shown])
-        for label, row in sorted(per_label.items(), key=lambda item: -item[1].value.get("map", 0))
-    ]
-    return Table("Written sentence → window by activity, %", ["activity", *shown.values()], body)
+    """Return how well each activity's sentences find its windows."""
+    rows = dict(sorted(per_label.items(), key=lambda item: -item[1].value["map"]))
+    metrics = _measured(list(rows.values()))
+    body = [Row(label, readable(label), [score(row, m) for m in metrics]) for label, row in rows.items()]
+    return Table("Written sentence → window by activity, %", ["activity", *metrics.values()], body)
 
 
 def clustering(rows: At) -> Table:
-    """Agreement of clusters with activities."""
-    names = {"casita": "this model", **{key: told for key, (told, _) in METHODS.items()}}
+    """Return the agreement of clusters with activities."""
     body = [
-        Row(
-            name,
-            names.get(name, readable(name)),
-            [score(row, "ari", percent=False), score(row, "nmi", percent=False), count(row["clusters"])],
-            _kind(name),
-        )
-        for name, row in rows.items()
+        _method_row(method, [*(score(row, name, percent=False) for name in ("ari", "nmi")), count(row["clusters"])])
+        for method, row in rows.items()
     ]
-    return Table(
-        "Agreement of k-means clusters with the activities (0: none, 1: perfect)",
-        ["", "ARI", "NMI", "clusters"],
-        body,
-    )
+    caption = "Agreement of k-means clusters with the activities (0: none, 1: perfect)"
+    return Table(caption, ["", "ARI", "NMI", "clusters"], body)
 
 
 def few_shot(scores: At) -> Table:
-    """Macro F1 by the share of the train labels that were given, all of them last."""
+    """Return macro F1 by the share of the train labels that were given, all of them last."""
     shares = sorted(scores["few_shot"].value, key=float)
     columns = {f"{100 * float(share):g} %": scores["few_shot"][share] for share in shares}
     methods = list(dict.fromkeys(name for column in columns.values() for name in column.value))
-    if "labelled" in scores["classification"]:
-        columns["100 %"] = scores["classification"]["labelled"]
+    columns["100 %"] = scores["classification"]["labelled"]
     body = [
-        Row(
-            name,
-            method_name(name),
-            [score(rows[name], "macro_f1") if name in rows else NOTHING for rows in columns.values()],
-            _kind(name),
-        )
+        _method_row(name, [score(rows[name], "macro_f1") if name in rows else NOTHING for rows in columns.values()])
         for name in methods
     ]
     return Table("Macro F1, %, by the share of the train labels", ["labels given", *columns], body)
 
 
 def protocols(results: At) -> Table:
-    """Every protocol beside the headline: macro F1 of the methods that matter, what it shares, whether it leaks."""
-    scores = dict(results["protocols"].items())
-    variants = {name: at["classification"] for name, at in scores.items() if "classification" in at}
-    labelled = {name: rows["labelled"] for name, rows in variants.items() if "labelled" in rows}
-    methods = [m for m in SHOWN_BY_PROTOCOL if any(m in rows for rows in labelled.values())]
+    """Return macro F1 of the methods that matter under every protocol, the headline first; what a protocol shares, and
+    whether it leaks."""
+    labelled = {name: at["classification"]["labelled"] for name, at in results["protocols"].items()}
+    methods = [method for method in SHOWN_BY_PROTOCOL if any(method in rows for rows in labelled.values())]
     body = []
     for name, rows in labelled.items():
-        about = scores[name]["about"] if "about" in scores[name] else At({})
-        seen = [score(about, "seen_share")]
-        shared = Cell(str(sum(about.value["leak_audit"].values()))) if "leak_audit" in about else NOTHING
-        cells = [score(rows[m], "macro_f1") if m in rows else NOTHING for m in methods]
-        leaky = "leaky" if about.value.get("leaky") else ""
-        told = about.value.get("told", "") + " Coarse labels." * (about.value.get("level") == "coarse")
-        body.append(Row(name, protocol_name(name), [*cells, *seen, shared], leaky, told))
-    facts = ["seen in training, %", "shared events"]
-    head = ["protocol", *map(method_name, methods), *facts]
+        about = results["protocols"][name]["about"]
+        cells = [score(rows[method], "macro_f1") if method in rows else NOTHING for method in methods]
+        shared_events = Cell(str(sum(about.value["leak_audit"].values())))
+        css = "leaky" if about.value["leaky"] else ""
+        note = about.value["told"] + " Coarse labels." * (about.value["level"] == "coarse")
+        body.append(Row(name, protocol_name(name), [*cells, score(about, "seen_share"), shared_events], css, note))
+    head = ["protocol", *map(method_name, methods), "seen in training, %", "shared events"]
     return Table("Macro F1 on labelled windows, %, by protocol", head, body)
 
 
 def splits(data: At) -> Table:
-    """Windows, labelled ones, sessions and days of each split."""
+    """Return windows, labelled ones, sessions and days of each split."""
     names = ("windows", "labelled", "sessions", "days")
     body = [
         Row(name, name, [*(count(split[key]) for key in names), Cell(str(len(split["labels"].value)))])
@@ -289,37 +263,27 @@ def splits(data: At) -> Table:
 
 
 def labels(data: At) -> Table:
-    """How often each activity occurs in each split."""
-    found = {name: split["labels"] for name, split in data["splits"].items()}
-    order = sorted(data["labels"].value, key=lambda label: -sum(at.value.get(label, 0) for at in found.values()))
+    """Return how often each activity occurs in each split."""
+    by_split = {name: split["labels"] for name, split in data["splits"].items()}
+    order = sorted(data["labels"].value, key=lambda label: -sum(at.value.get(label, 0) for at in by_split.values()))
     body = [
-        Row(label, readable(label), [count(at[label]) if label in at else Cell("0") for at in found.values()])
+        Row(label, readable(label), [count(at[label]) if label in at else Cell("0") for at in by_split.values()])
         for label in order
     ]
-    return Table("Labelled windows of each activity", ["activity", *found], body)
+    return Table("Labelled windows of each activity", ["activity", *by_split], body)
 
 
 def leaks(data: At) -> Table:
-    """Events that two splits share."""
+    """Return the events that two splits share."""
     body = [Row(pair, pair, [count(at)]) for pair, at in data["leak_audit"].items()]
     return Table("Leak audit", ["splits", "events in both"], body)
 
 
-def bins(at: At, method: str) -> Table:
-    """The bins of a reliability curve."""
-    body = [
-        Row(
-            str(i),
-            f"{100 * each['low']:.0f}{DASH}{100 * each['high']:.0f} %",
-            [
-                *(
-                    NOTHING if each[key] is None else Cell(f"{100 * each[key]:.1f}", f"{at.pointer}/bins/{i}/{key}")
-                    for key in ("confidence", "accuracy")
-                ),
-                Cell(str(each["windows"]), f"{at.pointer}/bins/{i}/windows"),
-            ],
-        )
-        for i, each in enumerate(at.value["bins"])
-        if each["windows"]
-    ]
+def bins(curve: At, method: str) -> Table:
+    """Return the bins of a reliability curve."""
+    body = []
+    for i, values in enumerate(curve.value["bins"]):
+        at = At(values, f"{curve.pointer}/bins/{i}")
+        name = f"{100 * values['low']:.0f}{DASH}{100 * values['high']:.0f} %"
+        body.append(Row(str(i), name, [score(at, "confidence"), score(at, "accuracy"), count(at["windows"])]))
     return Table(f"{method_name(method)}: bins", ["confidence", "mean confidence, %", "accuracy, %", "windows"], body)

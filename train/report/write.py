@@ -1,30 +1,34 @@
-"""What an evaluation leaves: `results.json`, the page, its Markdown, and plots. They tell numbers and compute none."""
+"""The files that an evaluation leaves: `results.json`, the page, its Markdown, and plots. None computes a number."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from casita.files import write_beside
-from casita.train.data.labelled_windows import UNLABELLED
+from casita.results import Results, Scores
 from casita.train.evaluation.report_inputs import ReportInputs
 from casita.train.report import plots
 from casita.train.report.markdown import report_text
 from casita.train.report.page import report_page
 from casita.train.report.tables import At, score
-from casita.train.report.wording import METRICS, headline_protocol
+from casita.train.report.window_map import Group, flat_windows, group_windows, plot_map
+from casita.train.report.wording import METRICS, headline_protocol, method_name
+
+# Figures that lie in `plots/` as PNG; the page has them too, and more.
+SAVED = ("confusion_linear_probe", "confusion_zero_shot", "window_map", "retrieval", "loss")
 
 
-def write_results(out: Path, results: dict[str, Any], evidence: ReportInputs, progress: bool) -> None:
+def write_results(out: Path, results: Results, inputs: ReportInputs, progress: bool) -> None:
     """Write `results.json`, `report.html`, `report.md` and `plots/` into `out`: an interruption leaves the old ones.
 
     The names of the plots are added to `results`.
     """
-    kept, points = plots.flat_windows(evidence.base)
+    kept, points = flat_windows(inputs.base)
+    groups = group_windows(inputs.windows.take(kept).to_pylist(), inputs.rooms)
     with (
         write_beside(out / "plots") as folder,
         write_beside(out / "report.html") as page,
@@ -32,42 +36,54 @@ def write_results(out: Path, results: dict[str, Any], evidence: ReportInputs, pr
         write_beside(out / "results.json") as numbers,
     ):
         folder.mkdir()
-        drawn = figures(results, evidence, kept, points)
-        for name, figure in tqdm(drawn, desc="plots", unit="plot", disable=not progress):
-            plots.save(figure, folder / f"{name}.png")
-        results["plots"] = sorted(f"plots/{path.name}" for path in folder.iterdir())
-        page.write_text(report_page(results, evidence, kept, points), encoding="utf-8")
+        figures = draw_figures(results, inputs, points, groups)
+        saved = sorted(set(SAVED) & set(figures))
+        for name in tqdm(saved, desc="plots", unit="plot", disable=not progress):
+            plots.save(figures[name], folder / f"{name}.png")
+        results["plots"] = [f"plots/{name}.png" for name in saved]
+        page.write_text(report_page(results, inputs, figures, groups), encoding="utf-8")
         text.write_text(report_text(results), encoding="utf-8")
         numbers.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def figures(
-    results: Mapping[str, Any], evidence: ReportInputs, kept: np.ndarray, points: np.ndarray
-) -> Iterator[tuple[str, Figure]]:
-    """The plots by name, one at a time; none of what was not measured, no loss of a run without `metrics.jsonl`."""
-    title, scores = f"{results['run']} on {results['home']}", results["protocols"][headline_protocol(results)]
-    task, answers = evidence.tasks["labelled"], evidence.answers["labelled"]
+def draw_figures(
+    results: Results, inputs: ReportInputs, points: np.ndarray, groups: Mapping[str, Sequence[Group]]
+) -> dict[str, Figure]:
+    """Draw the plots by name; none of what was not measured, no loss of a run without `metrics.jsonl`.
+
+    Args:
+        points: `(M, 2)` the windows of the map (`flat_windows`).
+        groups: colouring of the map -> its groups; the first is the PNG's.
+    """
+    title = f"{results['run']} on {results['home']}"
+    scores = results["protocols"][headline_protocol(results)]
+    figures = {}
     for method in ("linear_probe", "zero_shot"):
-        called = next(iter(answers[method].values())).labels
-        yield f"confusion_{method}", plots.plot_confusion(task.y[task.test].tolist(), called, f"{title}, {method}")
-    activities = evidence.activities
-    yield "window_map", plots.plot_map(points, [activities[i] or UNLABELLED for i in kept], title)
+        y_true, y_pred = inputs.true_and_predicted(method)
+        figures[f"confusion_{method}"] = plots.plot_confusion(y_true, y_pred, f"{title}, {method_name(method)}")
+    for i, (colouring, by_colour) in enumerate(groups.items()):
+        figures[f"window_map_by_{colouring}" if i else "window_map"] = plot_map(points, by_colour, title)
     if "retrieval" in scores:
-        yield "retrieval", plots.plot_retrieval(scores["retrieval"], title)
-    if evidence.metrics:
-        yield "loss", plots.plot_loss(evidence.metrics, title)
+        figures["retrieval"] = plots.plot_retrieval(scores["retrieval"], title)
+    if scores.get("few_shot"):
+        figures["few_shot"] = plots.plot_few_shot(scores, title)
+    for method, curve in scores.get("calibration", {}).items():
+        figures[f"reliability_{method}"] = plots.plot_reliability(method, curve)
+    if inputs.metrics:
+        figures["loss"] = plots.plot_loss(inputs.metrics, title)
+    if any("recall_at_1_sensor_to_text" in line for line in inputs.metrics):
+        figures["recall"] = plots.plot_recall(inputs.metrics, title)
+    return figures
 
 
-def headline_text(results: Mapping[str, Any]) -> str:
-    """The headline as aligned plain text, for a terminal; without intervals, which do not fit."""
+def headline_text(headline: Sequence[Scores]) -> str:
+    """Render the headline as aligned plain text, for a terminal; without intervals, which do not fit."""
     lines = [["%", *METRICS.values()]]
-    for row in results["headline"]:
+    for row in headline:
         cells = [score(At(row), metric) for metric in METRICS]
         lines.append([row["method"], *(f"{c.text} ± {c.spread}" if c.spread else c.text for c in cells)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    first, *others = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
+        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
+        for name, *cells in lines
     )

@@ -13,14 +13,17 @@ import jinja2
 import numpy as np
 import pytest
 from report_case import Case
+from typed_dicts import mismatches
 
+from casita.datasets_scripts.layouts.layout import empty_layout
 from casita.datasets_scripts.pictures.palettes import RANK
-from casita.results import METHODS
+from casita.results import METHODS, Results
 from casita.train.evaluation.report_inputs import Query
 from casita.train.report.floor_plan import MARGIN, SIDE
 from casita.train.report.markdown import report_text
 from casita.train.report.page import TITLES, report_page
-from casita.train.report.write import write_results
+from casita.train.report.window_map import group_windows
+from casita.train.report.write import SAVED, draw_figures, write_results
 
 VOID = {"meta", "link", "input", "br"}
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
@@ -75,7 +78,7 @@ def case():
 @pytest.fixture(scope="module")
 def written(case, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    write_results(out, case.results, case.evidence, progress=False)
+    write_results(out, case.results, case.inputs, progress=False)
     return out
 
 
@@ -92,11 +95,12 @@ def page(html):
 @pytest.fixture(scope="module")
 def points(case):
     rng = np.random.default_rng(0)
-    return rng.normal(size=(case.evidence.windows.num_rows, 2))
+    return rng.normal(size=(case.inputs.windows.num_rows, 2))
 
 
-def rendered(results, evidence, points):
-    return report_page(results, evidence, np.arange(len(points)), points)
+def rendered(results, inputs, points):
+    groups = group_windows(inputs.windows.to_pylist(), inputs.rooms)
+    return report_page(results, inputs, draw_figures(results, inputs, points, groups), groups)
 
 
 def at(results, pointer):
@@ -105,6 +109,17 @@ def at(results, pointer):
         token = token.replace("~1", "/").replace("~0", "~")
         results = results[int(token) if isinstance(results, list) else token]
     return results
+
+
+def test_the_made_up_results_are_what_the_types_promise(case):
+    assert list(mismatches(case.results, Results)) == []
+    broken = {**case.results, "timing_s": None, "more": 1}
+    del broken["home"]
+    assert sorted(mismatches(broken, Results)) == [
+        "/home: missing",
+        "/more: unknown",
+        "/timing_s: NoneType, not Mapping",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- the file
@@ -200,8 +215,9 @@ def test_every_method_has_a_colour_of_its_own_and_rivals_without_a_model_share_g
     assert set(METHODS) <= {name.removeprefix(".m-") for name in colour}
     own = {method: colour[f".m-{method}"] for method in METHODS}
     assert own["majority"] == own["chance"]
-    told = [own[method] for method in METHODS if method not in ("majority", "chance", "bag_of_rooms")]
-    assert len(set(told)) == len(told)
+    shared = ("majority", "chance", "bag_of_rooms", "casita")  # never beside bag_of_sensors, or beside linear_probe
+    colours = [own[method] for method in METHODS if method not in shared]
+    assert len(set(colours)) == len(colours)
 
 
 def test_the_leaky_protocol_is_marked_and_only_that(page):
@@ -214,7 +230,7 @@ def test_a_leaky_headline_warns_of_itself(case, points, page):
     assert not page.all("p", css="warning")
     assert "the model was not trained on them" in page.all("p", css="opening")[0][1]
     leaky = case.results["protocols"]["shuffled_segments"]
-    found = Page(rendered(case.results | {"protocols": {"shuffled_segments": leaky}}, case.evidence, points))
+    found = Page(rendered(case.results | {"protocols": {"shuffled_segments": leaky}}, case.inputs, points))
     assert "leaky protocol (shuffled_segments)" in found.all("p", css="warning")[0][1]
     opening = found.all("p", css="opening")[0][1]
     assert "of 100\N{NO-BREAK SPACE}% of them the encoder had read events" in opening
@@ -230,8 +246,8 @@ def test_a_section_that_was_not_measured_gives_its_reason(case, points):
         del scores[key]
     scores["left_out"] = {"few_shot": "too few labels for 5 % of them."}
     results["protocols"] = {"chronological": scores}
-    evidence = replace(case.evidence, table=None, metrics=[], queries=[])
-    found = Page(rendered(results, evidence, points))
+    inputs = replace(case.inputs, table=None, metrics=[], queries=[])
+    found = Page(rendered(results, inputs, points))
     assert {a["id"] for a, _ in found.all("h2")} == {"activity", "map", "data", "again", "left_out"}
     reasons = {text for _, text in found.all("dd")}
     assert "too few labels for 5 % of them." in reasons
@@ -240,7 +256,7 @@ def test_a_section_that_was_not_measured_gives_its_reason(case, points):
 
 
 def test_a_home_without_a_layout_has_a_page_without_a_plan(case, points):
-    found = Page(rendered(case.results, replace(case.evidence, layout={}), points))
+    found = Page(rendered(case.results, replace(case.inputs, layout=empty_layout("synthetic")), points))
     assert not found.all("svg", css="path")
     assert "the home has no layout with sensors." in {text for _, text in found.all("dd")}
     assert len(found.all("li", css="hit")) > 10  # the examples are there in words
@@ -249,7 +265,7 @@ def test_a_home_without_a_layout_has_a_page_without_a_plan(case, points):
 def test_a_hole_is_an_error(case, points):
     results = {key: value for key, value in case.results.items() if key != "casita_version"}
     with pytest.raises(jinja2.UndefinedError, match="casita_version"):
-        rendered(results, case.evidence, points)
+        rendered(results, case.inputs, points)
 
 
 # -------------------------------------------------------------------------------------------------------- the plan
@@ -280,12 +296,12 @@ def test_windows_are_drawn_at_their_sensors_places(page, case):
 
 
 def test_a_sentence_finds_the_windows_of_the_highest_score_and_marks_them_by_label(case, points):
-    windows = case.evidence.windows.to_pylist()
+    windows = case.inputs.windows.to_pylist()
     scores = np.random.default_rng(3).normal(size=len(windows))
-    evidence = replace(case.evidence, queries=[Query("The one sentence.", "Cook", scores)])
+    inputs = replace(case.inputs, queries=[Query("The one sentence.", "Cook", scores)])
     results = copy.deepcopy(case.results)
     del results["protocols"]["chronological"]["retrieval"]  # its examples look alike
-    found = Page(rendered(results, evidence, points))
+    found = Page(rendered(results, inputs, points))
     labelled = [i for i in np.argsort(-scores) if windows[i]["activity"] is not None]
     assert [text for _, text in found.all("q")] == ["The one sentence."]
     assert [text for _, text in found.all("p", css="label")] == [
@@ -299,12 +315,12 @@ def test_a_sentence_finds_the_windows_of_the_highest_score_and_marks_them_by_lab
 
 
 def test_windows_that_overlap_are_not_shown_twice(case, points):
-    start = case.evidence.windows["start"]
+    start = case.inputs.windows["start"]
     same = [start[0]] * len(start)
-    windows = case.evidence.windows.set_column(
-        case.evidence.windows.schema.get_field_index("start"), "start", [[moment.as_py() for moment in same]]
+    windows = case.inputs.windows.set_column(
+        case.inputs.windows.schema.get_field_index("start"), "start", [[moment.as_py() for moment in same]]
     )
-    found = Page(rendered(case.results, replace(case.evidence, windows=windows), points))
+    found = Page(rendered(case.results, replace(case.inputs, windows=windows), points))
     assert {len(ol) for ol in [found.all("li", css="hit")]} == {6 + 3}  # one window an example
 
 
@@ -312,7 +328,7 @@ def test_a_state_without_a_place_is_left_out_of_the_drawing(case, points):
     layout = copy.deepcopy(case.layout)
     gone = case.keys[-1][0].rpartition("_")[0]
     del layout["sensors"][gone]
-    found = Page(rendered(case.results, replace(case.evidence, layout=layout), points))
+    found = Page(rendered(case.results, replace(case.inputs, layout=layout), points))
     assert len(paths(found)) == 36
     assert gone not in set().union(*paths(found))
 
@@ -320,7 +336,7 @@ def test_a_state_without_a_place_is_left_out_of_the_drawing(case, points):
 def test_likeness_is_the_cosine_of_the_active_states(page, case, html):
     data = json.loads(page.all("script", id="cosines")[0][1])
     rows = {}
-    for key, row in zip(case.evidence.table.keys, case.evidence.table.embeddings, strict=True):
+    for key, row in zip(case.inputs.table.keys, case.inputs.table.embeddings, strict=True):
         sensor, _, state = key.rpartition("_")
         if sensor not in rows or RANK[state] > RANK[rows[sensor][0]]:
             rows[sensor] = state, row / np.linalg.norm(row)
@@ -329,7 +345,7 @@ def test_likeness_is_the_cosine_of_the_active_states(page, case, html):
         expected = [float(rows[one][1] @ rows[other][1]) for other in data["sensors"]]
         np.testing.assert_allclose(np.array(data["cosines"][i]) / 1000, expected, atol=6e-4)  # in thousandths
     chosen = [int(a["data-i"]) for a, _ in page.all("circle", css="chosen")]
-    test = [key.rpartition("_")[0] for keys in case.evidence.windows["sensor_keys"].to_pylist() for key in keys]
+    test = [key.rpartition("_")[0] for keys in case.inputs.windows["sensor_keys"].to_pylist() for key in keys]
     assert len(chosen) == 1
     assert test.count(data["sensors"][chosen[0]]) == max(map(test.count, data["sensors"]))
 
@@ -337,21 +353,50 @@ def test_likeness_is_the_cosine_of_the_active_states(page, case, html):
 def test_the_map_has_a_mark_for_each_window_in_each_colouring(page, case):
     layers = {}
     for tag, attributes, _ in page.elements:
-        if tag == "g" and (attributes.get("class") or "").startswith("by by-"):
-            layers[attributes["class"]] = 0
-            current = attributes["class"]
-        elif tag == "path" and layers and "data-i" in attributes:
-            layers[current] += attributes["d"].count("M")
-    windows = case.evidence.windows.num_rows
-    assert layers == {"by by-activity": windows, "by by-room": windows, "by by-hour": windows}
+        if tag == "svg":
+            layer = (attributes["class"] or "").partition("chart by ")[2]
+        elif tag == "use" and layer:
+            layers[layer] = layers.get(layer, 0) + 1
+    windows = case.inputs.windows.num_rows
+    assert layers == {"by-activity": windows, "by-room": windows, "by-hour": windows}
+
+
+def test_the_page_has_the_plots_that_lie_beside_it(page, written):
+    shown = {attributes["aria-label"] for attributes, _ in page.all("svg", css="chart")}
+    run = "case on synthetic"
+    assert {run, f"{run}, Linear probe", f"{run}, Zero-shot", f"{run}: 130 windows of the test split, t-SNE"} <= shown
+    assert {path.stem for path in (written / "plots").iterdir()} == set(SAVED)
+
+
+def test_plots_have_the_pages_colours_and_fonts(html):
+    plots = re.findall(r'<svg [^>]*class="chart.*?</svg>', html, re.DOTALL)
+    assert len(plots) > 8
+    for svg in plots:
+        assert not re.search(r"#[0-9a-f]{6}|font-family", re.sub(r'(href|id)="#?\w+"', "", svg))
+
+
+def test_marks_of_a_plot_say_their_number_when_pointed_at(page, case):
+    titles = [text for _, text in page.all("title")]
+    scores = case.results["protocols"]["chronological"]
+    for curve in scores["calibration"].values():
+        for values in curve["bins"]:
+            sure, right = 100 * values["confidence"], 100 * values["accuracy"]
+            assert f"{values['windows']} windows: {sure:.0f} % sure, {right:.0f} % right" in titles
+    few = scores["few_shot"]["0.05"]["linear_probe"]["macro_f1"]
+    assert f"Linear probe, 5 % of the labels: {100 * few:.1f} %" in titles
+    recall = scores["retrieval"]["casita"]["sensor_to_text"]["recall_at_5"]
+    assert f"This model, R@5: {100 * recall:.1f} %" in titles
+    y_true, y_pred = case.inputs.true_and_predicted("linear_probe")
+    cook = [called for true, called in zip(y_true, y_pred, strict=True) if true == "Cook"]
+    assert f"Cook called Cook: {cook.count('Cook')} of {len(cook)}" in titles
 
 
 # ------------------------------------------------------------------------------------------------------ hostile text
 def test_labels_and_captions_stay_text(points):
     case = Case(rename=lambda label: f"{label}{HOSTILE}", caption=f"{HOSTILE} {{room}} {{sensor}}")
     results = case.results | {"run": HOSTILE, "home": HOSTILE}
-    evidence = replace(case.evidence, queries=[replace(query, text=HOSTILE) for query in case.queries])
-    text = rendered(results, evidence, points)
+    inputs = replace(case.inputs, queries=[replace(query, text=HOSTILE) for query in case.queries])
+    text = rendered(results, inputs, points)
     found = Page(text)
     assert "<script>alert" not in text
     assert len(found.all("script")) == 2  # the cosines, and the page's own
@@ -389,6 +434,14 @@ def test_a_browser_colours_the_map_by_one_thing_at_a_time(html, tmp_path):
     script = f"['room', 'hour', 'activity'].map((by) => (document.getElementById('by-' + by).click(), {names}))"
     found = in_browser(html, 1280, f"{script}.join()", tmp_path)
     assert found == ",".join(f"by-{by} by-{by}" for by in ("room", "hour", "activity"))
+
+
+def test_a_browser_points_out_one_group_of_the_map(html, tmp_path):
+    groups = "[...document.querySelectorAll('.map .by-activity [data-i]')]"
+    press = "document.querySelectorAll('.groups.by-activity button')[1].click()"
+    bright = f"{groups}.filter((group) => !group.classList.contains('dim')).map((group) => group.dataset.i)"
+    assert in_browser(html, 1280, f"({press}, {bright}.join())", tmp_path) == "1"
+    assert in_browser(html, 1280, f"{bright}.join()", tmp_path) == ",".join(map(str, range(7)))
 
 
 def test_a_browser_shows_another_sensors_likeness_when_asked(html, page, tmp_path):

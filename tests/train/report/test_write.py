@@ -1,4 +1,4 @@
-"""Plots show the numbers they are given, and the report tells them; no evaluation is run here."""
+"""Plots show the numbers they are given, and the report writes them; no evaluation is run here."""
 
 import json
 import re
@@ -10,7 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from casita.train.data.labelled_windows import UNLABELLED
 from casita.train.report.markdown import report_text
-from casita.train.report.plots import BARS, flat_windows, plot_confusion, plot_loss, plot_map, plot_retrieval, save
+from casita.train.report.plots import BARS, plot_confusion, plot_loss, plot_retrieval, save
+from casita.train.report.window_map import flat_windows, group_by_name, plot_map
 from casita.train.report.wording import DIRECTIONS, METRICS, readable, sampling_line, verdict
 from casita.train.report.write import headline_text
 
@@ -29,27 +30,40 @@ def results():
     rows["random_encoder"] = row(0.4, spread=0.0123)
     both_ways = dict.fromkeys(DIRECTIONS, dict.fromkeys(BARS, 0.25) | {"queries": 40, "candidates": 30})
     split = {"windows": 90, "labelled": 70, "sessions": 1, "days": 4, "labels": {"Sleep": 50, "Bed_to_Toilet": 20}}
+    splits = dict.fromkeys(("train", "validation", "test"), split)
+    audit = {"train/test": 0, "train/validation": 0}
     classes = {label: {"f1": 0.5, "support": count} for label, count in split["labels"].items()}
     return {
+        "casita_version": "0.1.0",
         "run": "demo",
         "home": "small",
         "model": {
             "preset": "tiny", "embedding_source": "image", "vision_model": "pixels", "text_model": "minilm",
             "caption_style": "narrative", "pooling": "cls_mean", "seed": 42, "parameters": 1_234_567,
         },
-        "settings": {"protocol": "chronological", "seeds": 3, "max_windows": 100, "command": "casita evaluate demo"},
+        "settings": {
+            "protocol": "chronological", "protocols": ["chronological"], "runs": ["demo"], "learned": [], "seeds": 3,
+            "max_windows": 100, "c_grid": [1.0], "few_shot": [], "command": "casita evaluate demo",
+            "intervals": {"level": 0.95, "resamples": 100, "over": "whole days or sessions"},
+        },
         "data": {
             "sampling": {"presegment": False, "length": 20, "overlap": 0.5},
-            "splits": dict.fromkeys(("train", "validation", "test"), split),
+            "splits": splits,
             "labels": ["Bed_to_Toilet", "Sleep"],
-            "leak_audit": {"train/test": 0, "train/validation": 0},
+            "leak_audit": audit,
         },
+        "timing_s": {"encode": 1.0},
         "headline": [{"method": method, **scores} for method, scores in rows.items()],
         "protocols": {
             "chronological": {
+                "about": {
+                    "told": "Later days.", "leaky": False, "seen_share": 0.0, "level": "fine", "split_by": "day",
+                    "leak_audit": audit, "splits": splits, "intervals": {"unit": "day", "units": 4},
+                },
                 "retrieval": dict.fromkeys(("casita", "random_encoder", "chance"), both_ways),
                 "classification": {"labelled": rows, "with_unlabelled": rows},
                 "per_class": dict.fromkeys(("linear_probe", "zero_shot", "bag_of_sensors"), classes),
+                "left_out": {},
             }
         },
         "plots": ["plots/confusion_linear_probe.png", "plots/loss.png"],
@@ -66,11 +80,15 @@ def test_the_confusion_plot_shows_shares_of_each_row_the_most_frequent_on_top():
     axes = plot_confusion(y_true, y_pred, "run").axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["Watch TV (8)", "Cook (3)"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["Watch TV", "Cook", "Sleep"]  # Sleep never occurs
-    np.testing.assert_allclose(axes.images[0].get_array(), [[6 / 8, 2 / 8, 0], [0, 2 / 3, 1 / 3]])
+    shares = np.zeros((2, 3))
+    for cell in axes.patches:
+        column, row = np.add(cell.get_xy(), 0.5).astype(int)
+        shares[row, column] = cell.get_alpha()
+    np.testing.assert_allclose(shares, [[6 / 8, 2 / 8, 0], [0, 2 / 3, 1 / 3]])
     assert sorted(texts(axes)) == ["25", "33", "67", "75"]
 
 
-def test_the_map_keeps_apart_what_is_apart_and_tells_every_label():
+def test_the_map_keeps_apart_what_is_apart_and_names_every_label():
     rng = np.random.default_rng(0)
     names = ["Sleep", "Cook", UNLABELLED]
     labels = np.array(names)[np.arange(150) % 3]
@@ -78,7 +96,7 @@ def test_the_map_keeps_apart_what_is_apart_and_tells_every_label():
     embeddings = np.stack([centres[label] for label in labels]) + rng.normal(size=(150, 20))
     kept, flat = flat_windows(embeddings.astype(np.float32))
     assert kept.tolist() == list(range(150))
-    axes = plot_map(flat, labels.tolist(), "run").axes[0]
+    axes = plot_map(flat, group_by_name(labels.tolist()), "run").axes[0]
     assert {t.get_text() for t in axes.get_legend().get_texts()} == {"Sleep (50)", "Cook (50)", "unlabelled (50)"}
     points = np.concatenate([c.get_offsets() for c in axes.collections])
     drawn = np.repeat([c.get_label() for c in axes.collections], 50)
@@ -88,7 +106,7 @@ def test_the_map_keeps_apart_what_is_apart_and_tells_every_label():
 @pytest.mark.parametrize("windows", [1, 2, 12])
 def test_a_handful_of_windows_still_makes_a_map(windows, tmp_path):
     _, flat = flat_windows(np.random.default_rng(0).normal(size=(windows, 8)))
-    figure = plot_map(flat, ["Cook"] * windows, "run")
+    figure = plot_map(flat, group_by_name(["Cook"] * windows), "run")
     save(figure, tmp_path / "map.png")
     assert sum(len(c.get_offsets()) for c in figure.axes[0].collections) == windows
     with Image.open(tmp_path / "map.png") as picture:
@@ -98,7 +116,7 @@ def test_a_handful_of_windows_still_makes_a_map(windows, tmp_path):
 def test_many_windows_are_thinned_and_the_title_says_so():
     embeddings, labels = np.random.default_rng(0).normal(size=(500, 8)), ["Cook"] * 250 + ["Sleep"] * 250
     kept, flat = flat_windows(embeddings, most=60)
-    axes = plot_map(flat, [labels[i] for i in kept], "run").axes[0]
+    axes = plot_map(flat, group_by_name([labels[i] for i in kept]), "run").axes[0]
     assert sum(len(c.get_offsets()) for c in axes.collections) == 60
     assert "60 windows" in axes.get_title(loc="left")
     assert {t.get_text() for t in axes.get_legend().get_texts()} == {"Cook (30)", "Sleep (30)"}
@@ -111,7 +129,7 @@ def test_an_encoder_that_maps_everything_to_one_point_has_a_map():
 
 def test_more_activities_than_colours_still_look_different():
     names = [f"activity {i}" for i in range(40)]
-    axes = plot_map(np.random.default_rng(0).normal(size=(80, 2)), names * 2, "run").axes[0]
+    axes = plot_map(np.random.default_rng(0).normal(size=(80, 2)), group_by_name(names * 2), "run").axes[0]
     looks = {(*c.get_facecolor()[0], c.get_paths()[0].vertices.tobytes()) for c in axes.collections}
     assert len(looks) == 40
 
@@ -144,16 +162,16 @@ def test_the_retrieval_plot_has_a_bar_for_each_number(results):
     assert "40 queries, 30 candidates" in panels[0].get_title()
 
 
-def test_the_report_tells_every_number_of_the_headline(results):
-    told = report_text(results)
+def test_the_report_has_every_number_of_the_headline(results):
+    text = report_text(results)
     for method, scores in results["protocols"]["chronological"]["classification"]["labelled"].items():
         spread = " ± 1.2" if method == "random_encoder" else ""
         cells = [f"`{method}`", *(f"{100 * scores[name]:.1f}{spread}" for name in METRICS)]
-        assert "| " + " | ".join(cells) + " |" in told
-    assert "| Bed to toilet | 20 | 50.0 | 50.0 | 50.0 |" in told
-    assert "1.2 M parameters" in told
-    assert "casita evaluate demo" in told
-    assert "Events shared between splits: train/test 0, train/validation 0." in told
+        assert "| " + " | ".join(cells) + " |" in text
+    assert "| Bed to toilet | 20 | 50.0 | 50.0 | 50.0 |" in text
+    assert "1.2 M parameters" in text
+    assert "casita evaluate demo" in text
+    assert "Events shared between splits: train/test 0, train/validation 0." in text
 
 
 def test_every_table_of_the_report_is_rectangular(results):
@@ -181,8 +199,8 @@ def test_the_verdict_claims_no_more_than_the_intervals_allow(results, high, word
 
 
 def test_what_was_not_measured_is_named_with_its_reason(results):
-    told = report_text(results)
-    assert "- Groups without labels: this evaluation did not measure it." in told
+    text = report_text(results)
+    assert "- Groups without labels: this evaluation did not measure it." in text
     results["protocols"]["chronological"]["left_out"] = {"clustering": "only one activity."}
     assert "- Groups without labels: only one activity." in report_text(results)
 
@@ -200,7 +218,7 @@ def test_a_run_without_loss_curves_links_none(results):
 
 
 def test_the_terminal_table_is_aligned(results):
-    lines = headline_text(results).splitlines()
+    lines = headline_text(results["headline"]).splitlines()
     assert len(lines) == 1 + len(METHODS)
     assert len({len(line) for line in lines}) == 1
 
@@ -212,11 +230,11 @@ def test_labels_read_as_words():
 
 
 @pytest.mark.parametrize(
-    ("sampling", "told"),
+    ("sampling", "sentence"),
     [
         ({"duration_s": 60.0, "durations_s": None}, "Windows of 60 seconds, overlapping by 50 %."),
         ({"duration_s": None, "durations_s": [30.0, 90.0]}, "Windows of 30 or 90 seconds, overlapping by 50 %."),
     ],
 )
-def test_windows_by_duration_are_told_in_seconds(sampling, told):
-    assert sampling_line({"length": 20, "overlap": 0.5, **sampling}) == told
+def test_windows_by_duration_have_their_seconds_named(sampling, sentence):
+    assert sampling_line({"length": 20, "overlap": 0.5, **sampling}) == sentence
