@@ -15,6 +15,8 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    "CODE_OF_CONDUCT.md",
     *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
 ]
 
