@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN     = $(VENV)/bin/python
 STAMP   = $(VENV)/.installed
+EXTRAS  = dev,llm,minilm,onnx,space,tracking
 
-.PHONY: install demo test results release-check fault-tests peer-tests house lint format types lock bench clean
+.PHONY: install latest demo test results release-check fault-tests peer-tests house lint format types lock bench clean
 
 install: $(STAMP)          ## make .venv, install the pinned dependencies and casita; quick when nothing changed
 
@@ -13,6 +14,11 @@ $(STAMP): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+latest:                    ## the newest versions that pyproject.toml allows, in place of the locked ones; `make test` then takes these
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[$(EXTRAS)]'
+	touch $(STAMP)
 
 demo: install              ## raw log -> trained, evaluated, reloaded model, with no network
 	$(RUN) -m casita.cli demo --out demo
@@ -57,7 +63,7 @@ bench: install             ## speed and memory of the data stages and of the fee
 
 lock: install              ## write requirements.lock anew from pyproject.toml
 	$(RUN) -m pip install --quiet pip-tools
-	$(RUN) -m piptools compile --quiet --strip-extras --extra dev --extra llm --extra onnx --extra space --extra tracking --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
+	$(RUN) -m piptools compile --quiet --strip-extras --extra $(EXTRAS) --no-emit-find-links --no-emit-index-url --no-header --no-annotate --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 	sed -i "s/^torch==\(.*\)+cpu$$/torch==\1/" requirements.lock   # a CPU build here must not bind others to it
 

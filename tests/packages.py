@@ -49,7 +49,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class Module:
-    """A file with the modules that it imports; `definitions` and `nodes` are those of its syntax tree."""
+    """A file and the modules that it imports; `definitions` and `nodes` count those of its syntax tree."""
 
     name: str
     path: Path
@@ -60,9 +60,9 @@ class Module:
 
     @property
     def package(self) -> str:
-        """The longest entry of `ORDER` that the module's name begins with."""
-        homes = [entry for entry in ORDER if f"{self.name}.".startswith(f"{entry}.")]
-        return max(homes, key=len, default="unordered")
+        """Return the longest entry of `ORDER` that the module's name begins with."""
+        entries = [entry for entry in ORDER if f"{self.name}.".startswith(f"{entry}.")]
+        return max(entries, key=len, default="unordered")
 
 
 def load_modules(root: Path = ROOT) -> dict[str, Module]:
@@ -88,12 +88,12 @@ def _load(name: str, path: Path, paths: Mapping[str, Path]) -> Module:
     tree = ast.parse(text)
     nodes = list(ast.walk(tree))
     defined = sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in nodes)
-    imported = {found for node in nodes for found in _imported(node, name, paths)}
+    imported = {module for node in nodes for module in _imported(node, name, paths)}
     return Module(name, path, frozenset(imported - {name}), len(text.splitlines()), defined, len(nodes))
 
 
 def _imported(node: ast.AST, importer: str, paths: Mapping[str, Path]) -> Iterator[str]:
-    """Modules of ours that a statement imports, wherever in the file it stands."""
+    """Yield the modules of ours that a statement imports, wherever in the file it stands."""
     if isinstance(node, ast.Import):
         candidates = [[alias.name] for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
@@ -115,18 +115,18 @@ def _imported(node: ast.AST, importer: str, paths: Mapping[str, Path]) -> Iterat
 
 
 def arrows(modules: Mapping[str, Module]) -> dict[str, dict[str, list[str]]]:
-    """Of each package the packages that it imports from, with the pairs of modules that make the arrow."""
-    found: dict[str, dict[str, list[str]]] = {package: {} for package in ORDER}
+    """Map each package to those that it imports from, with a line for each import."""
+    drawn: dict[str, dict[str, list[str]]] = {package: {} for package in ORDER}
     for module in modules.values():
         for name in sorted(module.imports):
             target = modules[name].package
             if target != module.package:
-                found[module.package].setdefault(target, []).append(f"{module.name} imports {name}")
-    return found
+                drawn[module.package].setdefault(target, []).append(f"{module.name} imports {name}")
+    return drawn
 
 
 def upward_arrows(modules: Mapping[str, Module]) -> list[str]:
-    """Imports from a package that comes later in `ORDER`."""
+    """List the imports from a package that comes later in `ORDER`."""
     place = {package: number for number, package in enumerate(ORDER)}
     return [
         line

@@ -20,7 +20,7 @@ def python_files(folder):
 
 
 def imports(path, optional=True):
-    """(level, module) of each import, wherever in the file it stands; `optional=False`: none inside a `try`."""
+    """Yield (level, module) of each import, wherever in the file it stands; `optional=False`: none inside a `try`."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     tried = [within for node in nodes if isinstance(node, ast.Try) for part in node.body for within in ast.walk(part)]
     for node in nodes if optional else [node for node in nodes if node not in tried]:
@@ -84,10 +84,10 @@ def test_the_space_imports_absolutely_for_its_app_stands_alone():
             assert not module.startswith("casita.model_cards") or module.startswith("casita.model_cards.space"), module
 
 
-@pytest.mark.parametrize("room", SHIPPED)
-def test_shipped_files_import_only_same_folder_siblings_and_what_a_model_needs(room):
-    for path in python_files(room):
-        assert path.parent.name == room, f"{path}: the Hub copy is flat, no subfolders"
+@pytest.mark.parametrize("folder", SHIPPED)
+def test_shipped_files_import_only_same_folder_siblings_and_what_a_model_needs(folder):
+    for path in python_files(folder):
+        assert path.parent.name == folder, f"{path}: the Hub copy is flat, no subfolders"
         for level, module in imports(path):
             assert level <= 1, f"{path}: {'.' * level}{module}"
             assert level == 0 or module.isidentifier(), (
@@ -103,7 +103,7 @@ def test_shipped_files_import_only_same_folder_siblings_and_what_a_model_needs(r
 
 
 def test_shipped_file_names_do_not_collide():
-    names = [p.name for room in SHIPPED for p in python_files(room) if p.name != "__init__.py"]
+    names = [p.name for folder in SHIPPED for p in python_files(folder) if p.name != "__init__.py"]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
 
 
@@ -126,12 +126,12 @@ def test_every_command_has_help_with_an_example(capsys):
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stopped:
             main([command, "--help"])
-        told = capsys.readouterr().out
+        help_text = capsys.readouterr().out
         assert stopped.value.code == 0
-        assert f"casita {command}" in told.split("example", 1)[-1], f"casita {command} --help shows no example"
+        assert f"casita {command}" in help_text.split("example", 1)[-1], f"casita {command} --help shows no example"
 
 
-def test_the_usage_tells_every_command_once_in_its_group(capsys):
+def test_the_usage_lists_every_command_once_in_its_group(capsys):
     from casita.cli import COMMANDS, GROUPS, main
 
     named = [name for names in GROUPS.values() for name in names]

@@ -73,6 +73,7 @@ def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFo
 
     `steps` is the number of steps to count up to in what is printed.
     """
+    minilm_directory()  # what is missing is said before minutes of work
     home = HomeFolder(out / "home")
     run = out / "run"
     with _step(f"1/{steps}  raw log -> home folder"):

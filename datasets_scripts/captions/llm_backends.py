@@ -142,7 +142,7 @@ class TransformersWriter:
             raise ValueError(f"language model {settings.model!r} could not be loaded ({_line(error)}).") from None
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        device: Any = settings.device or (torch.accelerator.current_accelerator() or "cpu")
+        device: Any = settings.device or (torch.accelerator.current_accelerator(check_available=True) or "cpu")
         self.model.to(device).eval()
         self.settings = settings
         self.captions = captions

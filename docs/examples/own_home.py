@@ -1,4 +1,4 @@
-"""Your own home under a trained model, nothing trained: own_home.py MODEL LOG LAYOUT
+"""Read your own home with a trained model, without training: own_home.py MODEL LOG LAYOUT
 
 MODEL is a model directory or a Hub id, LOG a raw log, LAYOUT a JSON file with a position for each sensor.
 """
@@ -13,7 +13,7 @@ from casita.train.inference.model_directory import load_published
 
 model_id, log, layout = sys.argv[1:]
 model, processor = load_published(model_id)
-vision = processor.vision_model  # the pictures must be seen by the model's own eye
+vision = processor.vision_model  # the pictures must be embedded by the model's own vision model
 seen = SensorEmbeddingTable.load(model_id)
 
 home = HomeFolder("my_home")

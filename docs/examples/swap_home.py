@@ -1,4 +1,4 @@
-"""One checkpoint, two homes, no casita at hand: swap_home.py MODEL TABLE
+"""Read another home with the same checkpoint, without casita installed: swap_home.py MODEL TABLE
 
 TABLE holds the other home's picture embeddings, which `casita embed-images` writes. The weights stay as they are.
 """

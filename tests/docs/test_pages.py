@@ -10,11 +10,14 @@ from snippets import ROOT, snippets
 from casita import __version__
 from casita.cli import COMMANDS
 from casita.model_cards.pages import render_page
+from tests.packages import FOLDERS
 
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    "CODE_OF_CONDUCT.md",
     *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
 ]
 
@@ -36,6 +39,21 @@ def test_links_commands_and_targets_of_a_page_exist(page):
                 assert words[1] in COMMANDS, f"{page}: {' '.join(words)}"
             if words[:1] == ["make"]:
                 assert words[1] in targets, f"{page}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_modules_and_paths_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`([\w.-]+/[\w./-]*)`", text):
+        assert path.split("/")[0] not in FOLDERS or (ROOT / path).exists(), f"{page}: {path}"
+    for name in set(re.findall(r"(?<![/\w])casita(?:\.[a-z_]+)+(?:\.[A-Z]\w+)?(?![\w/])", text)):
+        module, _, last = name.rpartition(".")
+        path = ROOT / module.removeprefix("casita").lstrip(".").replace(".", "/")
+        found = [path / f"{last}.py", path / last, ROOT / "casita" / f"{last}.py", ROOT / "casita" / last]
+        if not any(place.exists() for place in found):
+            source = path.with_suffix(".py")
+            assert source.is_file(), f"{page}: {name}"
+            assert re.search(rf"^(def|class) {last}\b", source.read_text(), flags=re.M), f"{page}: {name}"
 
 
 def anchors(text):

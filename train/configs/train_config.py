@@ -45,7 +45,7 @@ class RunConfig:
     save_every: int | None = setting("Optimizer steps between checkpoints; none: an epoch's.", default=500)
     prefetch: int = setting("Batches made in advance, in a thread.", default=2)
     log_every: int = setting("Optimizer steps between lines of metrics.jsonl.", default=10)
-    tracker: str | None = setting("An Accelerate tracker (tensorboard, wandb, ...) or none.", default="tensorboard")
+    tracker: str | None = setting("An Accelerate tracker (tensorboard, trackio, wandb, ...) or none.", default=None)
     resume_from_checkpoint: str | None = setting(
         "last: go on from OUT's newest checkpoint, from the start if it has none; a folder: from that one; none: "
         "refuse a folder with an unfinished run.",

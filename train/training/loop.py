@@ -192,8 +192,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     installed = [str(tracker) for tracker in get_available_trackers()]
     if config.tracker not in (None, *installed):
         raise ValueError(
-            f"tracker {config.tracker!r}: installed are {', '.join(installed)}. Install it (pip install "
-            f"'casita[tracking]' has trackio and wandb), or give --tracker none."
+            f"tracker {config.tracker!r} is not installed; installed: {', '.join(installed) or 'none'}. "
+            "pip install 'casita[tracking]' installs tensorboard, trackio and wandb; --tracker none does without."
         )
     return Accelerator(
         cpu=cpu,
