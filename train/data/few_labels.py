@@ -21,32 +21,27 @@ def label_stretches(windows: pa.Table) -> np.ndarray:
     return np.concatenate([np.zeros(min(1, len(pairs)), np.int64), np.cumsum(changes, dtype=np.int64)])
 
 
-def draw_few(
-    labels: np.ndarray, stretches: np.ndarray, parts: Sequence[np.ndarray], amount: float | int, seed: int
-) -> list[np.ndarray]:
-    """Draw a few rows of each of `parts`, sorted: of each label a share (float) or a number (int), at least one.
+def draw_few(parts: Sequence[tuple[np.ndarray, np.ndarray]], amount: float | int, seed: int) -> list[np.ndarray]:
+    """Draw a few rows of each part, sorted: of each label a share (float) or a number (int), at least one.
 
     Whole stretches are drawn, as somebody labels who watches a recording; the last one is cut at the number wanted.
     Single windows would be drawn from nearly every stretch, and with windows that overlap they give away more than
     their share.
 
     Args:
-        labels: `(N,)` of all windows; stretches: `(N,)` from `label_stretches`.
-        parts: row numbers of all labelled windows of the train split, then of the validation split: the second draw
-            goes on where the first one ended.
+        parts: labels `(N,)` and stretches `(N,)` of all labelled windows of the train split, then of the validation
+            split: the second draw goes on where the first one ended.
     """
     rng = np.random.default_rng([seed, 5])
-    return [_draw_part(labels, stretches, rows, amount, rng) for rows in parts]
+    return [_draw_part(labels, stretches, amount, rng) for labels, stretches in parts]
 
 
-def _draw_part(
-    labels: np.ndarray, stretches: np.ndarray, rows: np.ndarray, amount: float | int, rng: np.random.Generator
-) -> np.ndarray:
+def _draw_part(labels: np.ndarray, stretches: np.ndarray, amount: float | int, rng: np.random.Generator) -> np.ndarray:
     chosen = [np.zeros(0, np.int64)]
-    for label in sorted(set(labels[rows])):
-        labelled = rows[labels[rows] == label]
-        wanted = amount if isinstance(amount, int) else max(1, round(amount * len(labelled)))
-        _, stretch = np.unique(stretches[labelled], return_inverse=True)
+    for label in sorted(set(labels)):
+        rows = np.flatnonzero(labels == label)
+        wanted = amount if isinstance(amount, int) else max(1, round(amount * len(rows)))
+        _, stretch = np.unique(stretches[rows], return_inverse=True)
         place = rng.permutation(stretch.max() + 1)  # of each stretch in the order drawn
-        chosen.append(labelled[np.argsort(place[stretch], kind="stable")][:wanted])
+        chosen.append(rows[np.argsort(place[stretch], kind="stable")][:wanted])
     return np.sort(np.concatenate(chosen))

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -95,18 +94,13 @@ def choose_few(windows: Mapping[str, LabelledWindows], config: FinetuneConfig) -
     few-label probes of `casita evaluate` learn from. `few_shot_unit: window` draws single windows.
 
     Args:
-        windows: by split; those of the test split stay as they are.
+        windows: by split, train before validation; those of the test split stay as they are.
     """
-    drawn = {name: windows[name] for name in ("train", "validation") if name in windows}
-    labels = np.concatenate([part.labels for part in drawn.values()])
-    stretches = np.concatenate([part.runs for part in drawn.values()])
-    if config.few_shot_unit == "window":
-        stretches = np.arange(len(labels))
-    starts = np.cumsum([0, *(len(part) for part in drawn.values())])
-    parts = [np.arange(begin, end) for begin, end in pairwise(starts)]
-    chosen = draw_few(labels, stretches, parts, config.few_shot, config.seed)
-    rows = dict(zip(drawn, (few - begin for few, begin in zip(chosen, starts, strict=False)), strict=True))
-    return {name: part.take(rows[name]) if name in rows else part for name, part in windows.items()}
+    drawn = {name: part for name, part in windows.items() if name != "test"}
+    single = config.few_shot_unit == "window"
+    parts = [(part.labels, np.arange(len(part)) if single else part.runs) for part in drawn.values()]
+    rows = draw_few(parts, config.few_shot, config.seed)
+    return {**windows, **{name: part.take(few) for (name, part), few in zip(drawn.items(), rows, strict=True)}}
 
 
 def labelled_split(windows: LabelledWindows, classes: list[str], processor: CasitaProcessor) -> WindowDataset:

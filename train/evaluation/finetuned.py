@@ -29,15 +29,13 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
     windows = load_chosen(config)
     if not len(windows["test"]):
         raise ValueError(f"{config.data}: no labelled window in the test split, so there is nothing to evaluate on.")
-    task = _task(windows)
+    task = make_chosen_task(windows)
     answer = predict_finetuned(config, windows)
     keys = [window_keys for part in windows.values() for window_keys in part.keys]
     methods = {"finetuned": answer, "bag_of_sensors": bag_of_sensors(keys, task), "majority": majority(task)}
     scores = {"test": {method: prediction.metrics(task) for method, prediction in methods.items()}}
     if len(task.validation):
-        scores["validation"] = {
-            method: prediction.of_validation().metrics(task.of_validation()) for method, prediction in methods.items()
-        }
+        scores["validation"] = {method: prediction.validation_metrics(task) for method, prediction in methods.items()}
     y_test = task.y[task.test].tolist()
     return {
         "casita_version": __version__,
@@ -62,7 +60,7 @@ def load_chosen(config: FinetuneConfig) -> dict[str, LabelledWindows]:
     return choose_few({name: load_labelled(config, name) for name in ("train", "validation", "test")}, config)
 
 
-def _task(windows: Mapping[str, LabelledWindows]) -> Task:
+def make_chosen_task(windows: Mapping[str, LabelledWindows]) -> Task:
     """The task of all windows, one split after the other."""
     labels = np.concatenate([part.labels for part in windows.values()])
     starts = np.cumsum([0, *map(len, windows.values())])

@@ -42,10 +42,6 @@ class Task:
     validation: np.ndarray
     test: np.ndarray
 
-    def of_validation(self) -> "Task":
-        """The same task with its validation windows as the ones to predict."""
-        return replace(self, test=self.validation)
-
     def only(self, labels: Collection[str]) -> "Task":
         """The same task without the windows of any other label."""
         parts = {name: rows[np.isin(self.y[rows].astype(str), list(labels))] for name, rows in self._parts().items()}
@@ -87,10 +83,6 @@ class Prediction:
         """The most probable class of each window."""
         return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
 
-    def of_validation(self) -> "Prediction":
-        """The answers to the validation windows in the place of those to the test windows."""
-        return replace(self, probabilities=self.validation)
-
     def metrics(self, task: Task) -> dict[str, float]:
         """Accuracy, balanced accuracy, macro and weighted F1, and ECE on the task's test windows."""
         y_true = task.y[task.test].tolist()
@@ -98,6 +90,10 @@ class Prediction:
             **classification_metrics(y_true, self.labels),
             "ece": ece(self.probabilities, y_true, self.classes),
         }
+
+    def validation_metrics(self, task: Task) -> dict[str, float]:
+        """The same metrics on the task's validation windows."""
+        return replace(self, probabilities=self.validation).metrics(replace(task, test=task.validation))
 
 
 def make_task(

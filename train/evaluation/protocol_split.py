@@ -198,11 +198,13 @@ def _few_tasks(
 ) -> dict[float, dict[str, Task]]:
     """The labelled task with each share of its labels; what is drawn is thinned, and not what is drawn from."""
     task = _task(windows, None, unlabelled=False)
+    parts = [(task.y[rows], stretches[rows]) for rows in (task.train, task.validation)]
     tasks: dict[float, dict[str, Task]] = {share: {} for share in FEW_SHOT}
     for share, by_seed in tasks.items():
         for seed in draws:
-            train, validation = draw_few(task.y, stretches, [task.train, task.validation], share, seed)
-            by_seed[str(seed)] = replace(task, train=train, validation=validation).thinned(max_windows)
+            train, validation = draw_few(parts, share, seed)
+            few = replace(task, train=task.train[train], validation=task.validation[validation])
+            by_seed[str(seed)] = few.thinned(max_windows)
     return tasks
 
 

@@ -20,7 +20,7 @@ from casita.train.data.labelled_windows import LabelledWindows
 from casita.train.evaluate_run import evaluate_run
 from casita.train.evaluation.bootstrap import difference_scores
 from casita.train.evaluation.encoders import UNTRAINED, EmbeddingCache, load_encoders
-from casita.train.evaluation.finetuned import load_chosen, predict_finetuned
+from casita.train.evaluation.finetuned import load_chosen, make_chosen_task, predict_finetuned
 from casita.train.evaluation.home_loader import HomeLoader
 from casita.train.evaluation.inputs import EvaluationInputs
 from casita.train.evaluation.probes import Prediction, Task, chance, tfidf_captions
@@ -39,7 +39,6 @@ from casita.train.experiments.analyses.errors import (
     predict_shuffled,
 )
 from casita.train.experiments.analyses.prompts import named_task, predict_centred, predict_placed
-from casita.train.metrics.classification import classification_metrics
 
 FORMAT = 6  # raised when scores mean something else or hold more
 FEW = 0.05
@@ -207,8 +206,7 @@ def _validation_macro_f1(by_seed: Mapping[str, Prediction], task: Task) -> Score
     """The number by which rows are chosen; `{}` without a validation window."""
     if not len(task.validation):
         return {}
-    of_validation = task.of_validation()
-    scores = [answer.of_validation().metrics(of_validation)["macro_f1"] for answer in by_seed.values()]
+    scores = [answer.validation_metrics(task)["macro_f1"] for answer in by_seed.values()]
     return {"validation_macro_f1": float(np.mean(scores))}
 
 
@@ -252,8 +250,7 @@ def score_finetuned(home: HomeFolder, configs: Sequence[FinetuneConfig]) -> Scor
         _refuse_other_windows(config, chosen)
         answer = predict_finetuned(config, chosen)
         answers[str(config.seed)] = answer
-        labels = chosen["validation"].labels.tolist()
-        validation.append(classification_metrics(labels, answer.of_validation().labels)["macro_f1"])
+        validation.append(answer.validation_metrics(make_chosen_task(chosen))["macro_f1"])
     rows = np.array([row_of[name] for name in chosen["test"].table["window_id"].to_pylist()])
     y = np.full(len(split.windows), None, dtype=object)
     y[rows] = chosen["test"].labels

@@ -71,20 +71,20 @@ def test_stretches_end_where_the_label_or_the_session_changes():
 
 
 def test_few_labels_are_whole_stretches_the_same_for_a_seed_and_a_share_of_each_part():
-    labels = np.repeat(["a", "b", "a", "c"] * 10, 12).astype(object)
-    stretches = np.repeat(np.arange(40), 12)
-    rows = np.arange(len(labels))
-    parts = [rows[stretches % 4 != 3], rows[stretches % 4 == 3]]
-    (few, chosen_on), (same, _), (other, _) = (draw_few(labels, stretches, parts, 0.3, seed) for seed in (1, 1, 2))
+    labels = np.repeat(["a", "b", "a"] * 10, 12).astype(object)
+    stretches = np.repeat(np.arange(30), 12)
+    parts = [(labels, stretches), (labels[:120], stretches[:120])]
+    (few, chosen_on), (same, _), (other, _) = (draw_few(parts, 0.3, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(few, same)
     assert not np.array_equal(few, other)
-    assert set(few) <= set(parts[0])
-    assert set(chosen_on) <= set(parts[1])
-    for label in ("a", "b"):
-        drawn = few[labels[few] == label]
-        assert len(drawn) == round(0.3 * (labels[parts[0]] == label).sum())
-        assert len(set(stretches[drawn])) <= len(drawn) / 12 + 1  # stretches, the last one cut
-    least, _ = draw_few(labels, stretches, parts, 0.0001, 0)
+    assert few.tolist() == sorted(set(few))
+    for (part, _), drawn in zip(parts, (few, chosen_on), strict=True):
+        for label in ("a", "b"):
+            rows = drawn[part[drawn] == label]
+            assert len(rows) == round(0.3 * (part == label).sum())
+            assert len(set(stretches[rows])) <= len(rows) / 12 + 1  # stretches, the last one cut
+    least, _ = draw_few(parts, 0.0001, 0)
     assert sorted(labels[least]) == ["a", "b"]  # at least one of each
-    three, _ = draw_few(labels, stretches, parts, 3, 0)
+    three, _ = draw_few(parts, 3, 0)
     assert sorted(labels[three]) == ["a"] * 3 + ["b"] * 3
+    assert len(draw_few([(labels[:0], stretches[:0])], 0.3, 0)[0]) == 0

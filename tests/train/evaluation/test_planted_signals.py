@@ -192,8 +192,8 @@ def test_with_shuffled_labels_every_method_is_at_chance():
     )
     prototypes = normalize(np.random.default_rng(2).normal(size=(2, 16)))
     prompts = {"at_desk": ["Somebody works in the office."], "in_bed": ["Somebody is in the bedroom."]}
-    train, validation = draw_few(y, np.arange(len(y)), [task.train, task.validation], 0.3, 0)
-    few = Task(y, train, validation, task.test)
+    train, validation = draw_few([(y[rows], rows) for rows in (task.train, task.validation)], 0.3, 0)
+    few = Task(y, task.train[train], task.validation[validation], task.test)
     answers = {
         "linear_probe": probes.linear_probe(base, task, progress=False),
         "few labels": probes.linear_probe(base, few, progress=False),
