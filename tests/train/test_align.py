@@ -144,8 +144,8 @@ def test_an_incomplete_checkpoint_is_refused(run, tmp_path, damage):
     shutil.rmtree(checkpoints(stopped)[-1])
     file = checkpoints(stopped)[-1] / "optimizer.safetensors"
     file.unlink() if damage == "missing" else file.write_bytes(file.read_bytes()[:1000])
-    told = f"no whole checkpoint, {file.name} missing" if damage == "missing" else "damaged, or of another model"
-    with pytest.raises(ValueError, match=told):
+    message = f"no whole checkpoint, {file.name} missing" if damage == "missing" else "damaged, or of another model"
+    with pytest.raises(ValueError, match=message):
         train(load_config(run / "config.yaml", {"out": str(stopped)}))
 
 
@@ -207,14 +207,14 @@ def test_a_run_whose_home_was_cut_again_since_is_not_evaluated(tmp_path):
         load_encoders([out], [], 1, "cpu")
 
 
-def test_trackio_is_told_the_lines_of_metrics_jsonl(home, tmp_path, monkeypatch):
+def test_trackio_gets_the_lines_of_metrics_jsonl(home, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     from trackio.sqlite_storage import SQLiteStorage  # only now: it reads that name when it is imported
 
     out = train(tiny(home, tmp_path / "named", epochs=1, tracker="trackio"))
-    told = SQLiteStorage.get_logs("casita", "named")
+    lines = SQLiteStorage.get_logs("casita", "named")
     for split in ("train", "validation"):
-        losses = [line[f"{split}/loss"] for line in told if f"{split}/loss" in line]
+        losses = [line[f"{split}/loss"] for line in lines if f"{split}/loss" in line]
         assert losses == [line["loss"] for line in journal(out, split)]
         assert losses
 
@@ -241,9 +241,9 @@ def test_three_processes_do_what_one_does(home, tmp_path):
             assert found.keys() == expected.keys()
             for weight, gradient in expected.items():
                 # Sums in another order, seen through weights of size 1: float32 keeps 1e-7 of those.
-                told = f"{name}, {weight}"
+                label = f"{name}, {weight}"
                 torch.testing.assert_close(
-                    found[weight], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, t=told: f"{t}: {text}"
+                    found[weight], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, t=label: f"{t}: {text}"
                 )
         length = math.sqrt(sum(float(gradient.square().sum()) for gradient in expected.values()))
         assert length > 0.1, name  # there was something to compare

@@ -67,12 +67,12 @@ def test_the_reference_systems_experiments_are_there():
         assert load_config(f"milan_{variant}").as_dict() == base | changed | {"out": f"runs/milan_{variant}"}
 
 
-def test_temperature_and_bias_start_where_the_losss_paper_starts_unless_told():
+def test_temperature_and_bias_start_where_the_losss_paper_starts_unless_given():
     starts = {loss: TrainConfig(data="a", out="b", loss=loss) for loss in ("info_nce", "sigmoid", "focal_sigmoid")}
-    told = {loss: (config.first_temperature, config.first_logit_bias) for loss, config in starts.items()}
-    assert told == {"info_nce": (0.07, 0.0), "sigmoid": (0.1, -10.0), "focal_sigmoid": (0.1, -10.0)}
-    own = TrainConfig(data="a", out="b", loss="sigmoid", temperature=0.5, logit_bias_init=0.0)
-    assert (own.first_temperature, own.first_logit_bias) == (0.5, 0.0)
+    first_values = {loss: (config.first_temperature, config.first_logit_bias) for loss, config in starts.items()}
+    assert first_values == {"info_nce": (0.07, 0.0), "sigmoid": (0.1, -10.0), "focal_sigmoid": (0.1, -10.0)}
+    given = TrainConfig(data="a", out="b", loss="sigmoid", temperature=0.5, logit_bias_init=0.0)
+    assert (given.first_temperature, given.first_logit_bias) == (0.5, 0.0)
 
 
 def test_a_saved_config_reads_back_equal(tmp_path):
@@ -91,7 +91,7 @@ def test_flags_come_on_top_of_the_file_and_are_read_as_their_types(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("data: a\nout: b\nlearning_rte: 0.1\n", r"run\.yaml:3: .*'learning_rte'; did you mean learning_rate\?"),
         ("data: a\nout: b\nbatch_size: 3.5\n", r"run\.yaml:3: batch_size should be int, found 3\.5"),
@@ -133,8 +133,8 @@ def test_flags_come_on_top_of_the_file_and_are_read_as_their_types(tmp_path):
         ("data: a\nout: b\ntemperature: 0.001\n", r"max_logit_scale=100\.0: expected at least 1 / temperature = 1000"),
     ],
 )
-def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path, text, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
         load_config(written(tmp_path, text))
 
 
@@ -144,7 +144,7 @@ def test_a_config_that_is_not_there_lists_those_that_are():
 
 
 @pytest.mark.parametrize(
-    "flags, told",
+    "flags, message",
     [
         (["--learning-rte", "1"], "there is no argument '--learning-rte'; did you mean --learning-rate?"),
         (["--learning_rte=1"], "there is no argument '--learning_rte=1'; did you mean --learning-rate?"),
@@ -154,6 +154,6 @@ def test_a_config_that_is_not_there_lists_those_that_are():
         (["--batch-size", "1"], "--batch-size=1: expected at least 2: one window has no other to differ from."),
     ],
 )
-def test_a_mistaken_flag_ends_the_command_with_one_line_and_code_2(capsys, flags, told):
+def test_a_mistaken_flag_ends_the_command_with_one_line_and_code_2(capsys, flags, message):
     assert cli.main(["train", "--config", "demo", *flags]) == 2
-    assert capsys.readouterr().err == f"casita train: error: {told}\n"
+    assert capsys.readouterr().err == f"casita train: error: {message}\n"

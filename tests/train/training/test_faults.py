@@ -56,7 +56,7 @@ def wait_for_step(process: subprocess.Popen, step: int) -> None:
     raise AssertionError(process.communicate()[1][-3000:])
 
 
-def told(run: Path) -> list[dict[str, Any]]:
+def logged_lines(run: Path) -> list[dict[str, Any]]:
     """`metrics.jsonl` without the times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in line.items() if key != "windows_per_s"} for line in lines]
@@ -92,7 +92,7 @@ def test_killed_and_stopped_and_started_again_a_run_ends_as_an_undisturbed_one(h
 
     assert cli.main(arguments) == 0
     assert cli.main(command(home, calm)) == 0
-    assert told(run) == told(calm)
+    assert logged_lines(run) == logged_lines(calm)
     for name in ("model.safetensors", "rng.safetensors"):
         assert_equal_tensors(checkpoints(run)[-1] / name, checkpoints(calm)[-1] / name)
     assert_equal_tensors(run / "model" / "model.safetensors", calm / "model" / "model.safetensors")

@@ -80,7 +80,7 @@ def test_the_loss_equals_the_slow_obvious_one(home):
     rows = np.arange(12)
     captions = split.choose_captions(0, 0)
     batch = split.batch(rows, captions[rows], "cpu", captions[neighbours])
-    told = objective.backward(batch)
+    returned = objective.backward(batch)
     trained = objective.trained
     with torch.no_grad():
         pooled = trained.model.sensor_model(**batch.inputs).pooler_output
@@ -94,8 +94,8 @@ def test_the_loss_equals_the_slow_obvious_one(home):
                     same = [way[i].log_softmax(0)[j] for j in range(12) if group[j] == group[i]]
                     losses.append(-sum(same) / len(same))
     expected = float(sum(losses) / len(losses))
-    assert float(told["context_loss"]) == pytest.approx(expected, rel=1e-5)
-    assert float(told["loss"]) == pytest.approx(float(told["contrast_loss"]) + 0.5 * expected, rel=1e-5)
+    assert float(returned["context_loss"]) == pytest.approx(expected, rel=1e-5)
+    assert float(returned["loss"]) == pytest.approx(float(returned["contrast_loss"]) + 0.5 * expected, rel=1e-5)
 
 
 def test_training_tells_it_and_validation_leaves_it_out(home, tmp_path):
@@ -107,13 +107,13 @@ def test_training_tells_it_and_validation_leaves_it_out(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"stream": True}, "only with stream false"),
         ({"micro_batch_size": 4}, "only with micro_batch_size none"),
         ({"contrast_weight": 0.0, "masked_weight": 1.0}, "only with contrast_weight above 0"),
     ],
 )
-def test_what_it_does_not_go_with_is_refused(home, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_it_does_not_go_with_is_refused(home, settings, message):
+    with pytest.raises(ValueError, match=message):
         tiny(home, Path("run"), **WEIGHT, **settings)

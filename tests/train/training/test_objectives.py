@@ -33,10 +33,10 @@ def batch_of(batch: Batch, rows: slice, length: int | None = None) -> Batch:
 
 
 def gradients(objective: AlignmentObjective, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What `backward` told, and the gradients by weight; drawn from seed 1."""
+    """What `backward` returned, and the gradients by weight; drawn from seed 1."""
     torch.manual_seed(1)
-    told = objective.backward(batch)
-    return told, named_gradients(objective)
+    losses = objective.backward(batch)
+    return losses, named_gradients(objective)
 
 
 def named_gradients(objective: AlignmentObjective) -> dict[str, Tensor]:
@@ -66,10 +66,10 @@ def test_in_chunks_the_gradients_are_those_of_the_whole_batch(home, settings):
     whole, batch = make(home, dropout=0.0, **settings)
     chunked, _ = make(home, dropout=0.0, micro_batch_size=3, **settings)
     for _ in range(2):  # at the second the queue is filled
-        told, expected = gradients(whole, batch)
+        losses, expected = gradients(whole, batch)
         again, found = gradients(chunked, batch)
         assert_near(found, expected)
-        torch.testing.assert_close(again, told)
+        torch.testing.assert_close(again, losses)
 
 
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
@@ -140,7 +140,7 @@ def test_random_numbers_come_again_and_then_go_on():
 # ----------------------------------------------------------------------------------------------------- masked events
 def test_the_masked_loss_is_the_heads_own_and_the_contrast_sees_clean_events(home):
     objective, batch = make(home, dropout=0.0, masked_weight=0.5)
-    told, _ = gradients(objective, batch)
+    losses, _ = gradients(objective, batch)
     model = objective.trained.model
     masked = CasitaForMaskedEventModeling(model.config)
     masked.load_state_dict(model.state_dict(), strict=False)
@@ -148,10 +148,10 @@ def test_the_masked_loss_is_the_heads_own_and_the_contrast_sees_clean_events(hom
     ids, mask = batch.inputs["input_ids"], batch.inputs["attention_mask"]
     shown, labels = mask_spans(ids, mask, vocab_size=model.config.vocab_size)
     expected = masked(**{**batch.inputs, "input_ids": shown}, labels=labels).loss
-    torch.testing.assert_close(told["masked_loss"], expected.detach())
+    torch.testing.assert_close(losses["masked_loss"], expected.detach())
     clean, _ = make(home, dropout=0.0)
-    torch.testing.assert_close(told["contrast_loss"], gradients(clean, batch)[0]["loss"])
-    torch.testing.assert_close(told["loss"], told["contrast_loss"] + 0.5 * told["masked_loss"])
+    torch.testing.assert_close(losses["contrast_loss"], gradients(clean, batch)[0]["loss"])
+    torch.testing.assert_close(losses["loss"], losses["contrast_loss"] + 0.5 * losses["masked_loss"])
 
 
 def test_how_much_is_hidden_follows_from_the_settings(home):
@@ -164,12 +164,12 @@ def test_how_much_is_hidden_follows_from_the_settings(home):
 def test_the_published_model_holds_the_trained_head_and_loads_without_it_in_silence(home, tmp_path, caplog):
     out = train(tiny(home, tmp_path / "run", masked_weight=0.5, learning_rate=3e-3, queue_size=16))
     with caplog.at_level("WARNING"):
-        masked, told = AutoModelForMaskedLM.from_pretrained(
+        masked, loading = AutoModelForMaskedLM.from_pretrained(
             out / "model", trust_remote_code=True, output_loading_info=True
         )
         model, _ = AutoModel.from_pretrained(out / "model", trust_remote_code=True, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     assert not caplog.records
     assert not hasattr(model, "head")
     config = tiny(home, tmp_path / "run", masked_weight=0.5)
@@ -185,8 +185,8 @@ def test_the_published_model_holds_the_trained_head_and_loads_without_it_in_sile
 
 def test_masked_events_alone_train_the_tower_and_leave_the_projections(home, tmp_path):
     objective, batch = make(home, contrast_weight=0.0, masked_weight=1.0)
-    told, found = gradients(objective, batch)
-    assert set(told) == {"loss"}
+    losses, found = gradients(objective, batch)
+    assert set(losses) == {"loss"}
     assert not any("projection" in name or "logit" in name for name in found)
     assert all(gradient is not None for gradient in found.values())
     out = train(tiny(home, tmp_path / "run", contrast_weight=0.0, masked_weight=1.0, learning_rate=3e-3))
