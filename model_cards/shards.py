@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from casita.datasets_scripts.captions.join import KeyedRows, join_captions
+from casita.datasets_scripts.hub.published_homes import window_order
 
 SPLITS = ("train", "validation", "test")
 FULL = "full"
@@ -121,14 +122,6 @@ def _text_leaves(column: pa.Field) -> list[str]:
     return [column.name] * pa.types.is_string(column.type)
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """A stage's table, its pages checked; `ValueError` when it is damaged."""
-    try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: damaged, or no Parquet ({error}). Run the stage that writes it again.") from None
-
-
 def by_split(windows: pa.Table, path: Path) -> Iterator[tuple[str, pa.Table]]:
     """The windows of each split; `ValueError` when their order could not be found again from session and start."""
     parts = [(split, windows.filter(pc.equal(windows["split"], split))) for split in SPLITS]
@@ -138,12 +131,6 @@ def by_split(windows: pa.Table, path: Path) -> Iterator[tuple[str, pa.Table]]:
     if not back["window_id"].take(window_order(back)).equals(windows["window_id"]):
         raise ValueError(f"{path}: its rows are not in the order of session and start. Run: casita windows")
     yield from parts
-
-
-def window_order(windows: pa.Table) -> pa.Array:
-    """The rows of `windows`, splits one after the other, in the order that `casita windows` gives: a stable sort."""
-    keys = pa.table({"session": windows["session"], "start": windows["start"], "row": np.arange(len(windows))})
-    return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
 
 
 def like_windows(file: KeyedRows, windows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

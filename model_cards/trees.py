@@ -25,7 +25,9 @@ from casita import __version__
 from casita.datasets_scripts.captions.join import caption_rows, embedding_rows
 from casita.datasets_scripts.schema import (
     CAPTIONS,
+    EVENTS,
     SCHEMA_VERSION,
+    WINDOWS,
     HomeFolder,
     read_table,
     text_embeddings_schema,
@@ -51,7 +53,6 @@ from casita.model_cards.shards import (
     embeddings_table,
     like_windows,
     pictures_table,
-    read_parquet,
 )
 from casita.model_cards.tree_files import write_checksums, written_tree
 
@@ -167,10 +168,10 @@ def home_tables(
 
 def _recordings(home: ReleasedHome, config_of: Any) -> Iterator[tuple[Config, Path, str, Any]]:
     folder = HomeFolder(home.root)
-    events = read_parquet(home.require("events.parquet", "read"))
+    events = read_table(home.require("events.parquet", "read"), EVENTS)
     yield config_of("events", "events/*", events, [FULL]), Path("events", home.slug), FULL, events
     source = home.require("windows.parquet", "windows")
-    windows = read_parquet(source)
+    windows = read_table(source, WINDOWS)
     config = config_of("windows", "windows/*", windows, SPLITS)
     for split, part in by_split(windows, source):
         yield config, Path("windows", home.slug), split, part
