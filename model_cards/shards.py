@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from casita.datasets_scripts.captions.join import KeyedRows, join_captions
+from casita.datasets_scripts.hub.published_homes import window_order
 from casita.datasets_scripts.windows.splits import SPLITS
 
 FULL = "full"
@@ -133,12 +134,6 @@ def by_split(windows: pa.Table, path: Path) -> Iterator[tuple[str, pa.Table]]:
     if not back["window_id"].take(window_order(back)).equals(windows["window_id"]):
         raise ValueError(f"{path}: its rows are not in the order of session and start. Run: casita windows")
     yield from parts
-
-
-def window_order(windows: pa.Table) -> pa.Array:
-    """Return the order that `casita windows` gives to rows of `windows`, splits one after the other: a stable sort."""
-    keys = pa.table({"session": windows["session"], "start": windows["start"], "row": np.arange(len(windows))})
-    return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
 
 
 def like_windows(file: KeyedRows, windows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -19,7 +19,7 @@ from casita.datasets_scripts.captions.llm import (
     ask_for_captions,
     llm_settings_from,
 )
-from casita.datasets_scripts.captions.quality_report import describe_report, report_home
+from casita.datasets_scripts.captions.quality_report import describe_report, duplicate_share, report_home
 from casita.datasets_scripts.captions.templates import STYLES, WORDING, render_captions
 from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import (
@@ -133,7 +133,7 @@ def summarize(window_captions: Sequence[Sequence[str]], wanted: int) -> dict[str
         "windows": len(window_captions),
         "captions": len(texts),
         "windows_with_fewer": sum(len(captions) < wanted for captions in window_captions),
-        "duplicate_share": round(1 - len(set(texts)) / max(1, len(texts)), 4),
+        "duplicate_share": duplicate_share(texts),
         "mean_words": round(float(np.mean([text.count(" ") + 1 for text in texts])), 1) if texts else 0.0,
     }
 

@@ -36,27 +36,26 @@ class Facts:
     sub_locations: list[tuple[str, str, int]] = field(default_factory=list)  # room, part of it, its motion; most first
 
 
+KINDS = ("room", "action", "place", "report", "sub_location")  # of what a key may say; `Facts` explains them
+
+
 @dataclass
 class KeyTable:
-    """The meaning of each distinct key; the arrays are parallel to the keys, -1 where a key has no such entry."""
+    """The meaning of each of `K` distinct keys.
 
-    room: np.ndarray
-    presence: np.ndarray  # 2 somebody acts there now, 1 somebody was there a moment ago, 0 a reading
-    action: np.ndarray
-    place: np.ndarray
-    report: np.ndarray
-    sub_location: np.ndarray
-    rooms: list[str]
-    actions: list[tuple[str, str]]
-    places: list[str]
-    reports: list[str]
-    sub_locations: list[tuple[str, str]]
+    `presence` `(K,)`: 2 somebody acts there now, 1 somebody was there a moment ago, 0 a reading. For each of `KINDS`
+    `codes` `(K,)` are indices into its `entries`, -1 where a key has none.
+    """
+
+    presence: np.ndarray
+    codes: dict[str, np.ndarray]
+    entries: dict[str, list[Any]]
 
 
 def _key_table(keys: Sequence[str], layout: Layout) -> KeyTable:
-    codes = np.full((6, len(keys)), -1, dtype=np.int64)
-    # Entry -> code: of rooms, actions, places, reports and sub-locations.
-    codebooks: tuple[dict[Any, int], ...] = ({}, {}, {}, {}, {})
+    presence = np.zeros(len(keys), np.int64)
+    codes = {kind: np.full(len(keys), -1) for kind in KINDS}
+    codebooks: dict[str, dict[Any, int]] = {kind: {} for kind in KINDS}
     sub_locations = words.parts_of_rooms(layout)
     for i, key in enumerate(keys):
         sensor, _, state = key.rpartition("_")
@@ -68,35 +67,25 @@ def _key_table(keys: Sequence[str], layout: Layout) -> KeyTable:
             )
         description = layout["sensors"][sensor]
         room = description["room"]
-        done = words.participle(description["type"], state)
-        entries: list[Any] = [None if words.is_nameless(room) else room, None, None, None, None]
+        entries: dict[str, Any] = {} if words.is_nameless(room) else {"room": room}
         if description["type"].startswith("motion"):
-            codes[0, i] = 2 if state == "ON" else 1
-            entries[2] = words.place_phrase(description) if state == "ON" and words.is_special(description) else None
-            entries[3] = f"motion {words.place_phrase(description)}"
-            entries[4] = (room, sub_locations[sensor]) if state == "ON" else None
+            presence[i] = 2 if state == "ON" else 1
+            entries["report"] = f"motion {words.place_phrase(description)}"
+            if state == "ON":
+                entries["sub_location"] = (room, sub_locations[sensor])
+                if words.is_special(description):
+                    entries["place"] = words.place_phrase(description)
         else:
+            done = words.participle(description["type"], state)
             reading = state in words.NUMERIC_STATES
             # OFF without a word of its own, an item at rest, still shows where somebody was; other states do not.
-            codes[0, i] = 0 if reading else 2 if done else 1 if state in ("OFF", "STILL") else 0
-            entries[3] = words.thing_name(description, reading)
-            entries[1] = (entries[3], done) if done else None
-        for row, (entry, codebook) in enumerate(zip(entries, codebooks, strict=True), start=1):
-            if entry is not None:
-                codes[row, i] = codebook.setdefault(entry, len(codebook))
-    return KeyTable(
-        presence=codes[0],
-        room=codes[1],
-        action=codes[2],
-        place=codes[3],
-        report=codes[4],
-        sub_location=codes[5],
-        rooms=list(codebooks[0]),
-        actions=list(codebooks[1]),
-        places=list(codebooks[2]),
-        reports=list(codebooks[3]),
-        sub_locations=list(codebooks[4]),
-    )
+            presence[i] = 0 if reading else 2 if done else 1 if state in ("OFF", "STILL") else 0
+            entries["report"] = words.thing_name(description, reading)
+            if done:
+                entries["action"] = (entries["report"], done)
+        for kind, entry in entries.items():
+            codes[kind][i] = codebooks[kind].setdefault(entry, len(codebooks[kind]))
+    return KeyTable(presence, codes, {kind: list(codebook) for kind, codebook in codebooks.items()})
 
 
 def _split(values: list, window: np.ndarray, count: int) -> list[list]:
@@ -123,12 +112,12 @@ def _rooms(table: KeyTable, codes: np.ndarray, window: np.ndarray, count: int) -
     strongest = np.zeros(count, dtype=np.int64)
     np.maximum.at(strongest, window, presence)
     # Motion that ends says where somebody was; it counts only where nothing better is known.
-    counted = (presence == strongest[window]) & (presence > 0) & (table.room[codes] >= 0)
-    room = table.room[codes[counted]]
+    counted = (presence == strongest[window]) & (presence > 0) & (table.codes["room"][codes] >= 0)
+    room = table.codes["room"][codes[counted]]
     room_window = window[counted]
     changed = np.ones(len(room), dtype=bool)
     changed[1:] = (room[1:] != room[:-1]) | (room_window[1:] != room_window[:-1])
-    return _split([table.rooms[code] for code in room[changed].tolist()], room_window[changed], count)
+    return _split([table.entries["room"][code] for code in room[changed].tolist()], room_window[changed], count)
 
 
 def _gather(windows: pa.Table, layout: Layout) -> list[Facts]:
@@ -145,10 +134,7 @@ def _gather(windows: pa.Table, layout: Layout) -> list[Facts]:
     quiet_s = np.zeros(count)
     np.maximum.at(quiet_s, window, gap_s)
     start, end = (windows[name].to_pylist() for name in ("start", "end"))
-    actions = _distinct(table.action[codes], window, table.actions, count)
-    places = _distinct(table.place[codes], window, table.places, count)
-    reports = _distinct(table.report[codes], window, table.reports, count)
-    sub_locations = _distinct(table.sub_location[codes], window, table.sub_locations, count)
+    counted = {kind: _distinct(table.codes[kind][codes], window, table.entries[kind], count) for kind in KINDS[1:]}
     rooms = _rooms(table, codes, window, count)
     return [
         Facts(
@@ -158,11 +144,12 @@ def _gather(windows: pa.Table, layout: Layout) -> list[Facts]:
             duration_s=(end[i] - start[i]).total_seconds(),
             quiet_s=float(quiet_s[i]),
             rooms=rooms[i],
-            actions=[(thing, done, often) for (thing, done), often in actions[i]],
-            places=[place for place, _ in places[i]],
-            reports=sorted(reports[i], key=lambda report: -report[1]),
+            actions=[(thing, done, often) for (thing, done), often in counted["action"][i]],
+            places=[place for place, _ in counted["place"][i]],
+            reports=sorted(counted["report"][i], key=lambda entry: -entry[1]),
             sub_locations=sorted(
-                ((room, part, often) for (room, part), often in sub_locations[i]), key=lambda entry: -entry[2]
+                ((room, part, often) for (room, part), often in counted["sub_location"][i]),
+                key=lambda entry: -entry[2],
             ),
         )
         for i, window_id in enumerate(windows["window_id"].to_pylist())

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from casita.datasets_scripts.captions import wording as words
-from casita.datasets_scripts.captions.facts import COLUMNS, Facts, facts_of
+from casita.datasets_scripts.captions.facts import COLUMNS, facts_of
 from casita.datasets_scripts.captions.join import caption_rows, join_captions
 from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import CAPTIONS, WINDOWS, HomeFolder, read_table
@@ -81,17 +81,18 @@ def report_captions(
     all_facts = (facts for chunk in facts_of(windows, layout) for facts in chunk)
     for facts, of_window, label in zip(all_facts, captions, labels, strict=True):
         sought = label_words(label)
+        touched = {thing.removesuffix(" reading") for thing, _, _ in facts.actions}
         for text in of_window:
             of_rooms.add(rooms.in_text(text), {words.room_name(room) for room in facts.rooms})
-            of_things.add(things.in_text(text), _touched(facts))
+            of_things.add(things.in_text(text), touched)
             labelled += bool(label)
             mention += bool(sought & set(re.findall(r"[a-z]+", text.lower())))
     return {
         "windows": len(captions),
         "captions": len(texts),
         "windows_with_fewer": sum(len(of_window) < wanted for of_window in captions) if wanted else 0,
-        "duplicate_share": _repeated(texts),
-        "duplicate_share_without_numbers": _repeated([re.sub(r"\d+", "#", text) for text in texts]),
+        "duplicate_share": duplicate_share(texts),
+        "duplicate_share_without_numbers": duplicate_share([re.sub(r"\d+", "#", text) for text in texts]),
         "words": _lengths(texts),
         **_diversity(texts),
         "rooms": of_rooms.shares(),
@@ -101,11 +102,8 @@ def report_captions(
     }
 
 
-def _touched(facts: Facts) -> set[str]:
-    return {thing.removesuffix(" reading") for thing, _, _ in facts.actions}
-
-
-def _repeated(texts: Sequence[str]) -> float:
+def duplicate_share(texts: Sequence[str]) -> float:
+    """Return the share of texts that repeat another one."""
     return round(1 - len(set(texts)) / max(1, len(texts)), 4)
 
 

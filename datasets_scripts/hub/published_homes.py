@@ -24,6 +24,7 @@ from casita.datasets_scripts.schema import (
     HomeFolder,
     read_metadata,
     text_embeddings_schema,
+    text_width,
     with_numbers,
     write_table,
 )
@@ -134,20 +135,30 @@ def _restore_tables(snapshot: Path, name: str, home: HomeFolder) -> None:
     events = _joined(snapshot / "events" / name, ["full"])
     write_table(home.events, events, EVENTS, _settings(snapshot / "events" / name))
     windows = _joined(snapshot / "windows" / name, SPLITS)
-    order = pc.sort_indices(
-        windows.select(["session", "start"]).append_column("row", pa.array(np.arange(len(windows)))),
-        [("session", "ascending"), ("start", "ascending"), ("row", "ascending")],
-    )
-    windows = windows.take(order)
+    windows = windows.take(window_order(windows))
     write_table(home.windows, windows, WINDOWS, _settings(snapshot / "windows" / name))
     for folder in sorted(path for path in (snapshot / "captions" / name).glob("*") if path.is_dir()):
-        captions = _like(folder, windows)
-        write_table(home.captions(folder.name), captions, _stored(CAPTIONS, captions), _settings(folder))
+        _restore_rows(folder, home.captions(folder.name), CAPTIONS, windows)
     for folder in sorted(path for path in (snapshot / "text_embeddings" / name).glob("*") if path.is_dir()):
-        vectors = _like(folder, windows)
-        schema = text_embeddings_schema(vectors.schema.field("embedding").type.list_size)
+        schema = text_embeddings_schema(text_width(min(folder.glob("*.parquet"))))
         style, _, model = folder.name.partition("--")
-        write_table(home.text_embeddings(style, model), vectors, _stored(schema, vectors), _settings(folder))
+        _restore_rows(folder, home.text_embeddings(style, model), schema, windows)
+
+
+def window_order(windows: pa.Table) -> pa.Array:
+    """Return the rows of `windows`, splits one after the other, in the order of `casita windows`: a stable sort."""
+    keys = pa.table({"session": windows["session"], "start": windows["start"], "row": np.arange(len(windows))})
+    return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
+
+
+def _restore_rows(folder: Path, path: Path, schema: pa.Schema, windows: pa.Table) -> None:
+    """Write the captions or embeddings below `folder` to `path`, in the order of their windows and numbers."""
+    table = _joined(folder, SPLITS)
+    keys = with_numbers(table, ["window_id", "number"])
+    file = KeyedRows(folder, keys, "rows", "So the data set is not whole. Download it again.")
+    joined = join_captions(windows["window_id"].combine_chunks(), file, only_these=True)
+    stored = [column for column in schema if column.name in table.schema.names]  # schema 1.0 stays without `number`
+    write_table(path, table.take(joined.rows[0]), pa.schema(stored), _settings(folder))
 
 
 def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
@@ -165,17 +176,3 @@ def _joined(folders: Path, splits: Sequence[str]) -> pa.Table:
 def _settings(folder: Path) -> dict[str, Any]:
     """Return the settings that the stage's own file had in its header."""
     return read_metadata(min(folder.glob("*.parquet")))
-
-
-def _like(folder: Path, windows: pa.Table) -> pa.Table:
-    """Return the captions or embeddings below `folder` in the order of their windows and numbers."""
-    table = _joined(folder, SPLITS)
-    keys = with_numbers(table, ["window_id", "number"])
-    file = KeyedRows(folder, keys, "rows", "So the data set is not whole. Download it again.")
-    joined = join_captions(windows["window_id"].combine_chunks(), file, only_these=True)
-    return table.take(joined.rows[0])
-
-
-def _stored(schema: pa.Schema, table: pa.Table) -> pa.Schema:
-    """Return `schema` with the columns that `table` has: data sets of schema 1.0 stay without `number`."""
-    return pa.schema([column for column in schema if column.name in table.schema.names])

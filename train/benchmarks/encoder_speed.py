@@ -53,7 +53,7 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Count the operations of a step's matrix products by that formula, without projections to other widths."""
+        """Count the operations of a step's matrix products by the formula above, without other projections."""
         size = PRESETS[self.preset]
         width = size["hidden_size"]
         positions = 1 + self.length

@@ -25,6 +25,7 @@ from casita.processing.processing_casita import CasitaProcessor
 from casita.results import DataSummary, SplitSummary
 from casita.train.configs.finetune_config import is_finetuned
 from casita.train.configs.train_config import TrainConfig, load_config
+from casita.train.data.home_arrays import matrix, one_array
 
 RUN_FILES = ("config.yaml", "model/config.json", "model/model.safetensors", "model/processor_config.json")
 
@@ -98,8 +99,8 @@ def captions_of(
         embedding_rows(home, style, text_model, vectors),
     )
     first_captions, first_vectors = (rows[joined.first] for rows in joined.rows)
-    matrix = vectors["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return captions["caption"].take(first_captions).to_pylist(), matrix[first_vectors]
+    embeddings = matrix(one_array(vectors["embedding"]), width)
+    return captions["caption"].take(first_captions).to_pylist(), embeddings[first_vectors]
 
 
 def other_styles(home: HomeFolder, config: TrainConfig, styles: Sequence[str] | None) -> list[str]:

@@ -151,13 +151,9 @@ def chance_scores(relevant: np.ndarray, candidates: int) -> np.ndarray:
     for count in map(int, relevant):
         spread = (count - 1) / max(1, candidates - 1)  # of the other right ones over the other places
         precision = (harmonic + spread * (candidates - harmonic)) / candidates
-        gain = count / candidates * _DISCOUNT[:candidates].sum() / _ideal(count)
+        gain = count / candidates * _DISCOUNT[:candidates].sum() / _DISCOUNT[:count].sum()
         rows.append([*_first_right(0, candidates - count, count)[:4], precision, float(gain)])
     return np.array(rows)
-
-
-def _ideal(relevant: int) -> float:
-    return float(_DISCOUNT[:relevant].sum())
 
 
 def _ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -84,9 +84,12 @@ def test_words_of_the_label_are_looked_for(layout):
 
 def test_the_longer_of_two_overlapping_names_counts():
     names = Names(["the bed", "the bedroom", "the bed in the bedroom"])
-    assert names.found("By The Bed in the bedroom, then in the bedroom.") == {"the bed in the bedroom", "the bedroom"}
-    assert names.found("the bedrooms") == set()
-    assert Names([]).found("the bed") == set()
+    assert names.in_text("By The Bed in the bedroom, then in the bedroom.") == {
+        "the bed in the bedroom",
+        "the bedroom",
+    }
+    assert names.in_text("the bedrooms") == set()
+    assert Names([]).in_text("the bed") == set()
 
 
 @pytest.mark.parametrize("style", ["narrative", "structured"])
