@@ -146,7 +146,7 @@ class Scoring:
         }
         answers["nearest_prompt_tfidf"] = {ONCE: probes.nearest_prompt_tfidf(read, prompts, task)}
         answers["majority"] = {ONCE: probes.majority(task)}
-        return {name: answers[name] for name in dict.fromkeys([*OWN_METHODS, *answers]) if answers.get(name)}
+        return {name: answers[name] for name in dict.fromkeys([*OWN_METHODS, *answers]) if answers[name]}
 
     def _probes(self, task: Task, seed: str | None = None) -> Answers:
         """What is fitted on labels. With `seed`, of each kind of encoder the one whose turn it is, by that seed."""
