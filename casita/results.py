@@ -155,8 +155,7 @@ class Method(NamedTuple):
     description: str
 
 
-# Those of the evaluated model; all others are baselines.
-OWN_METHODS = ("linear_probe", "layer_probe", "zero_shot", "finetuned")
+OWN_METHODS = ("linear_probe", "layer_probe", "zero_shot")  # those of the evaluated model; all others are baselines
 
 METHODS: dict[str, Method] = {
     "casita": Method("This model", "the evaluated model's embeddings as they are, with nothing fitted to them."),
@@ -171,10 +170,7 @@ METHODS: dict[str, Method] = {
         "no label was used to answer; a window gets the activity whose written prompts lie nearest. One temperature, "
         "fitted on validation windows, sets how sure the answers are (ECE), and changes none.",
     ),
-    "finetuned": Method(
-        "Fine-tuned",
-        "a head on the encoder, trained by cross-entropy on labelled windows; the encoder too, or frozen.",
-    ),
+    "finetuned": Method("Fine-tuned classifier", "a head on the encoder, trained with it or on it frozen."),
     "learned": Method(
         "Learned embeddings",
         "linear probe on a model of the same size, trained in the same way, whose sensor embeddings are learned and "

@@ -8,10 +8,10 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 
 from casita.datasets_scripts.windows.splits import LeakAudit, count_leaks, refuse_leaks
 from casita.model_cards.homes import HomeFacts
-from casita.model_cards.pages import TAGS
-from casita.results import METHODS, Results
+from casita.model_cards.pages import TAGS, method_title
+from casita.results import Results
 
-# The Hub's task of each method that goes there. It takes one result a task, so the probe of the last layers stays out.
+# The Hub's task of the methods that go there. It takes one result a task, so the probe of the last layers stays out.
 TASKS = {
     "linear_probe": "tabular-classification",
     "zero_shot": "zero-shot-classification",
@@ -65,7 +65,7 @@ def eval_results(results: Results, dataset: str | None, revision: str | None) ->
         hub_metric, metric_name = METRICS[metric]
         yield EvalResult(
             task_type=TASKS[method],
-            task_name=f"Activity recognition: {METHODS[method].title}",
+            task_name=f"Activity recognition: {method_title(method)}",
             dataset_type=dataset or "casita",
             dataset_name=results["home"],
             dataset_config="windows",
@@ -95,7 +95,7 @@ def evaluation_entries(results: Results, dataset: str) -> str:
             dataset_revision=revision,
             task_id=f"{protocol}_{method}_{metric}",
             value=value,
-            notes=f"{METHODS[method].title}; {METRICS[metric][1]} of the labelled test windows, protocol {protocol}",
+            notes=f"{method_title(method)}; {METRICS[metric][1]} of the labelled test windows, protocol {protocol}",
         )
         for method, metric, value in hub_scores(results)
     ]
@@ -111,6 +111,6 @@ def check_results(results: Results | None) -> None:
 
 def check_audit(audit: LeakAudit | None, where: str, command: str) -> None:
     """Raise `ValueError` unless there is an audit, and it counts no event in two splits."""
-    if not count_leaks(audit or {}):
+    if audit is None or not count_leaks(audit):
         raise ValueError(f"{where}: no leak audit, so nothing can be said of the splits. Run: {command}")
     refuse_leaks(audit, where, command)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from casita.datasets_scripts.windows.splits import count_leaks
-from casita.model_cards.metadata import Release, check_results, model_metadata
+from casita.model_cards.metadata import TASKS, Release, check_results, model_metadata
 from casita.model_cards.pages import front_matter, percent, render_page
 from casita.results import OWN_METHODS, ProtocolResults, Results
 
@@ -116,8 +116,9 @@ def _evaluation_facts(results: Results | None) -> dict[str, Any]:
         return {"protocol": None, "scores": {}, "audit": {}, "best": [], "others": {}, "spread": ""}
     protocol = results["settings"]["protocol"]
     protocols = results.get("protocols", {})
-    own_rows = [row for row in results["headline"] if row["method"] in OWN_METHODS]
-    baseline_rows = [row for row in results["headline"] if row["method"] not in OWN_METHODS]
+    own_methods = {*OWN_METHODS, *TASKS}
+    own_rows = [row for row in results["headline"] if row["method"] in own_methods]
+    baseline_rows = [row for row in results["headline"] if row["method"] not in own_methods]
     best = [max(rows, key=lambda row: row["macro_f1"]) for rows in (own_rows, baseline_rows) if rows]
     bounds = [row["macro_f1_ci"] for row in best if "macro_f1_ci" in row]
     return {

@@ -65,9 +65,9 @@ def write_space_tree(
     )
     with write_beside(out) as tree:
         tree.mkdir()
-        for name, source in code_files():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, tree / name)
+        for inside, source in code_files():
+            (tree / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, tree / inside)
         for name in ("app.py", "requirements.txt"):
             shutil.copyfile(tree / "casita" / "model_cards" / "space" / name, tree / name)
         (tree / "home").mkdir()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from torch import nn
@@ -20,6 +20,7 @@ from casita.modeling.modeling_casita import (
 from casita.modeling.pipeline_casita import add_pipelines
 from casita.processing.processing_casita import CasitaProcessor
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
+from casita.results import Results
 
 # What a published directory can be loaded as; a class whose head was not trained gets a new one, with a warning.
 AUTO_CLASSES = {
@@ -106,6 +107,8 @@ def write_card(model_directory: Path, results: dict[str, Any] | None) -> None:
         read_json(model_directory / name) for name in ("config.json", "processor_config.json", "training.json")
     )
     with write_beside(model_directory / "README.md") as temporary:
-        temporary.write_text(render_model_card(config, processor, training, results), encoding="utf-8")
+        temporary.write_text(
+            render_model_card(config, processor, training, cast("Results | None", results)), encoding="utf-8"
+        )
     if results is not None:  # a release asks for the evaluation of these very weights
         write_json(model_directory / "evaluation.json", evaluation_record(model_directory, results))
