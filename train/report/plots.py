@@ -225,12 +225,12 @@ def plot_reliability(method: str, curve: ReliabilityCurve) -> Figure:
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.plot([0, 100], [0, 100], ":", color=DAY["soft"], linewidth=1)
     bins = curve["bins"]
-    confidence = [100 * each["confidence"] for each in bins]
-    accuracy = [100 * each["accuracy"] for each in bins]
+    confidence = [100 * values["confidence"] for values in bins]
+    accuracy = [100 * values["accuracy"] for values in bins]
     axes.plot(confidence, accuracy, color=_colour(method), linewidth=2)
-    most = max(each["windows"] for each in bins)
-    for x, y, each in zip(confidence, accuracy, bins, strict=True):
-        words = f"{each['windows']} windows: {x:.0f} % sure, {y:.0f} % right"
-        size = 5 + 12 * (each["windows"] / most) ** 0.5
+    most = max(values["windows"] for values in bins)
+    for x, y, values in zip(confidence, accuracy, bins, strict=True):
+        words = f"{values['windows']} windows: {x:.0f} % sure, {y:.0f} % right"
+        size = 5 + 12 * (values["windows"] / most) ** 0.5
         _dot(axes, x, y, words, color=_colour(method), markersize=size)
     return figure

@@ -105,10 +105,10 @@ def _adapt(element: ElementTree.Element) -> None:
     element.tail = None
     element.text = (element.text or "").strip()
     marks = element.findall("{*}use")
-    if len({each.get("style") for each in marks}) == 1:  # said once, for all marks inherit it
+    if len({use.get("style") for use in marks}) == 1:  # written once, for all marks inherit it
         element.set("style", marks[0].get("style", ""))
-        for each in marks:
-            del each.attrib["style"]
+        for use in marks:
+            del use.attrib["style"]
     old = dict(element.attrib)
     element.attrib.clear()
     for key, value in old.items():
@@ -121,7 +121,7 @@ def _adapt(element: ElementTree.Element) -> None:
             element.attrib |= given
         elif key == "style":
             style = re.sub(r"font-family:[^;]*;? ?", "", value)
-            element.set("style", re.sub(r"#\w{6}", lambda found: _COLOUR.get(found[0], found[0]), style))
+            element.set("style", re.sub(r"#\w{6}", lambda colour: _COLOUR.get(colour[0], colour[0]), style))
         elif (key == "id" and element.tag == "g") or key == "clip-path" or value.startswith("rotate(-0 "):
             continue
         else:

@@ -85,7 +85,7 @@ def group_by_name(names: Sequence[str]) -> list[Group]:
 
 @matplotlib.rc_context(STYLE)
 def plot_map(points: np.ndarray, groups: Sequence[Group], title: str) -> Figure:
-    """Plot the `points` `(M, 2)` of `flat_windows`; the page tells the groups by their number."""
+    """Plot the `points` `(M, 2)` of `flat_windows` in a colour for each group."""
     size = float(np.clip(6000 / len(points), 12, 60))
     figure, axes = new_plot(7.2, 7.2, f"{title}: {len(points)} windows of the test split, t-SNE")
     for i, group in enumerate(groups):
