@@ -78,10 +78,10 @@ class BootstrapUnits(TypedDict):
 
 
 class ProtocolSummary(TypedDict):
-    """How a protocol divides the windows: `told` in words, `seen_share` the share of the test windows whose events the
-    encoder was trained on; `sources` and what follows where the test home is another one."""
+    """A protocol's division of the windows: `description` in words, `seen_share` the share of the test windows whose
+    events the encoder was trained on; `sources` and what follows where the test home is another one."""
 
-    told: str
+    description: str
     leaky: bool
     seen_share: float
     level: Literal["fine", "coarse"]
@@ -210,7 +210,6 @@ METHODS: dict[str, Method] = {
 WITH_CONTEXT = "with the two windows before"
 WITH_MINUTES = f"{WITH_CONTEXT} and the minutes since the session began"
 PAGE_METHODS: dict[str, Method] = {
-    "finetuned": Method("Fine-tuned classifier", "a head on the encoder, trained with it or on it frozen."),
     "linear_probe_hour": Method("Linear probe, with the hour of the day", "the hour beside the embedding."),
     "linear_probe_context": Method(f"Linear probe, {WITH_CONTEXT}", "their embeddings beside the window's own."),
     "linear_probe_context_minutes": Method(f"Linear probe, {WITH_MINUTES}", "the five minutes it is in, too."),

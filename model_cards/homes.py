@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import yaml
 
-from casita.datasets_scripts.schema import HomeFolder, home_folders
+from casita.datasets_scripts.schema import HomeFolder, StageRecord, home_folders
 from casita.files import hash_file, slug
 
 _PATH = re.compile(r"(--?[\w-]+=)?['\"]?/.")  # also after a flag, or quoted because the whole has a space
@@ -81,7 +81,7 @@ def require_summary(home: HomeFolder, stage: str) -> dict[str, Any]:
     return home.summary(stage)
 
 
-def kept_stages(home: HomeFolder) -> dict[str, dict[str, Any]]:
+def kept_stages(home: HomeFolder) -> dict[str, StageRecord]:
     """Return the records of the stages whose outputs are still there, each made from what the one before it left.
 
     Raises:

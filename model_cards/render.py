@@ -136,7 +136,7 @@ def _evaluation_facts(results: Results | None) -> dict[str, Any]:
 def _other_protocol(scores: ProtocolResults) -> dict[str, Any]:
     """Return rows by method of a protocol that is not the headline's, and in words what it asks."""
     about = scores.get("about", {})
-    sentences = [about["told"]] if "told" in about else []
+    sentences = [about["description"]] if "description" in about else []
     if about.get("seen_share"):
         seen = percent(about["seen_share"])
         sentences.append(f"The encoder had seen {seen} % of the windows in training, unlabelled.")

@@ -11,7 +11,6 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from casita.files import read_json, write_json
 from casita.modeling.modeling_casita import CasitaModel
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.processing.table_files import FILE_NAME
-from casita.results import MethodScores, ProtocolResults, Results, Scores
+from casita.results import MethodScores, ModelSummary, ProtocolResults, Results, Scores
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes
 from casita.train.evaluation.bootstrap import LEVEL, RESAMPLES
@@ -198,10 +197,18 @@ def headline(rows: MethodScores) -> list[Scores]:
     return [{"method": name, **{k: v for k, v in row.items() if k != "seeds"}} for name, row in rows.items()]
 
 
-def describe_model(model: CasitaModel, config: TrainConfig) -> dict[str, Any]:
+def describe_model(model: CasitaModel, config: TrainConfig) -> ModelSummary:
     """Describe what was evaluated: the settings that name the run, and its size."""
-    names = ("preset", "embedding_source", "vision_model", "text_model", "caption_style", "pooling", "seed")
-    return {name: getattr(config, name) for name in names} | {"parameters": model.num_parameters()}
+    return {
+        "preset": config.preset,
+        "embedding_source": config.embedding_source,
+        "vision_model": config.vision_model,
+        "text_model": config.text_model,
+        "caption_style": config.caption_style,
+        "pooling": config.pooling,
+        "seed": config.seed,
+        "parameters": model.num_parameters(),
+    }
 
 
 def command(

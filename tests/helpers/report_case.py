@@ -228,7 +228,7 @@ class Case:
             }  # fmt: skip
         audit = {"train/validation": 0, "train/test": shared, "validation/test": 0}
         return {
-            "told": description, "leaky": leaky, "seen_share": seen, "level": "fine", "split_by": "day",
+            "description": description, "leaky": leaky, "seen_share": seen, "level": "fine", "split_by": "day",
             "splits": splits, "leak_audit": audit, "intervals": {"unit": "window", "units": COUNTS["test"]},
         }  # fmt: skip
 

@@ -129,11 +129,11 @@ def test_intervals_written_queries_and_other_protocols_are_shown(facts):
     row = {"map": 0.3, "map_ci": [0.25, 0.35], "recall_at_1": 0.4, "recall_at_10": 0.9}
     results["protocols"] = {
         "chronological": {
-            "about": {"told": "Later days.", "leaky": False},
+            "about": {"description": "Later days.", "leaky": False},
             "paraphrases": {"casita": row, "per_label": {}},
         },
         "random_days": {
-            "about": {"told": "Days at random.", "leaky": False, "seen_share": 0.7},
+            "about": {"description": "Days at random.", "leaky": False, "seen_share": 0.7},
             "classification": {"labelled": {"linear_probe": ROW}},
         },
     }

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from casita.datasets_scripts.layouts.label_prompts import coarse_labels
 from casita.datasets_scripts.schema import EVENTS, HomeFolder, read_metadata, read_table
 from casita.datasets_scripts.windows.splits import bootstrap_clusters
 from casita.datasets_scripts.windows.table import evenly_cut
+from casita.results import ProtocolSummary
 from casita.train.data.few_labels import draw_few
 from casita.train.evaluation.bootstrap import BootstrapClusters
 from casita.train.evaluation.inputs import EvaluationInputs, describe_splits
@@ -92,7 +93,7 @@ class ProtocolSplit:
     stretches: np.ndarray
     clusters: BootstrapClusters
     coarse: Mapping[str, str]
-    about: Mapping[str, Any]
+    about: ProtocolSummary
     left_out: Mapping[str, str]
 
     @property
@@ -188,7 +189,7 @@ def pose(
         stretches=division.stretches[kept],
         clusters=clusters,
         coarse=division.coarse,
-        about={**division.about, **counts},
+        about=cast(ProtocolSummary, {**division.about, **counts}),
         left_out=left_out,
     )
 

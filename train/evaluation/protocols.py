@@ -101,7 +101,7 @@ def make_split(
         left_out["few_shot"] = NO_FEW_SHOT
     learned_from = home.inputs.windows if training_windows is None else training_windows
     about = {
-        "told": PROTOCOLS[name],
+        "description": PROTOCOLS[name],
         "leaky": name in LEAKY,
         "seen_share": _seen(windows, split, learned_from) if trained_in else 0.0,
         "level": "fine",
@@ -149,7 +149,7 @@ def make_unseen_home_split(
     known = set(pa.concat_tables(tables[:-1])["activity"].drop_null().to_pylist())
     wanted = set(tables[-1]["activity"].drop_null().to_pylist())
     about = {
-        "told": PROTOCOLS["leave_home_out"],
+        "description": PROTOCOLS["leave_home_out"],
         "leaky": False,
         "seen_share": 0.0,
         "level": "coarse",

@@ -98,13 +98,14 @@ class Scoring:
             self.answers = {variant: self.predict(task) for variant, task in split.tasks.items()}
             labelled = split.tasks["labelled"]
             scores: ProtocolResults = {
-                "about": dict(split.about),
+                "about": split.about,
                 "classification": {
                     variant: self.scores_beside_chance(self.answers[variant], task)
                     for variant, task in split.tasks.items()
                 },
                 "per_class": class_rows(self.answers["labelled"], labelled),
                 "calibration": calibration_rows(self.answers["labelled"], labelled),
+                "left_out": left_out,
             }
         with self._timed("few_shot"):
             if split.few_tasks:
@@ -127,7 +128,6 @@ class Scoring:
                 left_out.setdefault("paraphrases", "no test window has a coarse label")
         with self._timed("clustering"):
             scores["clustering"] = self._clustering()
-        scores["left_out"] = left_out
         return scores
 
     @contextmanager

@@ -36,7 +36,7 @@ def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, st
     rows: dict[str, dict[str, Any]] = {row.name: {} for row in grid.rows}
     for job in jobs:
         why = None if job.is_evaluated(protocol) else failed.get(job.run, "was not run")
-        results = {} if why else read_json(job.run / "results.json")
+        results: Any = {} if why else read_json(job.run / "results.json")
         if results and job.config.data not in data:
             data[job.config.data] = results["data"]
             baselines += baseline_rows(results, job.config.data, protocol)
@@ -50,7 +50,7 @@ def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, st
     return {
         "casita_version": __version__,
         "protocol": protocol,
-        "told": grid.left_out,
+        "left_out": grid.left_out,
         "data": data,
         "rows": [
             {
@@ -135,7 +135,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 def write_comparison(out: Path, results: Mapping[str, Any]) -> None:
     """Write `compare.json`, `compare.md` and `compare.png`, each whole or not at all."""
-    left_out = [f"- {line}" for line in results["told"]]
+    left_out = [f"- {line}" for line in results["left_out"]]
     text = [
         "# Comparison",
         "",

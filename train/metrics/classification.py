@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from casita.results import CalibrationBin
+
 CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
 BINS = 15
 _LEAST = 1e-12  # stands for an empty denominator, whose numerator is 0
@@ -96,16 +98,22 @@ def confidence_gaps(
 
 def calibration_bins(
     probabilities: np.ndarray, y_true: Sequence[str], classes: Sequence[str], bins: int = BINS
-) -> list[dict[str, float]]:
+) -> list[CalibrationBin]:
     """Draw a reliability curve: of each bin that holds windows its bounds, mean confidence, accuracy and `windows`."""
     gap, bin_of = confidence_gaps(probabilities, y_true, classes, bins)
-    curve = []
+    curve: list[CalibrationBin] = []
     for number in np.unique(bin_of).tolist():
         in_bin = bin_of == number
         confidence = float(probabilities.max(axis=1)[in_bin].mean())
-        bounds = {"low": number / bins, "high": (number + 1) / bins}
-        accuracy = confidence - float(gap[in_bin].mean())
-        curve.append({**bounds, "confidence": confidence, "accuracy": accuracy, "windows": int(in_bin.sum())})
+        curve.append(
+            {
+                "low": number / bins,
+                "high": (number + 1) / bins,
+                "confidence": confidence,
+                "accuracy": confidence - float(gap[in_bin].mean()),
+                "windows": int(in_bin.sum()),
+            }
+        )
     return curve
 
 

@@ -246,7 +246,7 @@ def protocols(results: At) -> Table:
         cells = [score(rows[method], "macro_f1") if method in rows else NOTHING for method in methods]
         shared_events = Cell(str(sum(about.value["leak_audit"].values())))
         css = "leaky" if about.value["leaky"] else ""
-        note = about.value["told"] + " Coarse labels." * (about.value["level"] == "coarse")
+        note = about.value["description"] + " Coarse labels." * (about.value["level"] == "coarse")
         body.append(Row(name, protocol_name(name), [*cells, score(about, "seen_share"), shared_events], css, note))
     head = ["protocol", *map(method_name, methods), "seen in training, %", "shared events"]
     return Table("Macro F1 on labelled windows, %, by protocol", head, body)

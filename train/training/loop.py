@@ -23,7 +23,7 @@ from casita.processing.sensor_embeddings import SensorEmbeddingTable
 from casita.train.configs.train_config import RunConfig
 from casita.train.data.dataset import WindowDataset
 from casita.train.data.loaders import BatchLoader
-from casita.train.data.parquet_stream import Shards
+from casita.train.data.parquet_stream import ShardedDataset
 from casita.train.inference.model_directory import note_wall_time, publish
 from casita.train.training.checkpoint import Progress, find_checkpoint, is_finished, load_checkpoint, save_checkpoint
 from casita.train.training.model import make_scheduler
@@ -46,7 +46,7 @@ class TrainingData(Protocol):
     table: SensorEmbeddingTable | None
 
     @property
-    def train(self) -> WindowDataset | Shards:
+    def train(self) -> WindowDataset | ShardedDataset:
         """Windows to learn from."""
 
     def fingerprint(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from casita import __version__
 from casita.files import write_beside, write_json
 from casita.train.configs.train_config import RunConfig, save_config
 from casita.train.data.dataset import WindowDataset
-from casita.train.data.parquet_stream import Shards
+from casita.train.data.parquet_stream import ShardedDataset
 from casita.train.training.checkpoint import Progress, checkpoints
 
 CONSOLE_METRICS = {  # names on the console, beside the loss
@@ -170,7 +170,7 @@ def _keep_lines(path: Path, step: int) -> None:
 
 
 def card_facts(
-    config: RunConfig, splits: Mapping[str, WindowDataset | Shards], accelerator: Accelerator
+    config: RunConfig, splits: Mapping[str, WindowDataset | ShardedDataset], accelerator: Accelerator
 ) -> dict[str, Any]:
     """Return what the model card says of any training, but for the step and the validation."""
     return {

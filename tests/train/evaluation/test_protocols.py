@@ -235,7 +235,7 @@ def test_the_unit_in_the_results_is_the_one_by_which_the_windows_were_split(tmp_
 def test_shuffled_segments_are_marked_as_leaky_and_their_leaks_are_counted(home):
     case = make_split("shuffled_segments", home, trained_in=True, max_windows=20_000)
     assert case.about["leaky"]
-    assert "comparison" in case.about["told"]
+    assert "comparison" in case.about["description"]
     assert sum(case.about["leak_audit"].values()) > 10
     split_of_stretch = {}
     for stretch, split in zip(case.stretches, case.windows["split"].to_pylist(), strict=True):

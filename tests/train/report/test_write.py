@@ -57,7 +57,7 @@ def results():
         "protocols": {
             "chronological": {
                 "about": {
-                    "told": "Later days.", "leaky": False, "seen_share": 0.0, "level": "fine", "split_by": "day",
+                    "description": "Later.", "leaky": False, "seen_share": 0.0, "level": "fine", "split_by": "day",
                     "leak_audit": audit, "splits": splits, "intervals": {"unit": "day", "units": 4},
                 },
                 "retrieval": dict.fromkeys(("casita", "random_encoder", "chance"), both_ways),
