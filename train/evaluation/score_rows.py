@@ -20,7 +20,7 @@ PredictionsBySeed = Mapping[str, Prediction]
 
 def classification_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, Scores]:
     """Each method's metrics: mean over its seeds, `<metric>_sd`, and under `seeds` each seed's own and settings."""
-    rows = {}
+    rows: dict[str, Scores] = {}
     for method, by_seed in answers.items():
         scores = {seed: prediction.metrics(task) for seed, prediction in by_seed.items()}
         seeds = {seed: {**scores[seed], "settings": dict(by_seed[seed].settings)} for seed in by_seed}
@@ -59,7 +59,7 @@ def class_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str
 def calibration_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, Scores]:
     """The reliability curve of each method's first seed, with its ECE."""
     y_true = task.y[task.test].tolist()
-    rows = {}
+    rows: dict[str, Scores] = {}
     for method, by_seed in answers.items():
         first = next(iter(by_seed.values()))
         bins = calibration_bins(first.probabilities, y_true, first.classes)
@@ -69,7 +69,7 @@ def calibration_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> di
 
 def label_rows(by_seed: Mapping[str, Ranked], wanted: Sequence[str]) -> dict[str, Scores]:
     """The queries' scores by the label that they ask for, means over seeds."""
-    rows = {}
+    rows: dict[str, Scores] = {}
     for label in dict.fromkeys(wanted):
         queries = np.flatnonzero([name == label for name in wanted])
         scores = np.mean([ranked.scores[queries] for ranked in by_seed.values()], axis=0)

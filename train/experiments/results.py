@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +226,7 @@ def transfer_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
         runs = [job.run for job in jobs if row.name in job.rows]
         weights = [hash_file(run / "model" / "model.safetensors") for run in runs]
         path = work / "scores" / name / f"{hash_json(row.name)[:12]}.json"
-        rows[row.name] = _once(
-            path, weights, lambda runs=runs: score_transfer(runs, target, work / "evaluated" / name)
-        )
+        rows[row.name] = _once(path, weights, partial(score_transfer, runs, target, work / "evaluated" / name))
     _write_section(work, name, {"rows": rows})
 
 
