@@ -36,7 +36,7 @@ def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, st
     rows: dict[str, dict[str, Any]] = {row.name: {} for row in grid.rows}
     for job in jobs:
         why = None if job.is_evaluated(protocol) else failed.get(job.run, "was not run")
-        results: Any = {} if why else read_json(job.run / "results.json")
+        results: Results | None = None if why else read_json(job.run / "results.json")
         if results and job.config.data not in data:
             data[job.config.data] = results["data"]
             baselines += baseline_rows(results, job.config.data, protocol)
@@ -45,7 +45,10 @@ def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, st
         for name in job.rows:
             tuned = job.finetunes.get(name)
             lost = why or (failed.get(job.run, "was not run") if tuned and not has_results(tuned) else None)
-            scores = {"failed": lost} if lost else metrics_of(results, Path(tuned.out) if tuned else None, protocol)
+            if lost or results is None:
+                scores: Mapping[str, Any] = {"failed": lost}
+            else:
+                scores = metrics_of(results, Path(tuned.out) if tuned else None, protocol)
             rows[name][str(job.seed)] = {"run": str(job.run), **scores}
     return {
         "casita_version": __version__,

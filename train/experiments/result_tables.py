@@ -220,10 +220,8 @@ def cost(section: Section) -> list[str]:
 
 
 FROZEN = ("linear_probe", "layer_probe", "random_encoder", "random_layers", "bag_of_sensors", "bag_of_sensors_log")
-CONTEXT = (
-    *("linear_probe_context", "linear_probe_context_minutes", "random_encoder_context"),
-    *("random_encoder_context_minutes", "bag_of_sensors_context", "bag_of_sensors_context_minutes"),
-)
+CONTEXT_OF = ("linear_probe", "random_encoder", "bag_of_sensors")
+CONTEXT = [f"{method}_{what}" for method in CONTEXT_OF for what in ("context", "context_minutes")]
 PROMPTED = ("zero_shot", "zero_shot_centred", "nearest_prompt_tfidf", "chance")
 PLACED = ("zero_shot_placed", "zero_shot_placed_centred", "nearest_prompt_tfidf_placed", "chance")
 TABLES: dict[str, Table] = {
