@@ -29,7 +29,7 @@ class ModelSummary(TypedDict):
 
 
 class IntervalSettings(TypedDict):
-    """How intervals were drawn: their level, how many resamples, and over what."""
+    """The intervals' level, the number of resamples, and the units that were resampled."""
 
     level: float
     resamples: int
@@ -62,7 +62,7 @@ class SplitSummary(TypedDict):
 
 
 class DataSummary(TypedDict):
-    """How the windows were cut (`sampling`), what each split holds, and events shared between splits."""
+    """Settings by which windows were cut (`sampling`), the content of each split, and events shared between splits."""
 
     sampling: Mapping[str, Any]
     splits: Mapping[str, SplitSummary]
@@ -71,7 +71,7 @@ class DataSummary(TypedDict):
 
 
 class BootstrapUnits(TypedDict):
-    """What intervals resample, days for example, and how many of them the test split has."""
+    """The units that intervals resample, days for example, and their number in the test split."""
 
     unit: str
     units: int

@@ -173,7 +173,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 class StageRecord(TypedDict):
-    """What home.json has of a stage: its settings, the SHA-256 of the files that it read and wrote, and a summary."""
+    """A stage in home.json: its settings, the SHA-256 of the files that it read and wrote, and a summary."""
 
     settings: dict[str, Any]
     inputs: dict[str, str]

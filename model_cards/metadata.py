@@ -26,7 +26,7 @@ METRICS = {  # of results.json: the Hub's metric, and its name
 
 
 class Release(TypedDict):
-    """What only a repository knows of a model."""
+    """Facts that only a repository knows of a model."""
 
     repo_id: str
     dataset: str | None  # its id on the Hub, `ORG/NAME` or `ORG/NAME@COMMIT`

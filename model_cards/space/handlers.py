@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class PageHandlers:
-    """What the page's buttons do; `uploaded` is a visitor's home, None where the one that everybody sees is shown.
+    """The actions of the page's buttons; `uploaded` is a visitor's home, None where the shared one is shown.
 
     Args:
         home: what everybody sees first.

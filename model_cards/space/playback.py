@@ -24,7 +24,7 @@ PICTURE_SIDE = 900  # pixels, where the plan is a picture
 
 
 class Look(TypedDict):
-    """How a sensor in a state is drawn."""
+    """The drawing of a sensor in a state."""
 
     text: str
     colour: str

@@ -171,7 +171,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the job prints."""
+        """The file with what the job prints."""
         return self.run.with_suffix(".log")
 
     def is_evaluated(self, protocol: str) -> bool:

@@ -63,7 +63,7 @@ class TrainingData(Protocol):
 
 
 class TrainingTask(Protocol):
-    """What a run learns; its methods may be called in any order.
+    """The task of a run; its methods may be called in any order.
 
     Attributes:
         command: what a person typed, for messages.
