@@ -1,5 +1,6 @@
 """The results page: its numbers are those of the runs, made once, and written between the page's marks only."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from train_home import tiny, write_pictures
 from casita.datasets_scripts.schema import WINDOWS, HomeFolder, read_metadata, read_table, write_table
 from casita.datasets_scripts.windows.splits import bootstrap_clusters
 from casita.files import read_json
+from casita.results import METHODS, PAGE_METHODS, method_title
 from casita.train.configs.train_config import save_config
 from casita.train.evaluate_run import evaluate_run
 from casita.train.evaluation import probes
@@ -25,7 +27,7 @@ from casita.train.evaluation.bootstrap import BootstrapClusters, classification_
 from casita.train.evaluation.inputs import load_run
 from casita.train.experiments.grid import load_grid
 from casita.train.experiments.result_scores import score_row
-from casita.train.experiments.result_tables import TABLES, fill_page
+from casita.train.experiments.result_tables import PARTS, TABLES, fill_page
 from casita.train.experiments.results import PAGE, PLAN, make_results
 from casita.train.inference.embedding import LAST_LAYERS, embed_windows
 
@@ -216,6 +218,20 @@ def test_the_shipped_plan_is_whole_and_the_page_asks_for_nothing_else():
             section, _, kind = line.split()[2].partition(".")
             assert section in plan["sections"]
             assert kind in TABLES
+
+
+def test_the_shipped_page_calls_each_method_by_its_one_name():
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    titles = {method_title(method) for method in METHODS | PAGE_METHODS}
+    tables = re.findall(
+        r"<!-- table \S+\.(?:frozen|context|few|zero_shot\w*|shuffled|transfer) -->(.*?)<!-- end", text, re.S
+    )
+    labels = [line.split(" | ")[0][2:] for table in tables for line in table.splitlines() if line.startswith("| ")]
+    for label in (label for label in labels if label != "%"):
+        name = label.partition(": ")[2] or label
+        for part in PARTS.values():
+            name = name.removesuffix(part)
+        assert name.removeprefix("that less ") in titles, label
 
 
 def test_a_wrong_section_is_one_line_and_touches_nothing(tmp_path):
