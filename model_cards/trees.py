@@ -161,8 +161,8 @@ def home_tables(home: HomeFolder, recordings: bool) -> Iterator[HomeRows]:
     for path in files_of(home, "image_embeddings/*.safetensors"):
         table = read_image_embeddings(path)
         rows = embeddings_table(home.name, table.keys, table.embeddings)
-        config, pattern = f"image_embeddings_{path.stem}", f"image_embeddings/*/{path.stem}"
-        yield HomeRows(config, pattern, f"image_embeddings/{name}/{path.stem}", FULL, rows)
+        config = f"image_embeddings_{path.stem}"
+        yield HomeRows(config, f"image_embeddings/*/{path.stem}", f"image_embeddings/{name}/{path.stem}", FULL, rows)
 
 
 def _recordings(home: HomeFolder) -> Iterator[HomeRows]:
@@ -182,9 +182,10 @@ def _recordings(home: HomeFolder) -> Iterator[HomeRows]:
         refuse_local_model(summary["text_model"], path)
         vectors = read_table(path, text_embeddings_schema(summary["width"]))
         command = f"casita embed-text {home.root} --caption-style {style}"
-        config, pattern = f"text_embeddings_{style}_{model}", f"text_embeddings/*/{path.stem}"
+        config = f"text_embeddings_{style}_{model}"
         for split, rows in like_windows(vectors, windows, path, command):
-            yield HomeRows(config, pattern, f"text_embeddings/{name}/{path.stem}", split, rows)
+            folder = f"text_embeddings/{name}/{path.stem}"
+            yield HomeRows(config, f"text_embeddings/*/{path.stem}", folder, split, rows)
 
 
 def files_of(home: HomeFolder, pattern: str) -> list[Path]:
