@@ -171,8 +171,8 @@ def home_tables(home: HomeFolder, recordings: bool) -> Iterator[HomeRows]:
     for path in files_of(home, "image_embeddings/*.safetensors"):
         table = read_image_embeddings(path)
         rows = embeddings_table(home.name, table.keys, table.embeddings)
-        config, pattern = f"image_embeddings_{path.stem}", f"image_embeddings/*/{path.stem}"
-        yield HomeRows(config, pattern, f"image_embeddings/{name}/{path.stem}", FULL, rows)
+        config = f"image_embeddings_{path.stem}"
+        yield HomeRows(config, f"image_embeddings/*/{path.stem}", f"image_embeddings/{name}/{path.stem}", FULL, rows)
 
 
 def _recordings(home: HomeFolder) -> Iterator[HomeRows]:
@@ -189,11 +189,11 @@ def _recordings(home: HomeFolder) -> Iterator[HomeRows]:
     for path in files_of(home, "text_embeddings/*.parquet"):
         style, _, model = path.stem.partition("--")
         refuse_local_model(require_summary(home, f"embed-text:{style}:{model}")["text_model"], path)
-        table = read_table(path, text_embeddings_schema(text_width(path)))
-        vectors = embedding_rows(home, style, model, table)
-        config, pattern = f"text_embeddings_{style}_{model}", f"text_embeddings/*/{path.stem}"
+        vectors = embedding_rows(home, style, model, read_table(path, text_embeddings_schema(text_width(path))))
+        config = f"text_embeddings_{style}_{model}"
         for split, rows in like_windows(vectors, windows):
-            yield HomeRows(config, pattern, f"text_embeddings/{name}/{path.stem}", split, rows)
+            folder = f"text_embeddings/{name}/{path.stem}"
+            yield HomeRows(config, f"text_embeddings/*/{path.stem}", folder, split, rows)
 
 
 def files_of(home: HomeFolder, pattern: str) -> list[Path]:

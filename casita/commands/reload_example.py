@@ -14,7 +14,8 @@ from transformers import AutoModel, AutoProcessor
 
 sys.modules["casita"] = None  # type: ignore[assignment]  # importing it fails from here on, as where it is absent
 
-directory, folder, text_model = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+directory, _, text_model = sys.argv[1:]
+folder = Path(sys.argv[2])
 request = json.loads((folder / "windows.json").read_text())
 
 model = AutoModel.from_pretrained(directory, trust_remote_code=True).eval()

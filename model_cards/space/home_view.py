@@ -200,8 +200,8 @@ class HomeView:
     def day(self, name: str) -> Day:
         """Return a day by its date; `ValueError` for one without events."""
         if name not in self.days:
-            first, last = min(self.days), max(self.days)
-            raise ValueError(f"{self.name} has no events on {name!r}; its days lie between {first} and {last}.")
+            span = f"between {min(self.days)} and {max(self.days)}"
+            raise ValueError(f"{self.name} has no events on {name!r}; its days lie {span}.")
         return self.days[name]
 
     @cached_property

@@ -88,14 +88,14 @@ def test_building_again_makes_nothing_anew(place, home):
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.parquet")} == before
 
 
-def test_the_evaluation_has_every_baseline_and_the_card_tells_it(run, results):
+def test_the_evaluation_has_every_baseline_and_the_card_shows_it(run, results):
     assert results["data"]["leak_audit"] == {"train/validation": 0, "train/test": 0, "validation/test": 0}
     methods = [row["method"] for row in results["headline"]]
     assert {"linear_probe", "zero_shot", "bag_of_sensors", "random_encoder", "majority"} <= set(methods)
     card = (run / "model" / "README.md").read_text()
     assert "Not evaluated yet" not in card
     probe = next(row for row in results["headline"] if row["method"] == "linear_probe")
-    assert f"| `linear_probe` | {100 * probe['accuracy']:.1f} |" in card
+    assert f"| Linear probe | {100 * probe['accuracy']:.1f} |" in card
 
 
 def test_the_demos_fresh_process_gets_the_same_vectors_from_relative_paths(place, run, monkeypatch, capsys):

@@ -119,7 +119,7 @@ def test_a_fine_tuned_classifier_beats_majority_and_its_numbers_are_those_of_its
     assert told["data"]["leak_audit"] == {"toy": {"train/validation": 0, "train/test": 0, "validation/test": 0}}
     card = (full / "model" / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForSequenceClassification" in card
-    assert f"| `finetuned` | {100 * ours['accuracy']:.1f} |" in card
+    assert f"| Fine-tuned classifier | {100 * ours['accuracy']:.1f} |" in card
 
 
 def test_the_model_that_is_kept_is_the_best_by_validation_macro_f1(full):
