@@ -116,7 +116,7 @@ def _check_description(content: Any, path: Path) -> None:
     if violations := list(check_layout(content.get("layout"))):
         raise ValueError(f"{path}: {len(violations)} thing(s) to mend in its layout: {'; '.join(violations)}.")
     files = [file for stage in content["stages"].values() for file in (*stage["inputs"], *stage["outputs"])]
-    for name in [*files, content["layout"].get("floor_plan", "")]:
+    for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{path}: it names {name!r}, which lies outside the home. Do not use this data set.")
 
