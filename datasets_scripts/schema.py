@@ -22,7 +22,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, NotRequired, ParamSpec, TypedDict, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -158,13 +157,9 @@ def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
     """
     if "number" not in columns or "number" in table.schema.names:
         return table
-    window = table["window_id"].dictionary_encode().combine_chunks().indices.to_numpy()
-    order = np.argsort(window, kind="stable")  # rows of a window side by side, in their order
-    is_first = np.diff(window[order], prepend=-1) != 0
-    first_of_window = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-    number = np.empty(len(order), np.int32)
-    number[order] = np.arange(len(order)) - first_of_window
-    return table.append_column(CAPTIONS.field("number"), pa.array(number)).select(columns)
+    window = table["window_id"].to_pandas()
+    number = window.groupby(window, observed=True).cumcount()
+    return table.append_column(CAPTIONS.field("number"), pa.array(number, pa.int32())).select(columns)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -282,8 +277,8 @@ class HomeFolder:
         entry = self._content().get("stages", {}).get(stage)
         if entry is None or entry["settings"] != _plain(settings) or entry["inputs"] != self._hashes(inputs):
             return False
-        outputs = {name: self._locate(name) for name in entry["outputs"]}
-        return all(path.exists() and hash_file(path) == entry["outputs"][name] for name, path in outputs.items())
+        outputs = {self.root / name: recorded for name, recorded in entry["outputs"].items()}
+        return all(path.exists() and hash_file(path) == recorded for path, recorded in outputs.items())
 
     def record(
         self,
@@ -329,9 +324,6 @@ class HomeFolder:
 
     def _relative(self, path: Path) -> str:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path.resolve())
-
-    def _locate(self, name: str) -> Path:
-        return self.root / name  # an absolute name stays itself
 
 
 P = ParamSpec("P")

@@ -134,11 +134,15 @@ def cut_fixed_length(
     stride = fixed_step(length, overlap)
     count = np.where(size >= min_events, 1 + -(-np.maximum(size - length, 0) // stride), 0)
     run = np.repeat(np.arange(len(starts)), count)
-    nth = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
-    first = starts[run] + nth * stride
+    first = starts[run] + places_in_group(count) * stride
     last = np.minimum(first + length, starts[run] + size[run])
     kept = last - first >= min_events
     return first[kept], last[kept]
+
+
+def places_in_group(sizes: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ..., n - 1 for each n of `sizes`, one group after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def fixed_step(length: int, overlap: float) -> int:
@@ -207,7 +211,7 @@ def split_long(first: np.ndarray, last: np.ndarray, max_events: int) -> tuple[np
     size = last - first
     pieces = -(-size // max_events)
     window = np.repeat(np.arange(len(first)), pieces)
-    nth = np.arange(len(window)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    nth = places_in_group(pieces)
     begin = first[window] + nth * size[window] // pieces[window]
     end = first[window] + (nth + 1) * size[window] // pieces[window]
     order = np.argsort(begin, kind="stable")
