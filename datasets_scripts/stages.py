@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casita.datasets_scripts.captions.caption import caption_home
+from casita.datasets_scripts.captions.text_embeddings import embed_captions
 from casita.datasets_scripts.pictures.draw import draw_home
 from casita.datasets_scripts.readers.events_table import ReadSummary
 from casita.datasets_scripts.readers.read import read_home
@@ -81,7 +82,7 @@ def build_home(
         "embed-text": (
             "text embeddings",
             folder.text_embeddings(style, settings.text_model),
-            lambda: _embed_text(folder, settings, load_text),
+            lambda: embed_captions(folder, style, settings.text_model, load=load_text),
         ),
     }
     with locked(folder.root, "casita build"):
@@ -100,16 +101,8 @@ def _cut(folder: HomeFolder, settings: WindowSettings) -> str | None:
     return None if summary is None else "\n".join(summary_lines(summary))
 
 
-# Two functions because torch takes seconds to import: only for the stages that need it.
+# A function because torch takes seconds to import: only for the stage that needs it.
 def _embed_images(folder: HomeFolder, settings: BuildSettings, load: "Callable[[], VisionEncoder] | None") -> object:
     from casita.datasets_scripts.pictures.image_embeddings import embed_home
 
     return embed_home(folder, settings.vision_model, settings.normalization, load=load)
-
-
-def _embed_text(
-    folder: HomeFolder, settings: BuildSettings, load: "Callable[[], SentenceTransformer] | None"
-) -> object:
-    from casita.datasets_scripts.captions.text_embeddings import embed_captions
-
-    return embed_captions(folder, settings.caption_style, settings.text_model, load=load)

@@ -51,21 +51,17 @@ class ReadSummary:
     labelled_share: float = 0.0
 
     def __str__(self) -> str:
-        return "\n  ".join([self._events_line(), self._labels_line(), *self._trouble_lines()])
+        return "\n  ".join(self._lines())
 
-    def _events_line(self) -> str:
-        return (
+    def _lines(self) -> Iterable[str]:
+        yield (
             f"{self.home}: {self.lines:,} lines of {self.files} file(s) -> {self.events:,} events, {self.sessions} "
             f"session(s), {self.sensors} sensors ({self.numeric_sensors} numeric), {self.first} to {self.last}"
         )
-
-    def _labels_line(self) -> str:
-        return (
+        yield (
             f"labels: {self.activities} activities, {self.intervals:,} intervals, "
             f"{100 * self.labelled_share:.1f} % of the events; columns: {self.columns}"
         )
-
-    def _trouble_lines(self) -> Iterable[str]:
         for rule, states in self.mended_states.items():
             examples = ", ".join(text[:40] for text in sorted(states, key=lambda text: -states[text])[:4])
             yield f"states mended, {rule}: {sum(states.values()):,} events ({examples})"
