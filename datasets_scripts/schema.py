@@ -204,25 +204,18 @@ class HomeFolder:
 
     A stage is up to date when its recorded settings and the hashes of its inputs equal today's, and each recorded
     output still has its recorded hash. A stage asks `is_current`, writes its outputs, then calls `record`.
+
+    Attributes:
+        root: the folder.
+        events, windows: the files of the events and of the windows.
+        pictures: the folder of the pictures.
     """
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
-
-    @property
-    def events(self) -> Path:
-        """Return the path of the events."""
-        return self.root / "events.parquet"
-
-    @property
-    def windows(self) -> Path:
-        """Return the path of the windows."""
-        return self.root / "windows.parquet"
-
-    @property
-    def pictures(self) -> Path:
-        """Return the folder of the pictures."""
-        return self.root / "pictures"
+        self.events = self.root / "events.parquet"
+        self.windows = self.root / "windows.parquet"
+        self.pictures = self.root / "pictures"
 
     def image_embeddings(self, vision_model: str) -> Path:
         """Return the path of the image embeddings by a vision model."""

@@ -15,7 +15,6 @@
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -103,10 +102,8 @@ def load_layout(name_or_path: str | Path) -> Layout:
         FileNotFoundError: neither a shipped name nor a file, or the floor plan it names is missing.
         ValueError: no JSON, or JSON that breaks the contract; the message lists every violation.
     """
-    if str(name_or_path) in SHIPPED:
-        path = Path(str(resources.files("casita.datasets_scripts") / "layouts" / f"{name_or_path}.json"))
-    else:
-        path = Path(name_or_path)
+    is_shipped = str(name_or_path) in SHIPPED
+    path = Path(__file__).with_name(f"{name_or_path}.json") if is_shipped else Path(name_or_path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such layout file. Give a file, or a shipped name: {', '.join(SHIPPED)}.")
     layout = read_json(path, LARGEST_LAYOUT)
@@ -131,7 +128,7 @@ def empty_layout(home: str) -> Layout:
 @cache
 def coarse_activities() -> dict[str, ActivityTexts]:
     """Read the coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
-    return read_json(Path(str(resources.files("casita.datasets_scripts") / "layouts" / "coarse_activities.json")))
+    return read_json(Path(__file__).with_name("coarse_activities.json"))
 
 
 def _refuse_duplicate_keys(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
