@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from casita.datasets_scripts.captions.caption import caption_home
 from casita.datasets_scripts.captions.text_embeddings import embed_captions
@@ -11,7 +11,7 @@ from casita.datasets_scripts.pictures.draw import draw_home
 from casita.datasets_scripts.readers.events_table import ReadSummary
 from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.windows.cut import WindowSettings, cut_home, summary_lines
+from casita.datasets_scripts.windows.cut import WindowSettings, WindowsSummary, cut_home, summary_lines
 from casita.files import locked
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def build_home(
                 folder, logs, settings.layout, settings.home, settings.columns, unclosed=settings.unclosed
             ),
         ),
-        "windows": ("windows", folder.windows, lambda: _cut(folder, settings.windows)),
+        "windows": ("windows", folder.windows, lambda: cut_home(folder, settings.windows)),
         "draw": ("pictures", folder.root / "contact_sheet.png", lambda: draw_home(folder, settings.picture_size)),
         "embed-images": (
             "image embeddings",
@@ -92,13 +92,10 @@ def build_home(
             output, path, run = stages[stage]
             made = run()
             print(f"{output}: {path}{' (up to date)' if made is None else ''}")
-            if isinstance(made, str | ReadSummary):
+            if isinstance(made, ReadSummary):
                 print(made)
-
-
-def _cut(folder: HomeFolder, settings: WindowSettings) -> str | None:
-    summary = cut_home(folder, settings)
-    return None if summary is None else "\n".join(summary_lines(summary))
+            elif stage == "windows" and made is not None:
+                print("\n".join(summary_lines(cast(WindowsSummary, made))))
 
 
 # A function because torch takes seconds to import: only for the stage that needs it.

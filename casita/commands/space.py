@@ -22,7 +22,7 @@ def find_home(run: str, home: Path | None) -> HomeFolder:
         home = data_folder(data)
     folder, *others = home_folders(home)
     if folder.root != home:
-        names = ", ".join(each.root.name for each in [folder, *others][:5])
+        names = ", ".join(other.root.name for other in [folder, *others][:5])
         raise ValueError(f"{home} holds home folders ({names}): name one, --home {folder.root}.")
     _ = folder.layout  # refused now, not after the model was loaded
     return folder

@@ -1,7 +1,7 @@
 """Parts that all readers share: the summary, labels from intervals, and the assembly of the events table."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,17 +203,15 @@ def labels_from_intervals(intervals: Sequence[Interval], n: int) -> tuple[pa.Arr
         positions.append(position)
         codes.append(known.setdefault(tuple(opened.values()), len(known)))
     # Several changes at one position: their stretches have length 0 but for the last one.
-    code = pa.array(np.repeat(np.array(codes, np.int32), np.diff([*positions, n])))
+    code = np.repeat(np.array(codes, np.int32), np.diff([*positions, n]))
+    return label_columns(known, code)
+
+
+def label_columns(known: Collection[tuple[str, ...]], code: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """Make the columns `activity` and `activities`: codes (N,) into `known`, labels that are open at the same time."""
     latest = pa.array([labels[-1] if labels else None for labels in known], pa.string())
     # The same activity may be open twice (two residents' intervals that overlap); it stands there once.
     every = pa.array([list(dict.fromkeys(labels)) for labels in known], pa.list_(pa.string()))
-    return latest.take(code), every.take(code)
-
-
-def labels_from_column(labels: Sequence[str | None], code: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """Make the columns `activity` and `activities` where each event has its label: codes (N,) into `labels`."""
-    latest = pa.array(labels, pa.string())
-    every = pa.array([[] if label is None else [label] for label in labels], pa.list_(pa.string()))
     return latest.take(pa.array(code)), every.take(pa.array(code))
 
 
