@@ -68,15 +68,9 @@ CAPTIONS = pa.schema(
 
 
 def text_embeddings_schema(width: int) -> pa.Schema:
-    """Return the schema of a file of text embeddings; `width` is the embedding's D."""
-    return pa.schema(
-        [
-            pa.field("window_id", pa.string(), nullable=False),
-            pa.field("style", pa.string(), nullable=False),
-            pa.field("number", pa.int32(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
-        ]
-    )
+    """Return the schema of a file of text embeddings: `CAPTIONS`, with an embedding of `width` D for each caption."""
+    embedding = pa.field("embedding", pa.list_(pa.float32(), width), nullable=False)
+    return CAPTIONS.set(CAPTIONS.get_field_index("caption"), embedding)
 
 
 def text_width(path: Path) -> int:

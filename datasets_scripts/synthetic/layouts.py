@@ -7,7 +7,6 @@ makes transfer between homes a fair question: the activities, their labels, and 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -300,7 +299,7 @@ def _finish(builder: HomeBuilder, rooms: Sequence[Room], size: Point, home: str,
 
 def draw_person(seed: int, number: int) -> Person:
     """Draw who lives in home `number`: an early or a late riser, at home a lot or not, quick or slow, ..."""
-    draw = partial(np.random.default_rng([seed, number, 1]).uniform)
+    draw = np.random.default_rng([seed, number, 1]).uniform
     late_h = float(draw(-1.7, 2.2))
     later_h = float(draw(0.0, 1.8))  # at weekends
     desk = float(draw(0.1, 0.65))
