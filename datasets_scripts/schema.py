@@ -307,10 +307,11 @@ class HomeFolder:
         write_json(self.root / "home.json", {**content, "schema_version": SCHEMA_VERSION})
 
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
-        return {self._relative(Path(path)): hash_file(path) for path in paths}
-
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path.resolve())
+        hashes = {}
+        for path in map(Path, paths):
+            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.resolve()
+            hashes[str(name)] = hash_file(path)
+        return hashes
 
 
 P = ParamSpec("P")
