@@ -136,28 +136,24 @@ def write_beside(path: Path) -> Iterator[Path]:
     path = Path(path)
     with _advised(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield from _write_beside(path)
-
-
-def _write_beside(path: Path) -> Iterator[Path]:
-    # The suffix is kept: writers such as PIL and safetensors choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    _remove(temporary)
-    try:
-        yield temporary
-        if temporary.is_dir() and path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            try:
-                temporary.rename(path)
-            except OSError:
-                old.rename(path)
-                raise
-            _remove(old)
-        else:
-            os.replace(temporary, path)
-    finally:
+        # The suffix is kept: writers such as PIL and safetensors choose the format by it.
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
         _remove(temporary)
+        try:
+            yield temporary
+            if temporary.is_dir() and path.is_dir():
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.rename(old)
+                try:
+                    temporary.rename(path)
+                except OSError:
+                    old.rename(path)
+                    raise
+                _remove(old)
+            else:
+                os.replace(temporary, path)
+        finally:
+            _remove(temporary)
 
 
 def _remove(path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from casita.datasets_scripts.captions import caption as captions
+from casita.datasets_scripts.captions import text_embeddings
 from casita.datasets_scripts.readers import read
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.stages import STAGES, BuildSettings, build_home
@@ -27,7 +28,6 @@ def parse_synthetic(text: str) -> dict[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `casita build`."""
-    from casita.datasets_scripts.captions import text_embeddings
     from casita.datasets_scripts.pictures import image_embeddings
 
     parser.description = (

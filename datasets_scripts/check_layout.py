@@ -25,10 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `casita layout list` or `casita layout check`."""
-    return _list() if args.action == "list" else _check(args)
-
-
-def _list() -> int:
+    if args.action == "check":
+        return _check(args)
     for name in SHIPPED:
         layout = load_layout(name)
         width, height = layout["size"]

@@ -22,7 +22,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, NotRequired, ParamSpec, TypedDict, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -69,15 +68,9 @@ CAPTIONS = pa.schema(
 
 
 def text_embeddings_schema(width: int) -> pa.Schema:
-    """Return the schema of a file of text embeddings; `width` is the embedding's D."""
-    return pa.schema(
-        [
-            pa.field("window_id", pa.string(), nullable=False),
-            pa.field("style", pa.string(), nullable=False),
-            pa.field("number", pa.int32(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
-        ]
-    )
+    """Return the schema of a file of text embeddings: `CAPTIONS`, with an embedding of `width` D for each caption."""
+    embedding = pa.field("embedding", pa.list_(pa.float32(), width), nullable=False)
+    return CAPTIONS.set(CAPTIONS.get_field_index("caption"), embedding)
 
 
 def text_width(path: Path) -> int:
@@ -158,13 +151,9 @@ def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
     """
     if "number" not in columns or "number" in table.schema.names:
         return table
-    window = table["window_id"].dictionary_encode().combine_chunks().indices.to_numpy()
-    order = np.argsort(window, kind="stable")  # rows of a window side by side, in their order
-    is_first = np.diff(window[order], prepend=-1) != 0
-    first_of_window = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-    number = np.empty(len(order), np.int32)
-    number[order] = np.arange(len(order)) - first_of_window
-    return table.append_column(CAPTIONS.field("number"), pa.array(number)).select(columns)
+    window = table["window_id"].to_pandas()
+    number = window.groupby(window, observed=True).cumcount()
+    return table.append_column(CAPTIONS.field("number"), pa.array(number, pa.int32())).select(columns)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -209,25 +198,18 @@ class HomeFolder:
 
     A stage is up to date when its recorded settings and the hashes of its inputs equal today's, and each recorded
     output still has its recorded hash. A stage asks `is_current`, writes its outputs, then calls `record`.
+
+    Attributes:
+        root: the folder.
+        events, windows: the files of the events and of the windows.
+        pictures: the folder of the pictures.
     """
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
-
-    @property
-    def events(self) -> Path:
-        """Return the path of the events."""
-        return self.root / "events.parquet"
-
-    @property
-    def windows(self) -> Path:
-        """Return the path of the windows."""
-        return self.root / "windows.parquet"
-
-    @property
-    def pictures(self) -> Path:
-        """Return the folder of the pictures."""
-        return self.root / "pictures"
+        self.events = self.root / "events.parquet"
+        self.windows = self.root / "windows.parquet"
+        self.pictures = self.root / "pictures"
 
     def image_embeddings(self, vision_model: str) -> Path:
         """Return the path of the image embeddings by a vision model."""
@@ -282,8 +264,8 @@ class HomeFolder:
         entry = self._content().get("stages", {}).get(stage)
         if entry is None or entry["settings"] != _plain(settings) or entry["inputs"] != self._hashes(inputs):
             return False
-        outputs = {name: self._locate(name) for name in entry["outputs"]}
-        return all(path.exists() and hash_file(path) == entry["outputs"][name] for name, path in outputs.items())
+        outputs = {self.root / name: recorded for name, recorded in entry["outputs"].items()}
+        return all(path.exists() and hash_file(path) == recorded for path, recorded in outputs.items())
 
     def record(
         self,
@@ -325,13 +307,11 @@ class HomeFolder:
         write_json(self.root / "home.json", {**content, "schema_version": SCHEMA_VERSION})
 
     def _hashes(self, paths: Iterable[Path]) -> dict[str, str]:
-        return {self._relative(Path(path)): hash_file(path) for path in paths}
-
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path.resolve())
-
-    def _locate(self, name: str) -> Path:
-        return self.root / name  # an absolute name stays itself
+        hashes = {}
+        for path in map(Path, paths):
+            name = path.relative_to(self.root) if path.is_relative_to(self.root) else path.resolve()
+            hashes[str(name)] = hash_file(path)
+        return hashes
 
 
 P = ParamSpec("P")

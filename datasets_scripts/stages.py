@@ -3,14 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from casita.datasets_scripts.captions.caption import caption_home
+from casita.datasets_scripts.captions.text_embeddings import embed_captions
 from casita.datasets_scripts.pictures.draw import draw_home
 from casita.datasets_scripts.readers.events_table import ReadSummary
 from casita.datasets_scripts.readers.read import read_home
 from casita.datasets_scripts.schema import HomeFolder
-from casita.datasets_scripts.windows.cut import WindowSettings, cut_home, summary_lines
+from casita.datasets_scripts.windows.cut import WindowSettings, WindowsSummary, cut_home, summary_lines
 from casita.files import locked
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def build_home(
                 folder, logs, settings.layout, settings.home, settings.columns, unclosed=settings.unclosed
             ),
         ),
-        "windows": ("windows", folder.windows, lambda: _cut(folder, settings.windows)),
+        "windows": ("windows", folder.windows, lambda: cut_home(folder, settings.windows)),
         "draw": ("pictures", folder.root / "contact_sheet.png", lambda: draw_home(folder, settings.picture_size)),
         "embed-images": (
             "image embeddings",
@@ -81,7 +82,7 @@ def build_home(
         "embed-text": (
             "text embeddings",
             folder.text_embeddings(style, settings.text_model),
-            lambda: _embed_text(folder, settings, load_text),
+            lambda: embed_captions(folder, style, settings.text_model, load=load_text),
         ),
     }
     with locked(folder.root, "casita build"):
@@ -91,25 +92,14 @@ def build_home(
             output, path, run = stages[stage]
             made = run()
             print(f"{output}: {path}{' (up to date)' if made is None else ''}")
-            if isinstance(made, str | ReadSummary):
+            if isinstance(made, ReadSummary):
                 print(made)
+            elif stage == "windows" and made is not None:
+                print("\n".join(summary_lines(cast(WindowsSummary, made))))
 
 
-def _cut(folder: HomeFolder, settings: WindowSettings) -> str | None:
-    summary = cut_home(folder, settings)
-    return None if summary is None else "\n".join(summary_lines(summary))
-
-
-# Two functions because torch takes seconds to import: only for the stages that need it.
+# A function because torch takes seconds to import: only for the stage that needs it.
 def _embed_images(folder: HomeFolder, settings: BuildSettings, load: "Callable[[], VisionEncoder] | None") -> object:
     from casita.datasets_scripts.pictures.image_embeddings import embed_home
 
     return embed_home(folder, settings.vision_model, settings.normalization, load=load)
-
-
-def _embed_text(
-    folder: HomeFolder, settings: BuildSettings, load: "Callable[[], SentenceTransformer] | None"
-) -> object:
-    from casita.datasets_scripts.captions.text_embeddings import embed_captions
-
-    return embed_captions(folder, settings.caption_style, settings.text_model, load=load)

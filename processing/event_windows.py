@@ -39,8 +39,30 @@ class Windowing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for contradiction in self._contradictions():
-            raise ValueError(contradiction)
+        durations = {"fixed_length": (), "fixed_duration": ("duration_s",), "variable_duration": ("durations_s",)}
+        if self.strategy not in durations:
+            raise ValueError(f"strategy={self.strategy!r} is none of {', '.join(STRATEGIES)}.")
+        for name in ("duration_s", "durations_s"):
+            if (getattr(self, name) is not None) != (name in durations[self.strategy]):
+                lacking = name in durations[self.strategy]
+                raise ValueError(f"strategy={self.strategy} {'needs' if lacking else 'does not read'} {name}.")
+        # 0.1 ms: anything shorter is a slip, and windows must advance
+        if self.durations_s == () or any(not 1e-4 <= d < np.inf for d in self.all_durations_s):
+            raise ValueError(f"durations should be seconds, 0.0001 or more, found {list(self.all_durations_s)}.")
+        if self.length < 1 or self.min_events < 1 or not 0 <= self.overlap < 1:
+            raise ValueError(
+                f"length={self.length} and min_events={self.min_events} must be at least 1, "
+                f"overlap={self.overlap} in [0, 1)."
+            )
+        if self.max_gap_min is not None and not self.max_gap_min > 0:
+            raise ValueError(f"max_gap_min={self.max_gap_min} must be above 0; None: no silence ends a window.")
+        if self.max_events is not None and self.strategy == "fixed_length":
+            raise ValueError(f"strategy=fixed_length does not read max_events; its windows hold length={self.length}.")
+        if self.max_events is not None and not 2 * self.min_events <= self.max_events + 1:
+            raise ValueError(
+                f"max_events={self.max_events} splits windows into pieces of {(self.max_events + 1) // 2} events or "
+                f"more, which min_events={self.min_events} would not allow. Raise the one or lower the other."
+            )
 
     @property
     def all_durations_s(self) -> tuple[float, ...]:
@@ -61,35 +83,6 @@ class Windowing:
         duration_us = draw_durations(t_us, self.all_durations_s, self.seed)
         first, last = cut_durations(starts, t_us, duration_us, overlap=self.overlap, min_events=self.min_events)
         return (first, last) if self.max_events is None else split_long(first, last, self.max_events)
-
-    def _contradictions(self) -> Sequence[str]:
-        """Return a message for each setting that is out of range or contradicts another."""
-        durations = {"fixed_length": (), "fixed_duration": ("duration_s",), "variable_duration": ("durations_s",)}
-        if self.strategy not in durations:
-            return [f"strategy={self.strategy!r} is none of {', '.join(STRATEGIES)}."]
-        messages = []
-        for name in ("duration_s", "durations_s"):
-            if (getattr(self, name) is not None) != (name in durations[self.strategy]):
-                lacking = name in durations[self.strategy]
-                messages.append(f"strategy={self.strategy} {'needs' if lacking else 'does not read'} {name}.")
-        # 0.1 ms: anything shorter is a slip, and windows must advance
-        if self.durations_s == () or any(not 1e-4 <= d < np.inf for d in self.all_durations_s):
-            messages.append(f"durations should be seconds, 0.0001 or more, found {list(self.all_durations_s)}.")
-        if self.length < 1 or self.min_events < 1 or not 0 <= self.overlap < 1:
-            messages.append(
-                f"length={self.length} and min_events={self.min_events} must be at least 1, "
-                f"overlap={self.overlap} in [0, 1)."
-            )
-        if self.max_gap_min is not None and not self.max_gap_min > 0:
-            messages.append(f"max_gap_min={self.max_gap_min} must be above 0; None: no silence ends a window.")
-        if self.max_events is not None and self.strategy == "fixed_length":
-            messages.append(f"strategy=fixed_length does not read max_events; its windows hold length={self.length}.")
-        elif self.max_events is not None and not 2 * self.min_events <= self.max_events + 1:
-            messages.append(
-                f"max_events={self.max_events} splits windows into pieces of {(self.max_events + 1) // 2} events or "
-                f"more, which min_events={self.min_events} would not allow. Raise the one or lower the other."
-            )
-        return messages
 
 
 # What a processor takes over from the dataset. Not `min_events`: a user who gives three events wants an answer.
@@ -134,11 +127,15 @@ def cut_fixed_length(
     stride = fixed_step(length, overlap)
     count = np.where(size >= min_events, 1 + -(-np.maximum(size - length, 0) // stride), 0)
     run = np.repeat(np.arange(len(starts)), count)
-    nth = np.arange(len(run)) - np.repeat(np.cumsum(count) - count, count)
-    first = starts[run] + nth * stride
+    first = starts[run] + places_in_group(count) * stride
     last = np.minimum(first + length, starts[run] + size[run])
     kept = last - first >= min_events
     return first[kept], last[kept]
+
+
+def places_in_group(sizes: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ..., n - 1 for each n of `sizes`, one group after the other."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
 def fixed_step(length: int, overlap: float) -> int:
@@ -207,7 +204,7 @@ def split_long(first: np.ndarray, last: np.ndarray, max_events: int) -> tuple[np
     size = last - first
     pieces = -(-size // max_events)
     window = np.repeat(np.arange(len(first)), pieces)
-    nth = np.arange(len(window)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    nth = places_in_group(pieces)
     begin = first[window] + nth * size[window] // pieces[window]
     end = first[window] + (nth + 1) * size[window] // pieces[window]
     order = np.argsort(begin, kind="stable")

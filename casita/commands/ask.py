@@ -47,9 +47,9 @@ def score_sentences(
     return ask.score(torch.from_numpy(embeds), list(sentences))[1].numpy()
 
 
-def window_table(stream: EventStream, sessions: Sequence[str], **columns: pa.Array) -> pa.Table:
-    """Return a row a window: session, start, end, number of events, and `columns`."""
-    return pa.table(
+def write_windows(path: Path, stream: EventStream, sessions: Sequence[str], **columns: pa.Array) -> None:
+    """Write a row a window as Parquet, whole or not at all: session, start, end, number of events, and `columns`."""
+    table = pa.table(
         {
             "session": list(sessions),
             "start": pa.array(stream.start),
@@ -58,43 +58,20 @@ def window_table(stream: EventStream, sessions: Sequence[str], **columns: pa.Arr
             **columns,
         }
     )
-
-
-def write_windows(path: Path, table: pa.Table) -> None:
-    """Write one row a window as Parquet, whole or not at all."""
     with write_beside(path) as temporary:
         pq.write_table(table, temporary)
 
 
-def run_embed(args: argparse.Namespace) -> None:
-    """Write a vector for each window of the log."""
-    model, processor = load_published(args.run_dir)
-    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
-    embeds = embed_windows(model, processor.tensors(stream)).sensor
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
-    write_windows(args.out, window_table(stream, sessions, embedding=vectors))
-    print(f"{args.out}: {len(embeds):,} windows, a unit vector of {embeds.shape[1]} numbers each")
-
-
-def run_ask(args: argparse.Namespace) -> None:
-    """Print, and write if a file is named, how well each sentence fits each window of the log."""
-    model, processor = load_published(args.run_dir)
-    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
-    embeds = embed_windows(model, processor.tensors(stream)).sensor
-    sentences = list(dict.fromkeys(args.sentences))  # one said twice counts once
-    scores = score_sentences(model, processor, embeds, sentences)
-    if args.out:
-        columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(sentences)}
-        write_windows(args.out, window_table(stream, sessions, **columns))
-        print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(sentences)} sentences")
+def print_scores(stream: EventStream, scores: np.ndarray, sentences: Sequence[str], show: int) -> None:
+    """Print the sentence that fits best for each of the first `show` windows; `scores` as of `score_sentences`."""
     print(f"{'start':<19}  {'end':<19}  events  best of {len(sentences)} sentences")
-    for i, row in enumerate(scores[: args.show]):
+    for i, row in enumerate(scores[:show]):
         start, end = (str(t)[:19].replace("T", " ") for t in (stream.start[i], stream.end[i]))
         size = stream.last[i] - stream.first[i]
         best = row.argmax()
         print(f"{start}  {end}  {size:>6}  {row[best]:.2f} {sentences[best]}")
-    if len(scores) > args.show:
-        print(f"... {len(scores) - args.show:,} more windows; --out FILE keeps them all, --show N prints more")
+    if len(scores) > show:
+        print(f"... {len(scores) - show:,} more windows; --out FILE keeps them all, --show N prints more")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,9 +97,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a sensor or state that the model's home lacks (default %(default)s)",
     )
     parser.add_argument("--home", metavar="NAME", help="whose log this is, where the model knows several homes")
-    parser.set_defaults(act=run_ask if asks else run_embed)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `casita embed` or `casita ask`."""
-    args.act(args)
+    """Run `casita embed` (a vector for each window of the log) or `casita ask` (how well each sentence fits it)."""
+    model, processor = load_published(args.run_dir)
+    stream, sessions = read_stream(processor, [args.log], args.columns, args.unknown, args.home)
+    embeds = embed_windows(model, processor.tensors(stream)).sensor
+    if "sentences" not in args:
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
+        write_windows(args.out, stream, sessions, embedding=vectors)
+        print(f"{args.out}: {len(embeds):,} windows, a unit vector of {embeds.shape[1]} numbers each")
+        return
+    sentences = list(dict.fromkeys(args.sentences))  # one said twice counts once
+    scores = score_sentences(model, processor, embeds, sentences)
+    if args.out:
+        columns = {sentence: pa.array(scores[:, i]) for i, sentence in enumerate(sentences)}
+        write_windows(args.out, stream, sessions, **columns)
+        print(f"{args.out}: {len(scores):,} windows, a probability for each of {len(sentences)} sentences")
+    print_scores(stream, scores, sentences, args.show)

@@ -50,24 +50,6 @@ class LabelledEvents(TypedDict):
     events: list[list[str]]
 
 
-def run_demo(out: Path, days: int) -> None:
-    """Build, train, evaluate, reload; print the outcome of each step and, last, where to look."""
-    began = time.monotonic()
-    home, run = build_and_train(out, days, steps=4)
-    with _step("3/4  evaluation on the test days"):
-        evaluate_run(run)
-    with _step("4/4  the model directory, loaded by a process that cannot import casita"):
-        reload(home, run / "model", out / "reload")
-    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
-    for title, path in (
-        ("report, for a browser", run / "report.html"),
-        ("plots", run / "plots"),
-        ("pictures of the home", home.root / "contact_sheet.png"),
-        ("model directory", run / "model"),
-    ):
-        print(f"  {title:<21} {path}")
-
-
 def build_and_train(out: Path, days: int = DAYS, steps: int = 2) -> tuple[HomeFolder, Path]:
     """Make the home folder and the run folder of the demo, as far as they are not there yet, and return them.
 
@@ -150,5 +132,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run `casita demo`."""
-    run_demo(args.out, args.days)
+    """Run `casita demo`: build, train, evaluate, reload; print the outcome of each step and, last, where to look."""
+    began = time.monotonic()
+    home, run = build_and_train(args.out, args.days, steps=4)
+    with _step("3/4  evaluation on the test days"):
+        evaluate_run(run)
+    with _step("4/4  the model directory, loaded by a process that cannot import casita"):
+        reload(home, run / "model", args.out / "reload")
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Look at:")
+    for title, path in (
+        ("report, for a browser", run / "report.html"),
+        ("plots", run / "plots"),
+        ("pictures of the home", home.root / "contact_sheet.png"),
+        ("model directory", run / "model"),
+    ):
+        print(f"  {title:<21} {path}")

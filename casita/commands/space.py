@@ -22,18 +22,10 @@ def find_home(run: str, home: Path | None) -> HomeFolder:
         home = data_folder(data)
     folder, *others = home_folders(home)
     if folder.root != home:
-        names = ", ".join(each.root.name for each in [folder, *others][:5])
+        names = ", ".join(other.root.name for other in [folder, *others][:5])
         raise ValueError(f"{home} holds home folders ({names}): name one, --home {folder.root}.")
     _ = folder.layout  # refused now, not after the model was loaded
     return folder
-
-
-def make_demo(out: Path) -> tuple[str, HomeFolder]:
-    """Make the synthetic home and a run on it as `casita demo` does; what is there already is kept."""
-    from casita.commands.demo import build_and_train
-
-    home, run = build_and_train(out)
-    return str(run), home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,5 +67,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.run_dir is None and args.home is not None:
         raise ValueError("--home needs the RUN that knows this home: casita space RUN --home DIR.")
-    source, home = make_demo(args.demo) if args.run_dir is None else (args.run_dir, find_home(args.run_dir, args.home))
+    if args.run_dir is None:
+        from casita.commands.demo import build_and_train  # what is there already is kept
+
+        home, source = build_and_train(args.demo)
+    else:
+        home = find_home(args.run_dir, args.home)
+        source = args.run_dir
     serve(model_directory_of(source), home, port=args.port, share=args.share == "yes")

@@ -12,7 +12,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
@@ -26,65 +25,53 @@ HEADER = "| homes x days | stage | made | s | CPU s | a CPU second | peak MiB |\
 Figures: TypeAlias = dict[str, str | int | float]  # name -> what was measured
 
 
-# Each stage imports what it needs in its own process, so that the memory of one is not counted for another.
-def _generate(folder: HomeFolder, number: int, days: int) -> int:
-    from casita.datasets_scripts.synthetic.home import write_synthetic_home
-
-    write_synthetic_home(folder, number, days, seed=0, progress=False)
-    with (folder.root / "synthetic.txt").open("rb") as log:
-        return sum(1 for _ in log)
+# stage -> what it makes; the table gives how many in a CPU second
+UNITS = {"generate": "lines", "read": "lines", "windows": "windows", "draw": "pictures", "caption": "captions"}
 
 
-def _read(folder: HomeFolder, number: int, days: int) -> int:
-    from casita.datasets_scripts.readers.read import read_home
+def _run_stage(stage: str, folder: HomeFolder, number: int, days: int) -> int:
+    """Run a stage for home `number`; return how much it made."""
+    # Each stage imports what it needs in its own process, so that the memory of one is not counted for another.
+    if stage == "generate":
+        from casita.datasets_scripts.synthetic.home import write_synthetic_home
 
-    summary = read_home(folder, [folder.root / "synthetic.txt"], folder.root / "layout.json")
-    return summary.lines if summary else 0
+        write_synthetic_home(folder, number, days, seed=0, progress=False)
+        with (folder.root / "synthetic.txt").open("rb") as log:
+            return sum(1 for _ in log)
+    if stage == "read":
+        from casita.datasets_scripts.readers.read import read_home
 
+        read_home(folder, [folder.root / "synthetic.txt"], folder.root / "layout.json")
+        return folder.summary("read")["lines"]
+    if stage == "windows":
+        from casita.datasets_scripts.windows.cut import WindowSettings, cut_home
 
-def _windows(folder: HomeFolder, number: int, days: int) -> int:
-    from casita.datasets_scripts.windows.cut import WindowSettings, cut_home
+        cut_home(folder, WindowSettings())
+        return sum(split["windows"] for split in folder.summary("windows")["splits"].values())
+    if stage == "draw":
+        from casita.datasets_scripts.pictures.draw import draw_home
 
-    summary = cut_home(folder, WindowSettings())
-    return sum(split["windows"] for split in summary["splits"].values()) if summary else 0
-
-
-def _draw(folder: HomeFolder, number: int, days: int) -> int:
-    from casita.datasets_scripts.pictures.draw import draw_home
-
-    return (draw_home(folder, progress=False) or {"pictures": 0})["pictures"]
-
-
-def _caption(folder: HomeFolder, number: int, days: int) -> int:
+        draw_home(folder, progress=False)
+        return folder.summary("draw")["pictures"]
     from casita.datasets_scripts.captions.caption import caption_home
 
-    return (caption_home(folder) or {"captions": 0})["captions"]
-
-
-# stage -> what it makes (the table gives how many in a CPU second), and the function that makes it for one home
-STAGES: dict[str, tuple[str, Callable[[HomeFolder, int, int], int]]] = {
-    "generate": ("lines", _generate),
-    "read": ("lines", _read),
-    "windows": ("windows", _windows),
-    "draw": ("pictures", _draw),
-    "caption": ("captions", _caption),
-}
+    caption_home(folder)
+    return folder.summary("caption:narrative")["captions"]
 
 
 def _measured(stage: str, root: Path, homes: int, days: int) -> Figures:
     """Run a stage over all homes; return how much it made, its seconds, and this process's peak memory in MiB."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # the stages' progress bars
-    unit, run_stage = STAGES[stage]
     counts = []
     start = time.perf_counter()
     cpu_start = time.process_time()
     for number in range(1, homes + 1):
-        counts.append(run_stage(HomeFolder(root / f"synthetic_{number:03d}"), number, days))
+        counts.append(_run_stage(stage, HomeFolder(root / f"synthetic_{number:03d}"), number, days))
     seconds = time.perf_counter() - start
     cpu_seconds = time.process_time() - cpu_start
     return {
         "stage": stage,
-        "unit": unit,
+        "unit": UNITS[stage],
         "count": sum(counts),
         "largest": max(counts),
         "seconds": round(seconds, 2),
@@ -115,20 +102,16 @@ def benchmark_scale(events: int, days: int = 365, folder: Path | None = None) ->
     context = multiprocessing.get_context("spawn")
     rows: list[Figures] = []
     with tempfile.TemporaryDirectory(dir=folder) as root:
-        for stage in STAGES:
+        for stage in UNITS:
             with ProcessPoolExecutor(1, mp_context=context) as fresh:
                 row = fresh.submit(_measured, stage, Path(root), homes, days).result()
             rows.append({"homes": homes, "days": days, **row})
-            print(table_line(rows[-1]), flush=True)
+            print(
+                f"| {homes} x {days} | {stage} | {row['count']:,} {row['unit']} | {row['seconds']:,.1f} "
+                f"| {row['cpu_s']:,.1f} | {row['per_cpu_s']:,} | {row['peak_mib']:,} |",
+                flush=True,
+            )
     return rows
-
-
-def table_line(row: Figures) -> str:
-    """Format a stage's figures as a line of the table below `HEADER`."""
-    return (
-        f"| {row['homes']} x {row['days']} | {row['stage']} | {row['count']:,} {row['unit']} | {row['seconds']:,.1f} "
-        f"| {row['cpu_s']:,.1f} | {row['per_cpu_s']:,} | {row['peak_mib']:,} |"
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from casita.datasets_scripts.captions.llm import (
     ask_for_captions,
     llm_settings_from,
 )
-from casita.datasets_scripts.captions.quality_report import describe_report, duplicate_share, report_home
+from casita.datasets_scripts.captions.quality_report import count_captions, count_words, describe_report, report_home
 from casita.datasets_scripts.captions.templates import STYLES, WORDING, render_captions
 from casita.datasets_scripts.layouts.layout import Layout
 from casita.datasets_scripts.schema import (
@@ -109,7 +109,8 @@ def caption_home(
         window_captions = caption_windows(windows, folder.layout, style, captions=captions, seed=seed, progress=True)
     table = caption_table(windows["window_id"], window_captions, style)
     write_table(path, table, CAPTIONS, {name: value for name, value in settings.items() if name != "layout"})
-    summary = {**summarize(window_captions, captions), **spent}
+    mean_words = count_words(table["caption"].to_pylist())["mean"]
+    summary = {**count_captions(window_captions, captions), "mean_words": mean_words, **spent}
     folder.record(stage, settings, [source], [path], summary)
     return summary
 
@@ -124,18 +125,6 @@ def caption_table(window_ids: pa.ChunkedArray, window_captions: Sequence[Sequenc
         "caption": [caption for captions in window_captions for caption in captions],
     }
     return pa.table(columns)
-
-
-def summarize(window_captions: Sequence[Sequence[str]], wanted: int) -> dict[str, Any]:
-    """Count windows, captions and windows with fewer than `wanted`; share of repeated captions, mean words."""
-    texts = [caption for captions in window_captions for caption in captions]
-    return {
-        "windows": len(window_captions),
-        "captions": len(texts),
-        "windows_with_fewer": sum(len(captions) < wanted for captions in window_captions),
-        "duplicate_share": duplicate_share(texts),
-        "mean_words": round(float(np.mean([text.count(" ") + 1 for text in texts])), 1) if texts else 0.0,
-    }
 
 
 def add_style_argument(parser: argparse._ActionsContainer) -> None:

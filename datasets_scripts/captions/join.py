@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from casita.datasets_scripts.schema import HomeFolder
+from casita.processing.event_windows import places_in_group
 
 
 class KeyedRows(NamedTuple):
@@ -84,8 +85,7 @@ def _rows_by_window(window_ids: pa.Array, file: KeyedRows, only_these: bool) -> 
         raise ValueError(f"{file.path}: window {stranger!r} is none of the home's. {file.remedy}")
     rows = known[np.lexsort((number[known], window[known]))]
     counts = np.bincount(window[rows], minlength=len(window_ids))
-    expected = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... in each window
-    wrong = np.flatnonzero(number[rows] != expected)
+    wrong = np.flatnonzero(number[rows] != places_in_group(counts))
     if len(wrong):
         first = window[rows[wrong[0]]]
         numbers = number[rows[window[rows] == first]].tolist()

@@ -102,10 +102,10 @@ def llm_settings_from(args: argparse.Namespace | None = None) -> LlmSettings:
     settings = {"seed": args.seed} if args is not None else {}
     for field in fields(LlmSettings):
         value = getattr(args, f"llm_{field.name}", None)
+        if value is None and field.name in ("model", "base_url"):
+            value = os.environ.get(f"CASITA_LLM_{field.name.upper()}") or None
         if value is not None:
             settings[field.name] = value
-        elif field.name in ("model", "base_url") and os.environ.get(f"CASITA_LLM_{field.name.upper()}"):
-            settings[field.name] = os.environ[f"CASITA_LLM_{field.name.upper()}"]
     if "model" not in settings:
         raise ValueError("captions by a language model need its name: --llm-model NAME, or CASITA_LLM_MODEL.")
     return LlmSettings(**settings)

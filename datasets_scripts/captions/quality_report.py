@@ -1,6 +1,7 @@
 """Measure the quality of captions: repeated ones, their length, and what they mention beside what the sensors saw."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,21 +33,15 @@ class Names:
         return {self.name_of[match] for match in self.pattern.findall(text.lower())}
 
 
-class Overlap:
-    """Precision and recall of mentioned names, over all captions together (micro average)."""
+def count_names(mentioned: set[str], true: set[str]) -> Counter[str]:
+    """Count the names that a caption mentions, those that are true of its window, and those that are both."""
+    return Counter(mentioned=len(mentioned), true=len(true), both=len(mentioned & true))
 
-    def __init__(self) -> None:
-        self.mentioned = self.true = self.both = 0
 
-    def add(self, mentioned: set[str], true: set[str]) -> None:
-        """Count the names that one caption mentions and those that are true of its window."""
-        self.mentioned += len(mentioned)
-        self.true += len(true)
-        self.both += len(mentioned & true)
-
-    def shares(self) -> dict[str, float | None]:
-        """Return `recall`, of the true names, and `precision`, of the mentioned ones; None where there are none."""
-        return {"recall": _share(self.both, self.true), "precision": _share(self.both, self.mentioned)}
+def recall_and_precision(counts: Counter[str]) -> dict[str, float | None]:
+    """Return shares of the true and of the mentioned names, over all captions together; None where there are none."""
+    both = counts["both"]
+    return {"recall": _share(both, counts["true"]), "precision": _share(both, counts["mentioned"])}
 
 
 def _share(part: int, total: int) -> float | None:
@@ -73,30 +68,28 @@ def report_captions(
     things = Names(
         words.thing_name(sensor) for sensor in layout["sensors"].values() if not sensor["type"].startswith("motion")
     )
-    of_rooms = Overlap()
-    of_things = Overlap()
+    of_rooms: Counter[str] = Counter()
+    of_things: Counter[str] = Counter()
     labelled = 0
     mention = 0
     labels = windows["activity"].to_pylist()
     all_facts = (facts for chunk in facts_of(windows, layout) for facts in chunk)
     for facts, of_window, label in zip(all_facts, captions, labels, strict=True):
         sought = label_words(label)
+        visited = {words.room_name(room) for room in facts.rooms}
         touched = {thing.removesuffix(" reading") for thing, _, _ in facts.actions}
         for text in of_window:
-            of_rooms.add(rooms.in_text(text), {words.room_name(room) for room in facts.rooms})
-            of_things.add(things.in_text(text), touched)
+            of_rooms += count_names(rooms.in_text(text), visited)
+            of_things += count_names(things.in_text(text), touched)
             labelled += bool(label)
             mention += bool(sought & set(re.findall(r"[a-z]+", text.lower())))
     return {
-        "windows": len(captions),
-        "captions": len(texts),
-        "windows_with_fewer": sum(len(of_window) < wanted for of_window in captions) if wanted else 0,
-        "duplicate_share": duplicate_share(texts),
+        **count_captions(captions, wanted or 0),
         "duplicate_share_without_numbers": duplicate_share([re.sub(r"\d+", "#", text) for text in texts]),
-        "words": _lengths(texts),
+        "words": count_words(texts),
         **_diversity(texts),
-        "rooms": of_rooms.shares(),
-        "things": of_things.shares(),
+        "rooms": recall_and_precision(of_rooms),
+        "things": recall_and_precision(of_things),
         "mention_a_word_of_their_label": _share(mention, labelled),
         "samples": [texts[i] for i in np.linspace(0, len(texts) - 1, min(SAMPLES, len(texts))).astype(int)],
     }
@@ -107,7 +100,19 @@ def duplicate_share(texts: Sequence[str]) -> float:
     return round(1 - len(set(texts)) / max(1, len(texts)), 4)
 
 
-def _lengths(texts: Sequence[str]) -> dict[str, float]:
+def count_captions(captions: Sequence[Sequence[str]], wanted: int) -> dict[str, Any]:
+    """Count windows, their captions and the windows with fewer than `wanted`; and the share of repeated captions."""
+    texts = [text for of_window in captions for text in of_window]
+    return {
+        "windows": len(captions),
+        "captions": len(texts),
+        "windows_with_fewer": sum(len(of_window) < wanted for of_window in captions),
+        "duplicate_share": duplicate_share(texts),
+    }
+
+
+def count_words(texts: Sequence[str]) -> dict[str, float]:
+    """Count the words of each text: their mean, and the 5th and 95th percentile."""
     counts = [len(text.split()) for text in texts] or [0]
     low, high = np.percentile(counts, [5, 95])
     return {"mean": round(float(np.mean(counts)), 1), "p5": float(low), "p95": float(high)}

@@ -185,7 +185,7 @@ STYLES: dict[str, tuple[Template, ...]] = {
 }
 
 
-def render_captions(facts: Facts, style: str, captions: int = 1, seed: int = 0) -> list[str]:
+def render_captions(facts: Facts, style: str, captions: int, seed: int) -> list[str]:
     """Write up to `captions` captions of one window, no two alike; fewer where the templates have no more wordings.
 
     They depend on the window's id, the style, the seed and each caption's number alone. `mixed` takes its templates by

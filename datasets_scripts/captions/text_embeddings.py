@@ -228,15 +228,14 @@ def embed_captions(
     text_model: str = "gte-base",
     *,
     batch_size: int = 64,
-    device: str | None = None,
     dtype: str = "float32",
     load: "Callable[[], SentenceTransformer] | None" = None,
 ) -> dict[str, Any] | None:
     """Write `text_embeddings/<style>--<model>.parquet` of a home folder; return a summary, or None if up to date.
 
     A row has the window's id and the number of its caption. What is finished is kept in a folder `.parts` beside, from
-    which an interrupted run goes on with the same result. The batch size and the device are no part of the settings:
-    they change nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always;
+    which an interrupted run goes on with the same result. The batch size is no part of the settings: like the device
+    it changes nothing but the last digits. `dtype` is of the model's weights, the vectors are float32 always;
     bfloat16 turns them by less than a degree. `load` gives the model where several homes share one.
     """
     stage = f"embed-text:{style}:{slug(text_model)}"
@@ -250,7 +249,7 @@ def embed_captions(
         shutil.rmtree(parts, ignore_errors=True)
         return None
     captions = read_table(source, CAPTIONS)
-    model = load() if load else load_text_model(text_model, device, dtype)
+    model = load() if load else load_text_model(text_model, dtype=dtype)
     described = describe_text_model(model, text_model) | {"dtype": dtype}
     _keep_parts(parts, hash_json([described, [hash_file(path) for path in inputs], batch_size, str(model.device)]))
     vectors = embed_texts(model, captions["caption"].to_pylist(), batch_size=batch_size, parts=parts)

@@ -162,10 +162,8 @@ def duration(seconds: float) -> str:
 def part_of_day(weekday: int, hour: int) -> str:
     """Say the part of a day, `weekday` 0 = Monday: `"on Monday morning"`, `"in the early hours of Monday"`."""
     day = DAYS[weekday]
-    if hour < 5:
-        return f"in the early hours of {day}"
-    part = "morning" if hour < 12 else "afternoon" if hour < 17 else "evening" if hour < 22 else "night"
-    return f"on {day} {part}"
+    time = time_of_day(hour)
+    return f"{time} of {day}" if hour < 5 else f"on {day} {time.split()[-1]}"
 
 
 def time_of_day(hour: int) -> str:

@@ -60,7 +60,8 @@ def home_from_dataset(snapshot: Path, out: Path) -> Path:
     sums = hash_file(snapshot / SUMS)
     with locked(out.parent, f"making {out.name} from a data set"):
         if out.is_dir() and any(out.iterdir()):
-            if _made_from(out) != sums:
+            made = next(iter([*out.glob("home.json"), *sorted(out.glob("*/home.json"))]), None)
+            if made is None or read_json(made).get("made_from") != sums:
                 raise ValueError(f"{out}: holds something else than this data set. Remove it, or name another folder.")
             return out
         check_sums(snapshot)
@@ -69,12 +70,6 @@ def home_from_dataset(snapshot: Path, out: Path) -> Path:
                 home = temporary if len(descriptions) == 1 else temporary / path.parent.name
                 _restore(snapshot, path, HomeFolder(home), sums)
     return out
-
-
-def _made_from(out: Path) -> str | None:
-    """Return the hash of the checksums that the home folder or folders `out` were made from."""
-    first = next(iter([*out.glob("home.json"), *sorted(out.glob("*/home.json"))]), None)
-    return read_json(first).get("made_from") if first else None
 
 
 def check_sums(snapshot: Path) -> None:
@@ -116,7 +111,7 @@ def _check_description(content: Any, path: Path) -> None:
     if violations := list(check_layout(content.get("layout"))):
         raise ValueError(f"{path}: {len(violations)} thing(s) to mend in its layout: {'; '.join(violations)}.")
     files = [file for stage in content["stages"].values() for file in (*stage["inputs"], *stage["outputs"])]
-    for name in [*files, content["layout"].get("floor_plan", "")]:
+    for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{path}: it names {name!r}, which lies outside the home. Do not use this data set.")
 

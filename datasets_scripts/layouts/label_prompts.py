@@ -89,12 +89,7 @@ def label_prompts(
                 f"activity label {label!r} holds no word. Give it one in the log, or leave its events unlabelled."
             )
         activity: Mapping[str, Any] = _find(activities, label) or {}
-        written = activity.get(style) or _fallback_texts(words, style)
+        sentences = [sentence.format(words=words) for sentence in FALLBACK]  # where nobody described the label
+        written = activity.get(style) or {"prompts": sentences, "short": words, "long": sentences[0]}[style]
         texts[label] = [written] if isinstance(written, str) else list(written)
     return texts
-
-
-def _fallback_texts(words: str, style: str) -> list[str]:
-    """Make texts of a label's own words, where nobody described it."""
-    sentences = [sentence.format(words=words) for sentence in FALLBACK]
-    return {"prompts": sentences, "short": [words], "long": sentences[:1]}[style]

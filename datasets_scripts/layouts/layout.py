@@ -15,7 +15,6 @@
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -91,11 +90,7 @@ class Layout(TypedDict):
 
 
 REDISTRIBUTION = ("open", "restricted")  # of the recording; without it nobody said that it may be passed on
-_TEXT_KEYS = ("source", "terms", "residents", "citation")
 LARGEST_LAYOUT = 10_000_000  # bytes; thousands of sensors take a few hundred thousand
-_TOP_KEYS = {"home", "size", "floor_plan", "rooms", "sensors", "activities", "redistribution", *_TEXT_KEYS}
-_ACTIVITY_KEYS = {"coarse", "prompts", "short", "long"}
-_SENSOR_KEYS = {"x", "y", "room", "type", "description", "approximate"}
 
 
 def load_layout(name_or_path: str | Path) -> Layout:
@@ -107,10 +102,8 @@ def load_layout(name_or_path: str | Path) -> Layout:
         FileNotFoundError: neither a shipped name nor a file, or the floor plan it names is missing.
         ValueError: no JSON, or JSON that breaks the contract; the message lists every violation.
     """
-    if str(name_or_path) in SHIPPED:
-        path = Path(str(resources.files("casita.datasets_scripts") / "layouts" / f"{name_or_path}.json"))
-    else:
-        path = Path(name_or_path)
+    is_shipped = str(name_or_path) in SHIPPED
+    path = Path(__file__).with_name(f"{name_or_path}.json") if is_shipped else Path(name_or_path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such layout file. Give a file, or a shipped name: {', '.join(SHIPPED)}.")
     layout = read_json(path, LARGEST_LAYOUT)
@@ -135,7 +128,7 @@ def empty_layout(home: str) -> Layout:
 @cache
 def coarse_activities() -> dict[str, ActivityTexts]:
     """Read the coarse labels of all shipped layouts, each with `prompts` (five or more), `short` and `long`."""
-    return read_json(Path(str(resources.files("casita.datasets_scripts") / "layouts" / "coarse_activities.json")))
+    return read_json(Path(__file__).with_name("coarse_activities.json"))
 
 
 def _refuse_duplicate_keys(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,15 +146,19 @@ def check_layout(layout: Any) -> Iterator[str]:
     if not isinstance(layout, dict):
         yield f"expected an object with home, size and sensors, found {type(layout).__name__}"
         return
-    for key in sorted({"home", "size", "sensors"} - layout.keys()):
-        yield f"{key!r} is missing"
-    for key in sorted(layout.keys() - _TOP_KEYS):
-        yield f"{key!r} is not a known key; known: {', '.join(sorted(_TOP_KEYS))}"
+    yield from _check_keys("", layout, Layout, texts=("source", "terms", "residents", "citation"))
     if "home" in layout and not is_home_name(layout["home"]):
         yield f"home should be a name that can be a folder's, found {layout['home']!r}"
     if "floor_plan" in layout and not _is_below(layout["floor_plan"]):
         yield f"floor_plan should be a picture's path below the layout's folder, found {layout['floor_plan']!r}"
-    yield from _check_terms(layout)
+    redistribution = layout.get("redistribution", "restricted")
+    if redistribution not in REDISTRIBUTION:
+        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {redistribution!r}"
+    if "redistribution" in layout and "terms" not in layout:
+        yield (
+            f"redistribution is {redistribution!r}, but terms is missing: say in words what may be done with the "
+            "recording"
+        )
     size: Any = layout.get("size")
     if "size" in layout and not (_is_pair(size) and min(size) > 0):
         yield f"size should be [width, height], both > 0, found {size!r}"
@@ -171,18 +168,16 @@ def check_layout(layout: Any) -> Iterator[str]:
     yield from _check_activities(layout.get("activities", {}))
 
 
-def _check_terms(layout: dict[str, Any]) -> Iterator[str]:
-    for key in _TEXT_KEYS:
-        if key in layout and not _is_text(layout[key]):
-            yield f"{key} should be words, found {layout[key]!r}"
-    redistribution = layout.get("redistribution", "restricted")
-    if redistribution not in REDISTRIBUTION:
-        yield f"redistribution should be {' or '.join(REDISTRIBUTION)}, found {redistribution!r}"
-    if "redistribution" in layout and "terms" not in layout:
-        yield (
-            f"redistribution is {redistribution!r}, but terms is missing: say in words what may be done with the "
-            "recording"
-        )
+def _check_keys(owner: str, content: dict[str, Any], contract: Any, texts: Iterable[str]) -> Iterator[str]:
+    """Check `content` against the keys of a `TypedDict`, the `contract`; those of `texts` should hold words."""
+    known = contract.__required_keys__ | contract.__optional_keys__
+    for key in sorted(contract.__required_keys__ - content.keys()):
+        yield f"{owner}{key!r} is missing"
+    for key in sorted(content.keys() - known):
+        yield f"{owner}{key!r} is not a known key; known: {', '.join(sorted(known))}"
+    for key in texts:
+        if key in content and not _is_text(content[key]):
+            yield f"{owner}{key} should be words, found {content[key]!r}"
 
 
 def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
@@ -199,17 +194,11 @@ def _check_sensors(sensors: Any, size: Any) -> Iterator[str]:
         if not isinstance(sensor, dict):
             yield f"sensor {name!r} should be an object {{x, y, room, type}}, found {sensor!r}"
             continue
-        for key in sorted({"x", "y", "room", "type"} - sensor.keys()):
-            yield f"sensor {name!r}: {key!r} is missing"
-        for key in sorted(sensor.keys() - _SENSOR_KEYS):
-            yield f"sensor {name!r}: {key!r} is not a known key; known: {', '.join(sorted(_SENSOR_KEYS))}"
+        yield from _check_keys(f"sensor {name!r}: ", sensor, Sensor, texts=("room", "description"))
         if {"x", "y"} <= sensor.keys():
             yield from _check_point(f"sensor {name!r}", [sensor["x"], sensor["y"]], size)
         if "type" in sensor and sensor["type"] not in list(NATURAL_STATES):  # a list: it may be unhashable
             yield f"sensor {name!r}: unknown type {sensor['type']!r}; known: {', '.join(NATURAL_STATES)}"
-        for key in ("room", "description"):
-            if key in sensor and not _is_text(sensor[key]):
-                yield f"sensor {name!r}: {key} should be words, found {sensor[key]!r}"
 
 
 def _check_rooms(rooms: Any, size: Any) -> Iterator[str]:
@@ -240,14 +229,10 @@ def _check_activities(activities: Any) -> Iterator[str]:
         if not isinstance(activity, dict) or not _is_text(activity.get("coarse")):
             yield f'activity {label!r} should be {{"coarse": word, "prompts": [sentence, ...]}}, found {activity!r}'
             continue
-        for key in sorted(activity.keys() - _ACTIVITY_KEYS):
-            yield f"activity {label!r}: {key!r} is not a known key; known: {', '.join(sorted(_ACTIVITY_KEYS))}"
+        yield from _check_keys(f"activity {label!r}: ", activity, Activity, texts=("short", "long"))
         coarse = activity["coarse"]
         if (known := spellings.get(_letters(coarse), coarse)) != coarse:
             yield f"activity {label!r}: coarse {coarse!r} is written {known!r} elsewhere"
-        for key in ("short", "long"):
-            if key in activity and not _is_text(activity[key]):
-                yield f"activity {label!r}: {key} should be words, found {activity[key]!r}"
         prompts = activity.get("prompts", ["-"])
         if not isinstance(prompts, list) or not prompts or not all(map(_is_text, prompts)):
             yield f"activity {label!r}: prompts should be a list of sentences, found {prompts!r}"

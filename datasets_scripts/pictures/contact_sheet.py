@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from casita.datasets_scripts.pictures.files import open_picture
 from casita.files import read_json
@@ -35,7 +35,9 @@ def draw_contact_sheet(
     """
     index = read_json(pictures / "index.json")
     labelled = _label_plan(plan, dots, rooms)
-    top = labelled.crop((0, *_filled_rows(labelled)))
+    _, first_row, _, end_row = ImageOps.invert(labelled.convert("L")).getbbox() or (0, 0, *labelled.size)
+    # without the white above and below a wide plan
+    top = labelled.crop((0, max(0, first_row - 10), labelled.width, min(labelled.height, end_row + 10)))
     columns = (SHEET_WIDTH - _GAP) // (THUMBNAIL + _GAP)
     pitch = THUMBNAIL + 30
     rows = -(-len(index) // columns)
@@ -64,12 +66,6 @@ def _fit_text(text: str, width_px: int) -> tuple[str, tuple[int, int, int], Font
     while font.getlength(shortened := f"{text[: keep // 2]}…{text[-(keep // 2) :]}") > width_px:
         keep -= 1
     return shortened, _INK, font
-
-
-def _filled_rows(plan: Image.Image) -> tuple[int, int, int]:
-    """Return (upper, right, lower) of the part of a square plan that is not white padding."""
-    box = Image.eval(plan.convert("L"), lambda value: 255 - value).getbbox() or (0, 0, *plan.size)
-    return max(0, box[1] - 10), plan.width, min(plan.height, box[3] + 10)
 
 
 def _label_plan(plan: Image.Image, dots: Mapping[str, Point], rooms: Mapping[str, Point]) -> Image.Image:

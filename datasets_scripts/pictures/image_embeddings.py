@@ -157,19 +157,6 @@ def uncropped(processor: Any) -> dict[str, Any]:
     return {"do_center_crop": False, "size": {"height": crop["height"], "width": crop["width"]}}
 
 
-def model_id_of(vision_model: str) -> str:
-    """Return the Hub id that a short name stands for, to be looked up without casita; other names stay."""
-    known = VISION_MODELS.get(vision_model)
-    return (known.model_id if known else None) or vision_model
-
-
-def choose_device(device: str | None = None) -> torch.device:
-    """Return the named device, or the best that is there: cuda, mps, cpu."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def load_vision_model(
     name: str, *, revision: str | None = None, device: str | None = None, dtype: str = "float32"
 ) -> VisionEncoder:
@@ -179,7 +166,8 @@ def load_vision_model(
     model_id = VISION_MODELS[name].model_id if name in VISION_MODELS else name
     if model_id is None:
         return PixelEncoder()
-    return HubEncoder(model_id, revision=revision, device=choose_device(device), dtype=DTYPES[dtype])
+    chosen_device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return HubEncoder(model_id, revision=revision, device=chosen_device, dtype=DTYPES[dtype])
 
 
 def embed_pictures(
@@ -240,7 +228,8 @@ def embed_home(
     stage = f"embed-images:{slug(vision_model)}"
     path = folder.image_embeddings(vision_model)
     settings = {"vision_model": vision_model, "normalization": normalization, "dtype": dtype, "revision": revision}
-    is_folder = vision_model not in VISION_MODELS and Path(vision_model).is_dir()
+    known = VISION_MODELS.get(vision_model)
+    is_folder = known is None and Path(vision_model).is_dir()
     inputs = [folder.pictures, *([Path(vision_model)] if is_folder else [])]
     if folder.is_current(stage, settings, inputs):
         return None
@@ -254,7 +243,7 @@ def embed_home(
         list(index),
         vectors,
         home=folder.name,
-        vision_model=model_id_of(vision_model),
+        vision_model=(known.model_id if known else None) or vision_model,  # to be looked up without casita
         output=encoder.output,
         normalization=normalization,
         revision=encoder.revision,

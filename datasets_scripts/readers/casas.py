@@ -27,7 +27,7 @@ from casita.datasets_scripts.readers.events_table import (
     ReadSummary,
     build_table,
     intervals_from_marks,
-    labels_from_column,
+    label_columns,
     labels_from_intervals,
     mend_state,
 )
@@ -47,7 +47,7 @@ def looks_like_a_log(path: Path) -> bool:
 
 
 def read_casas(
-    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None = None, unclosed: str = "next"
+    logs: Sequence[tuple[str, Path]], home: str, columns: Sequence[str] | None, unclosed: str
 ) -> tuple[pa.Table, ReadSummary]:
     """Read (session, file) pairs as one home: a table with schema EVENTS, sorted by session and time, and its summary.
 
@@ -73,7 +73,8 @@ def _activity_columns(
     marks = [[(label.strip("\"'"), mark.lower() == "begin") for label, mark in _MARK.findall(text)] for text in labels]
     if not any(marks):
         summary.intervals = int((np.diff(code, prepend=-1) != 0)[code >= 0].sum())
-        return labels_from_column([*labels, None], np.where(code < 0, len(labels), code).astype(np.int32))
+        known = [*((label,) for label in labels), ()]
+        return label_columns(known, np.where(code < 0, len(labels), code).astype(np.int32))
     positions = np.flatnonzero(code >= 0).tolist()
     summary.notes = sum(not marks[code[position]] for position in positions)
     placed_marks = ((position, label, begins) for position in positions for label, begins in marks[code[position]])

@@ -1,7 +1,7 @@
 """Parts that all readers share: the summary, labels from intervals, and the assembly of the events table."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,21 +51,17 @@ class ReadSummary:
     labelled_share: float = 0.0
 
     def __str__(self) -> str:
-        return "\n  ".join([self._events_line(), self._labels_line(), *self._trouble_lines()])
+        return "\n  ".join(self._lines())
 
-    def _events_line(self) -> str:
-        return (
+    def _lines(self) -> Iterable[str]:
+        yield (
             f"{self.home}: {self.lines:,} lines of {self.files} file(s) -> {self.events:,} events, {self.sessions} "
             f"session(s), {self.sensors} sensors ({self.numeric_sensors} numeric), {self.first} to {self.last}"
         )
-
-    def _labels_line(self) -> str:
-        return (
+        yield (
             f"labels: {self.activities} activities, {self.intervals:,} intervals, "
             f"{100 * self.labelled_share:.1f} % of the events; columns: {self.columns}"
         )
-
-    def _trouble_lines(self) -> Iterable[str]:
         for rule, states in self.mended_states.items():
             examples = ", ".join(text[:40] for text in sorted(states, key=lambda text: -states[text])[:4])
             yield f"states mended, {rule}: {sum(states.values()):,} events ({examples})"
@@ -207,17 +203,15 @@ def labels_from_intervals(intervals: Sequence[Interval], n: int) -> tuple[pa.Arr
         positions.append(position)
         codes.append(known.setdefault(tuple(opened.values()), len(known)))
     # Several changes at one position: their stretches have length 0 but for the last one.
-    code = pa.array(np.repeat(np.array(codes, np.int32), np.diff([*positions, n])))
+    code = np.repeat(np.array(codes, np.int32), np.diff([*positions, n]))
+    return label_columns(known, code)
+
+
+def label_columns(known: Collection[tuple[str, ...]], code: np.ndarray) -> tuple[pa.Array, pa.Array]:
+    """Make the columns `activity` and `activities`: codes (N,) into `known`, labels that are open at the same time."""
     latest = pa.array([labels[-1] if labels else None for labels in known], pa.string())
     # The same activity may be open twice (two residents' intervals that overlap); it stands there once.
     every = pa.array([list(dict.fromkeys(labels)) for labels in known], pa.list_(pa.string()))
-    return latest.take(code), every.take(code)
-
-
-def labels_from_column(labels: Sequence[str | None], code: np.ndarray) -> tuple[pa.Array, pa.Array]:
-    """Make the columns `activity` and `activities` where each event has its label: codes (N,) into `labels`."""
-    latest = pa.array(labels, pa.string())
-    every = pa.array([[] if label is None else [label] for label in labels], pa.list_(pa.string()))
     return latest.take(pa.array(code)), every.take(pa.array(code))
 
 

@@ -136,11 +136,6 @@ def run_summary(folder: HomeFolder) -> ReadSummary:
     return ReadSummary(**folder.summary("read"))
 
 
-def parse_names(text: str) -> list[str]:
-    """Split `date,time,sensor` into a list."""
-    return [name.strip() for name in text.split(",")]
-
-
 def add_log_arguments(parser: argparse.ArgumentParser, source: argparse._MutuallyExclusiveGroup | None = None) -> None:
     """Add `--log`, `--layout`, `--home`, `--unclosed` and `--columns`; `source`: the group that `--log` is one of."""
     (source or parser).add_argument(
@@ -168,7 +163,7 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
     """Add `--columns`, for every command that reads a raw log."""
     parser.add_argument(
         "--columns",
-        type=parse_names,
+        type=lambda text: [name.strip() for name in text.split(",")],
         metavar="NAME,...",
         help=f"a CASAS log's columns in the file's order, out of {','.join(COLUMNS)} (default: detected)",
     )

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from casita.datasets_scripts.captions.text_embeddings import load_text_model
 from casita.datasets_scripts.schema import HomeFolder
 from casita.datasets_scripts.stages import BuildSettings, build_home
 from casita.datasets_scripts.synthetic.home import write_synthetic_home
 from casita.files import locked
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
     from casita.datasets_scripts.pictures.image_embeddings import VisionEncoder
 
 
@@ -33,11 +32,7 @@ def _vision_model(name: str) -> "VisionEncoder":
     return load_vision_model(name)
 
 
-@cache
-def _text_model(name: str) -> "SentenceTransformer":
-    from casita.datasets_scripts.captions.text_embeddings import load_text_model
-
-    return load_text_model(name)
+_text_model = cache(load_text_model)
 
 
 @dataclass(frozen=True, kw_only=True)

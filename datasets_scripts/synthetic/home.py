@@ -54,10 +54,10 @@ def _temperatures(resident: ResidentSimulator, days: int) -> list[tuple[float, s
     return events
 
 
-def _stray_motion(resident: ResidentSimulator, days: int, a_day: int = 8) -> list[tuple[str, float, float]]:
+def _stray_motion(resident: ResidentSimulator, days: int) -> list[tuple[str, float, float]]:
     """Draw motion that nobody made: sun on a wall, a curtain."""
     sensors = [name for name, sensor in resident.sensors.items() if sensor["type"].startswith("motion")]
-    times = resident.rng.uniform(0, days * DAY_S, a_day * days)
+    times = resident.rng.uniform(0, days * DAY_S, 8 * days)  # eight a day
     return [(str(resident.rng.choice(sensors)), float(time), float(time) + 1.5) for time in times]
 
 

@@ -7,7 +7,6 @@ makes transfer between homes a fair question: the activities, their labels, and 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -53,6 +52,7 @@ THINGS: dict[str, tuple[str, str, str, str, float]] = {
 ID_STYLES = ("{}{:03d}", "{}{:02d}", "{}1{:02d}", "{}A{:03d}")
 SHARED = (("toilet", "basin", 0.25), ("stove", "counter", 0.2))  # how often one motion sensor sees both places
 APART_CM = 90.0
+MARGIN_CM = 35.0  # of a point to the walls
 
 
 @dataclass
@@ -73,11 +73,11 @@ class Room:
         bottom = self.y + self.height
         return [(self.x, self.y), (right, self.y), (right, bottom), (self.x, bottom)]
 
-    def draw_point(self, rng: np.random.Generator, margin_cm: float = 35.0) -> Point:
+    def draw_point(self, rng: np.random.Generator) -> Point:
         """Draw a point off the walls."""
-        low = (self.x + margin_cm, self.y + margin_cm)
-        high = (self.x + self.width - margin_cm, self.y + self.height - margin_cm)
-        return float(rng.uniform(low[0], high[0])), float(rng.uniform(low[1], high[1]))
+        x = rng.uniform(self.x + MARGIN_CM, self.x + self.width - MARGIN_CM)
+        y = rng.uniform(self.y + MARGIN_CM, self.y + self.height - MARGIN_CM)
+        return float(x), float(y)
 
     def draw_point_at_door(self, rng: np.random.Generator) -> Point:
         """Draw a point just behind the door, which opens to the corridor."""
@@ -299,7 +299,7 @@ def _finish(builder: HomeBuilder, rooms: Sequence[Room], size: Point, home: str,
 
 def draw_person(seed: int, number: int) -> Person:
     """Draw who lives in home `number`: an early or a late riser, at home a lot or not, quick or slow, ..."""
-    draw = partial(np.random.default_rng([seed, number, 1]).uniform)
+    draw = np.random.default_rng([seed, number, 1]).uniform
     late_h = float(draw(-1.7, 2.2))
     later_h = float(draw(0.0, 1.8))  # at weekends
     desk = float(draw(0.1, 0.65))

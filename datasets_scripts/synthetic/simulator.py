@@ -132,15 +132,13 @@ class ResidentSimulator:
 
     def route(self, goal: str) -> list[str]:
         """Return the sensors passed on the shortest route from here to `goal`, which comes last."""
-        if (self.at, goal) not in self._routes:
-            self._routes[self.at, goal] = self._shortest_route(goal)
-        return self._routes[self.at, goal]
-
-    def _shortest_route(self, goal: str) -> list[str]:
+        if (self.at, goal) in self._routes:
+            return self._routes[self.at, goal]
         queue: list[tuple[float, list[str]]] = [(0.0, [self.at])]
         while queue:
             length, path = heapq.heappop(queue)
             if path[-1] == goal:
+                self._routes[self.at, goal] = path[1:]
                 return path[1:]
             for step in self.neighbours[path[-1]]:
                 if step not in path:

@@ -97,13 +97,6 @@ class WindowSettings(Windowing):
             raise ValueError(f"train_overlap={share:g}: expected a share {expected}. Leave it out to cut all alike.")
 
     @property
-    def added(self) -> "WindowSettings | None":
-        """Return the settings of the windows that `train_overlap` adds to the train split, as if all were cut so."""
-        if self.train_overlap is None:
-            return None
-        return replace(self, overlap=self.train_overlap, train_overlap=None)
-
-    @property
     def name(self) -> str:
         """Return the sampling as part of a window's id: another one for settings that may give other windows."""
         size = "-".join(f"{d:.12g}" for d in self.all_durations_s) or str(self.length)
@@ -170,7 +163,8 @@ def build_windows(events: pa.Table, layout: Layout, settings: WindowSettings) ->
     first, last = first[kept], last[kept]
     keys, levels = sensor_keys(chosen, train=split == TRAIN)
     windows = windows_table(chosen, keys, label, split, first, last, settings.name)
-    if added_settings := settings.added:
+    if settings.train_overlap is not None:
+        added_settings = replace(settings, overlap=settings.train_overlap, train_overlap=None)  # as if all were cut so
         added_first, added_last = added_settings.cut(chosen.t_us, *codes)
         is_new = (split[added_first] == TRAIN) & ~np.isin(added_first, first)
         added_first, added_last = added_first[is_new], added_last[is_new]

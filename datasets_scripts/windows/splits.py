@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from casita.datasets_scripts.windows.events import encode
 from casita.processing.event_windows import run_starts
 
 SPLITS = ("train", "validation", "test")
@@ -117,14 +118,14 @@ def bootstrap_clusters(windows: pa.Table, unit: str = "auto") -> tuple[np.ndarra
         windows: of one home, with the columns `session`, `start` and `end`.
         unit: `day`, `session`, or `auto`: sessions when there are at least ten, else days.
     """
-    _, session = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
+    session = encode(windows["session"])
     start = _microseconds(windows, "start")
     if unit == "auto":
-        unit = "session" if session.max(initial=-1) + 1 >= 10 else "day"
+        unit = "session" if len(session.names) >= 10 else "day"
     if unit == "day":
         code = (start - DAY_STARTS_AT_H * 3600 * 10**6) // _DAY_US
     else:
-        code = _overlapping_sessions(session, start, _microseconds(windows, "end"))
+        code = _overlapping_sessions(session.code, start, _microseconds(windows, "end"))
     _, number = np.unique(code, return_inverse=True)
     return number, unit
 
@@ -152,8 +153,7 @@ def _purge(split: np.ndarray, windows: pa.Table) -> np.ndarray:
     """Return `(N,)` bool: the windows to keep, so that no two splits share time and a window's length is between."""
     start = _microseconds(windows, "start")
     end = _microseconds(windows, "end")
-    _, name = np.unique(np.asarray(windows["session"].to_pylist(), dtype=object), return_inverse=True)
-    session = _overlapping_sessions(name, start, end)  # one recording may have two names
+    session = _overlapping_sessions(encode(windows["session"]).code, start, end)  # one recording may have two names
     kept = np.zeros(len(split), dtype=bool)
     last = -1  # the last window that was kept
     until = np.iinfo(np.int64).min  # the end of all that were kept
@@ -219,10 +219,9 @@ def _home_codes(*tables: pa.Table) -> list[np.ndarray]:
     known: dict[str, int] = {}
     codes = []
     for table in tables:
-        column = table["home"] if pa.types.is_dictionary(table["home"].type) else table["home"].dictionary_encode()
-        home = column.unify_dictionaries().combine_chunks()
-        code = np.array([known.setdefault(name, len(known)) for name in home.dictionary.to_pylist()], dtype=np.int64)
-        codes.append(code[np.asarray(home.indices)] if len(code) > 1 else np.full(len(table), code.sum()))
+        home = encode(table["home"])
+        code = np.array([known.setdefault(name, len(known)) for name in home.names], dtype=np.int64)
+        codes.append(code[home.code])
     return codes
 
 

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from casita.datasets_scripts.windows.events import ChosenEvents, Codes
 from casita.datasets_scripts.windows.splits import SPLITS
+from casita.processing.event_windows import places_in_group
 
 CHUNK = 8192  # windows whose events fit a core's cache
 
@@ -91,8 +92,7 @@ def _majority(label: Codes, first: np.ndarray, last: np.ndarray) -> tuple[np.nda
         first_stretch = stretch[first[which]]
         size = stretch[last[which] - 1] - first_stretch + 1  # in stretches
         window = np.repeat(np.arange(len(which)), size)
-        skipped = np.cumsum(size) - size  # stretches of the windows before
-        part = np.arange(size.sum()) + np.repeat(first_stretch - skipped, size)  # each window's stretches
+        part = first_stretch[window] + places_in_group(size)  # each window's stretches
         begin = np.maximum(bounds[part], first[which][window])
         end = np.minimum(bounds[part + 1], last[which][window])
         counts = np.zeros((len(which), len(label.names)), dtype=np.int64)
