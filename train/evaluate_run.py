@@ -26,7 +26,7 @@ from casita.train.evaluation.bootstrap import LEVEL, RESAMPLES
 from casita.train.evaluation.encoders import TRAINED, EmbeddingCache, Encoder, load_encoders
 from casita.train.evaluation.home_loader import HomeLoader
 from casita.train.evaluation.inputs import describe_data, other_styles
-from casita.train.evaluation.probes import Prediction, Task
+from casita.train.evaluation.probes import Task
 from casita.train.evaluation.protocol_split import FEW_SHOT, EvaluationHome
 from casita.train.evaluation.protocols import PROTOCOLS, check_protocols
 from casita.train.evaluation.report_inputs import ReportInputs, read_metrics
@@ -154,7 +154,7 @@ def report_inputs_of(scoring: Scoring, run: Path) -> ReportInputs:
 
 
 def table_of(encoder: Encoder, home: EvaluationHome) -> SensorEmbeddingTable | None:
-    """The picture embeddings by which the encoder reads the home; None where it learned its own."""
+    """Find the picture embeddings by which the encoder reads the home; None where it learned its own."""
     if not encoder.can_move():
         return None
     stored = (encoder.run or home.folder.root) / "model" / FILE_NAME
@@ -182,14 +182,11 @@ def keep_with_the_models(
     zero_shot = scoring.answers["labelled"]["zero_shot"]
     for encoder in scoring.encoders.values():
         if encoder.kind == TRAINED:
-            store_temperature((encoder.run or runs[0]) / "model", zero_shot[encoder.seed])
+            # Stored in the model's config, where pipeline and `casita ask` look.
+            config_file = (encoder.run or runs[0]) / "model" / "config.json"
+            temperature = zero_shot[encoder.seed].settings["temperature"]
+            write_json(config_file, {**read_json(config_file), "zero_shot_temperature": temperature})
     write_card(runs[0] / "model", dict(results))
-
-
-def store_temperature(model_directory: Path, answer: Prediction) -> None:
-    """Store the temperature of the zero-shot answers in the model's config, where pipeline and `casita ask` look."""
-    config = read_json(model_directory / "config.json")
-    write_json(model_directory / "config.json", {**config, "zero_shot_temperature": answer.settings["temperature"]})
 
 
 def headline(rows: MethodScores) -> list[Scores]:
@@ -232,7 +229,7 @@ def command(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `casita evaluate`."""
+    """Add the arguments of `casita evaluate`."""
     lines = (
         textwrap.fill(f"  {name:<18} {text}", 112, subsequent_indent=21 * " ") for name, text in PROTOCOLS.items()
     )

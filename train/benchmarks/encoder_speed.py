@@ -217,15 +217,13 @@ def quiet_stderr() -> Iterator[None]:
             os.close(kept)
 
 
-def at_rest_mib(model: nn.Module) -> float:
-    """Measure parameters and buffers in MiB."""
-    return sum(t.nbytes for t in itertools.chain(model.parameters(), model.buffers())) / 2**20
-
-
 def measure(case: Case, variants: list[str], rounds: int, device: str, clock: str) -> list[dict[str, Any]]:
     """Measure a row for each variant: median ms, share of the matrix product's rate, peak memory, ratios to peers."""
     models = {name: Step(name, case, device) for name in variants}
-    memory = {name: at_rest_mib(step.model) + peak_mib(step, device) for name, step in models.items()}
+    memory = {}
+    for name, step in models.items():
+        at_rest = sum(tensor.nbytes for tensor in [*step.model.parameters(), *step.model.buffers()])
+        memory[name] = at_rest / 2**20 + peak_mib(step, device)
     matmul, matmul_flops = make_matmul(case.precision, device)
     seconds = list(interleave({**models, "matmul": matmul}, rounds, device, CLOCKS[clock]))
     matmul_rate = matmul_flops / statistics.median(s["matmul"] for s in seconds)

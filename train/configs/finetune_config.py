@@ -76,7 +76,7 @@ class FinetuneConfig(RunConfig):
 
     @property
     def encoder_rate(self) -> float:
-        """Peak of the encoder's schedule."""
+        """Return the peak of the encoder's schedule."""
         if self.encoder_learning_rate is not None:
             return self.encoder_learning_rate
         return 3e-4 if self.from_scratch else 1e-4

@@ -202,21 +202,21 @@ class TrainConfig(RunConfig):
 
     @property
     def gamma(self) -> float:
-        """Exponent by which easy pairs are spared."""
+        """Return the exponent by which easy pairs are spared."""
         if self.loss != "focal_sigmoid":
             return 0.0
         return 2.0 if self.focal_gamma is None else self.focal_gamma
 
     @property
     def first_temperature(self) -> float:
-        """Divisor of the cosines at the first step."""
+        """Return the divisor of the cosines at the first step."""
         if self.temperature is not None:
             return self.temperature
         return 0.07 if self.loss == "info_nce" else 0.1
 
     @property
     def first_logit_bias(self) -> float:
-        """Number added to the scaled cosines at the first step."""
+        """Return the number added to the scaled cosines at the first step."""
         if self.logit_bias_init is not None:
             return self.logit_bias_init
         return 0.0 if self.loss == "info_nce" else -10.0

@@ -8,7 +8,7 @@ mean over the seeds that is computed of each draw: an interval says how much oth
 number, `<metric>_sd` how much other seeds do. Of fewer than about ten clusters an interval is too narrow.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class BootstrapClusters:
 
     @property
     def count(self) -> int:
-        """Number of clusters."""
+        """Count the clusters."""
         return int(self.code.max(initial=-1)) + 1
 
     def take(self, rows: np.ndarray) -> "BootstrapClusters":
@@ -45,41 +45,37 @@ class BootstrapClusters:
         np.add.at(total, self.code, values)
         return total
 
-    def draws(self, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    def draws(self, resamples: int = RESAMPLES) -> np.ndarray:
         """Count how often each cluster is drawn, `(R, U)`: the same draws for all that is measured on the clusters."""
-        return np.random.default_rng(seed).multinomial(self.count, np.full(self.count, 1 / self.count), size=resamples)
+        return np.random.default_rng(0).multinomial(self.count, np.full(self.count, 1 / self.count), size=resamples)
 
 
-def interval(statistic: Callable[[np.ndarray], np.ndarray], clusters: BootstrapClusters) -> np.ndarray:
-    """Bounds `(M, 2)` of `M` numbers that `statistic` makes of draws: `(R, U)` to `(R, M)`."""
+def intervals(names: Sequence[str], values: np.ndarray) -> dict[str, list[float]]:
+    """Return `<name>_ci`, the two bounds of each of `M` numbers, from what they were in `R` draws: `(R, M)`."""
     tail = (1 - LEVEL) / 2
-    return np.quantile(statistic(clusters.draws()), [tail, 1 - tail], axis=0).T
+    bounds = np.quantile(values, [tail, 1 - tail], axis=0).T
+    return {f"{name}_ci": low_high for name, low_high in zip(names, bounds.tolist(), strict=True)}
 
 
 def classification_intervals(
     answers: Collection[Prediction], task: Task, clusters: BootstrapClusters
 ) -> dict[str, list[float]]:
-    """`<metric>_ci` of the mean over seeds of each classification metric and ECE; `{}` with a single cluster.
+    """Return `<metric>_ci` of the mean over seeds of each classification metric and ECE; `{}` with a single cluster.
 
     Args:
         answers: of each seed, to the task's test windows; clusters: of those windows.
     """
     if clusters.count < 2:
         return {}
-    tables = [_confusion_of_clusters(answer, task, clusters) for answer in answers]
-    gaps = [_gaps_of_clusters(answer, task, clusters) for answer in answers]
-
-    def mean_over_seeds(draws: np.ndarray) -> np.ndarray:
-        seeds = zip(tables, gaps, strict=True)
-        return np.mean([_metrics_of_draws(draws, table, gap) for table, gap in seeds], axis=0)
-
-    return _named([*CLASSIFICATION, "ece"], interval(mean_over_seeds, clusters))
+    draws = clusters.draws()
+    by_seed = [_metrics_of_draws(draws, answer, task, clusters) for answer in answers]
+    return intervals([*CLASSIFICATION, "ece"], np.mean(by_seed, axis=0))
 
 
 def difference_scores(
     answers: Collection[Prediction], rivals: Collection[Prediction], task: Task, clusters: BootstrapClusters
 ) -> Scores:
-    """Each metric of `answers` less that of `rivals`, means over seeds; `<metric>_ci` by the same draws for both.
+    """Subtract the metrics of `rivals` from those of `answers`, means over seeds; `<metric>_ci` by the same draws.
 
     Two methods err on the same days: their difference is surer than either number. Args as in
     `classification_intervals`.
@@ -93,40 +89,33 @@ def difference_scores(
         return first - second
 
     difference = less(np.ones((1, clusters.count)))[0]
-    bounds = _named(CLASSIFICATION, interval(less, clusters)) if clusters.count > 1 else {}
+    bounds = intervals(CLASSIFICATION, less(clusters.draws())) if clusters.count > 1 else {}
     return dict(zip(CLASSIFICATION, difference.tolist(), strict=True)) | bounds
 
 
 def _confusion_of_clusters(answer: Prediction, task: Task, clusters: BootstrapClusters) -> np.ndarray:
-    """Confusion table of each cluster, `(U, K, K)`, over the labels that are true or predicted."""
-    y_true = task.y[task.test].tolist()
-    predicted = answer.labels
-    number = {label: i for i, label in enumerate(sorted({*y_true, *predicted}))}
-    row = np.array([number[label] for label in y_true])
-    column = np.array([number[label] for label in predicted])
-    tables = np.zeros((clusters.count, len(number), len(number)))
+    """Count the confusion table of each cluster, `(U, K, K)`, over the labels that are true or predicted."""
+    labels, codes = np.unique([*task.y[task.test], *answer.labels], return_inverse=True)
+    row, column = np.split(codes, 2)  # of the true labels, then of the predicted ones
+    tables = np.zeros((clusters.count, len(labels), len(labels)))
     np.add.at(tables, (clusters.code, row, column), 1)
     return tables
 
 
-def _gaps_of_clusters(answer: Prediction, task: Task, clusters: BootstrapClusters) -> np.ndarray:
-    """Sums of each cluster's confidence gaps by bin, `(U, BINS)`."""
-    gap, bin_of_window = confidence_gaps(answer.probabilities, task.y[task.test].tolist(), answer.classes)
-    gaps = np.zeros((clusters.count, BINS))
-    np.add.at(gaps, (clusters.code, bin_of_window), gap)
-    return gaps
-
-
-def _metrics_of_draws(draws: np.ndarray, tables: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """The metrics and ECE `(R, 5)` as they are when the clusters count as often as they were drawn."""
+def _metrics_of_draws(draws: np.ndarray, answer: Prediction, task: Task, clusters: BootstrapClusters) -> np.ndarray:
+    """Return the metrics and ECE `(R, 5)` as they are when the clusters count as often as they were drawn."""
+    tables = _confusion_of_clusters(answer, task, clusters)
     labels = tables.shape[1]
     drawn = (draws @ tables.reshape(len(tables), -1)).reshape(-1, labels, labels)
+    gap, bin_of_window = confidence_gaps(answer.probabilities, task.y[task.test].tolist(), answer.classes)
+    gaps = np.zeros((clusters.count, BINS))  # each cluster's sums by bin
+    np.add.at(gaps, (clusters.code, bin_of_window), gap)
     error = np.abs(draws @ gaps).sum(axis=1) / drawn.sum(axis=(1, 2))
     return np.column_stack([table_metrics(drawn), error])
 
 
 def ranking_intervals(ranked: Sequence[Ranked], clusters: BootstrapClusters) -> dict[str, list[float]]:
-    """`<metric>_ci` of the mean over seeds: queries are drawn by their windows' clusters, the candidates stay.
+    """Return `<metric>_ci` of the mean over seeds: queries are drawn by their windows' clusters, the candidates stay.
 
     Args:
         ranked: of each seed; the same queries in all. clusters: of the windows that `Ranked.rows` number.
@@ -136,12 +125,5 @@ def ranking_intervals(ranked: Sequence[Ranked], clusters: BootstrapClusters) -> 
         return {}
     sums = query_clusters.sums(np.mean([rankings.scores for rankings in ranked], axis=0))
     queries = query_clusters.sums(np.ones(len(query_clusters.code)))
-
-    def mean_of_draws(draws: np.ndarray) -> np.ndarray:
-        return (draws @ sums) / (draws @ queries)[:, None]
-
-    return _named(NAMES, interval(mean_of_draws, query_clusters))
-
-
-def _named(names: Sequence[str], bounds: np.ndarray) -> dict[str, list[float]]:
-    return {f"{name}_ci": [float(low), float(high)] for name, (low, high) in zip(names, bounds, strict=True)}
+    draws = query_clusters.draws()
+    return intervals(NAMES, (draws @ sums) / (draws @ queries)[:, None])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """Kind and seed."""
+        """Name it by kind and seed."""
         return f"{self.kind} {self.seed}"
 
     def knows(self, home: str) -> bool:
@@ -128,25 +128,23 @@ def _check(kind: str, run: Path, config: TrainConfig, first: Path, expected: Tra
             f"--learned {run}: embedding_source {config.embedding_source}, of {first} {expected.embedding_source}; "
             "expected a learned run beside one that reads pictures."
         )
-    free = (MAY_CHANGE - {"data"}) | {"seed"} | (_TOKEN_SETTINGS if kind == LEARNED else frozenset())
+    free = MAY_CHANGE | {"seed"} | (_TOKEN_SETTINGS if kind == LEARNED else frozenset())
+    if Path(config.data).resolve() != Path(expected.data).resolve():
+        free -= {"data"}
     settings = config.as_dict()
     first_settings = expected.as_dict()
     differ = [
         f"{name} {first_settings[name]!r} -> {value!r}"
         for name, value in settings.items()
-        if name not in free and not _same(name, value, first_settings[name])
+        if name not in free and value != first_settings[name]
     ]
     if differ:
         but = "the seed" if kind == TRAINED else "the seed and where the tokens come from"
         raise ValueError(f"{run}: differs from {first} in more than {but}: {', '.join(differ)}. Evaluate it alone.")
 
 
-def _same(name: str, one: Any, other: Any) -> bool:
-    return Path(one).resolve() == Path(other).resolve() if name == "data" else one == other
-
-
 class EmbeddingCache:
-    """All windows that the splits touch, through every encoder once; `of_split` gives a split's own.
+    """Embeddings of all windows that the splits touch, by every encoder once; `of_split` gives a split's own.
 
     Args:
         homes: every home that a split takes windows from.
@@ -183,21 +181,16 @@ class EmbeddingCache:
                 self.seconds[encoder.name] = self.seconds.get(encoder.name, 0.0) + time.monotonic() - began
 
     def of_split(self, split: ProtocolSplit) -> dict[str, AlignedEmbeddings]:
-        """The split's windows by the name of the encoder; those that cannot read one of its homes are left out."""
-        names = [encoder.name for encoder in self.encoders]
-        return {name: self._joined(split, name) for name in names if self._has_all(split, name)}
-
-    def _has_all(self, split: ProtocolSplit, name: str) -> bool:
-        return all((name, root) in self._embedded for root in split.where)
-
-    def _joined(self, split: ProtocolSplit, name: str) -> AlignedEmbeddings:
-        parts = [
-            self._embedded[name, root].take(np.searchsorted(self.rows[root], rows))
-            for root, rows in split.where.items()
-        ]
-        return AlignedEmbeddings.joined(parts)
+        """Return the split's windows by the encoder's name; without those that cannot read one of its homes."""
+        places = {root: np.searchsorted(self.rows[root], rows) for root, rows in split.where.items()}
+        joined = {}
+        for name in (encoder.name for encoder in self.encoders):
+            if all((name, root) in self._embedded for root in places):
+                parts = [self._embedded[name, root].take(rows) for root, rows in places.items()]
+                joined[name] = AlignedEmbeddings.joined(parts)
+        return joined
 
 
 def of_kind(kind: str, by_encoder: Mapping[str, T]) -> dict[str, T]:
-    """The entries of one kind of encoder, by seed."""
+    """Return the entries of one kind of encoder, by seed."""
     return {name.partition(" ")[2]: entry for name, entry in by_encoder.items() if name.startswith(f"{kind} ")}

@@ -21,7 +21,7 @@ from casita.train.training.classifier import probabilities
 
 
 def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `results.json` for the run's published model; `audit` are the events in two splits, by home.
+    """Make the content of `results.json` for the run's published model; `audit` are the events in two splits, by home.
 
     Raises:
         ValueError: no labelled window in the test split.
@@ -37,6 +37,7 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
     if len(task.validation):
         scores["validation"] = {method: prediction.validation_metrics(task) for method, prediction in methods.items()}
     y_test = task.y[task.test].tolist()
+    kept_step = read_json(Path(config.out) / "model" / "training.json")
     return {
         "casita_version": __version__,
         "run": Path(config.out).resolve().name,
@@ -51,7 +52,7 @@ def evaluate_classifier(config: FinetuneConfig, audit: Mapping[str, Any]) -> dic
         "headline": [{"method": method, **metrics} for method, metrics in scores["test"].items()],
         "scores": scores,
         "per_class": {method: per_class(y_test, prediction.labels) for method, prediction in methods.items()},
-        "training": _kept_step(config),
+        "training": {name: kept_step[name] for name in ("step", "validation")},
     }
 
 
@@ -61,7 +62,7 @@ def load_chosen(config: FinetuneConfig) -> dict[str, LabelledWindows]:
 
 
 def make_chosen_task(windows: Mapping[str, LabelledWindows]) -> Task:
-    """The task of all windows, one split after the other."""
+    """Make the task of all windows, one split after the other."""
     labels = np.concatenate([part.labels for part in windows.values()])
     starts = np.cumsum([0, *map(len, windows.values())])
     train, validation, test = (np.arange(begin, end) for begin, end in pairwise(starts))
@@ -82,9 +83,3 @@ def predict_finetuned(config: FinetuneConfig, windows: Mapping[str, LabelledWind
         for name in ("validation", "test")
     }
     return Prediction(answers["test"], classes, validation=answers["validation"])
-
-
-def _kept_step(config: FinetuneConfig) -> dict[str, Any]:
-    """The step that was kept, and its validation metrics."""
-    record = read_json(Path(config.out) / "model" / "training.json")
-    return {name: record[name] for name in ("step", "validation")}

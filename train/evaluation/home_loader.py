@@ -64,8 +64,10 @@ class HomeLoader:
         )
 
     def _training_windows(self, home: EvaluationHome) -> pa.Table | None:
-        """The home's windows as the training had them, where `--data` names another folder; None where those are gone,
-        which is how a run and a home look that came from another machine."""
+        """Read the home's windows as the training had them, where `--data` names another folder.
+
+        None where those are gone, which is how a run and a home look that came from another machine.
+        """
         if self.data is None or not Path(self.config.data).exists():
             return None
         for folder in named_homes(self.config.data):

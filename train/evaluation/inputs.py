@@ -40,12 +40,12 @@ class EvaluationInputs:
 
     @property
     def splits(self) -> list[str]:
-        """Each window's split."""
+        """Return each window's split."""
         return self.windows["split"].to_pylist()
 
     @property
     def activities(self) -> list[str | None]:
-        """Each window's label, None where it has none."""
+        """Return each window's label, None where it has none."""
         return self.windows["activity"].to_pylist()
 
     def take(self, rows: np.ndarray) -> "EvaluationInputs":
@@ -104,7 +104,7 @@ def captions_of(
 
 
 def other_styles(home: HomeFolder, config: TrainConfig, styles: Sequence[str] | None) -> list[str]:
-    """Caption styles of the home that the run was not aligned with: `styles`, or all that are embedded.
+    """List the caption styles of the home that the run was not aligned with: `styles`, or all that are embedded.
 
     Raises:
         ValueError: the run's own style was asked for. FileNotFoundError: one that is not there yet.

@@ -43,12 +43,12 @@ class Task:
     test: np.ndarray
 
     def only(self, labels: Collection[str]) -> "Task":
-        """The same task without the windows of any other label."""
+        """Return the same task without the windows of any other label."""
         parts = {name: rows[np.isin(self.y[rows].astype(str), list(labels))] for name, rows in self._parts().items()}
         return replace(self, **parts)
 
     def thinned(self, max_windows: int | None) -> "Task":
-        """The same task with at most `max_windows` evenly spaced windows each of train and validation."""
+        """Return the same task with at most `max_windows` evenly spaced windows each of train and validation."""
         if max_windows is None:
             return self
         return replace(
@@ -59,11 +59,11 @@ class Task:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def rows(self) -> np.ndarray:
-        """Every row that the task touches, sorted."""
+        """List every row that the task touches, sorted."""
         return np.unique(np.concatenate([self.train, self.validation, self.test]))
 
     def among(self, rows: np.ndarray) -> "Task":
-        """The same task where only `rows` (sorted, holding all of the task's) were kept."""
+        """Return the same task where only `rows` (sorted, holding all of the task's) were kept."""
         parts = {name: np.searchsorted(rows, part) for name, part in self._parts().items()}
         return replace(self, y=self.y[rows], **parts)
 
@@ -80,11 +80,11 @@ class Prediction:
 
     @property
     def labels(self) -> list[str]:
-        """The most probable class of each window."""
+        """Name the most probable class of each window."""
         return [self.classes[i] for i in self.probabilities.argmax(axis=1)]
 
     def metrics(self, task: Task) -> dict[str, float]:
-        """Accuracy, balanced accuracy, macro and weighted F1, and ECE on the task's test windows."""
+        """Compute accuracy, balanced accuracy, macro and weighted F1, and ECE on the task's test windows."""
         y_true = task.y[task.test].tolist()
         return {
             **classification_metrics(y_true, self.labels),
@@ -92,7 +92,7 @@ class Prediction:
         }
 
     def validation_metrics(self, task: Task) -> dict[str, float]:
-        """The same metrics on the task's validation windows."""
+        """Compute the same metrics on the task's validation windows."""
         return replace(self, probabilities=self.validation).metrics(replace(task, test=task.validation))
 
 
@@ -104,7 +104,7 @@ def make_task(
     max_windows: int | None = None,
     without: Collection[str] = (),
 ) -> Task:
-    """The task of naming each window's activity; with `unlabelled` those without one form a class of that name.
+    """Make the task of naming each window's activity; with `unlabelled` those without one form a class of that name.
 
     Windows labelled as one of `without` take no part. Train and validation are thinned to at most `max_windows` evenly
     spaced windows each; test never is.
@@ -124,7 +124,7 @@ def make_task(
 
 
 def majority(task: Task) -> Prediction:
-    """Always the most frequent label of the train split, with the label's share there as confidence."""
+    """Answer always the most frequent label of the train split, with the label's share there as confidence."""
     classes, counts = np.unique(task.y[task.train].astype(str), return_counts=True)
     shares = counts / counts.sum()
     return Prediction(
@@ -135,8 +135,10 @@ def majority(task: Task) -> Prediction:
 def bag_of_sensors(
     sensor_keys: Sequence[Sequence[str]], task: Task, *, progress: bool = True, name: str = "bag_of_sensors"
 ) -> Prediction:
-    """Logistic regression on how often each sensor state occurs in a window, as a share of the most in train; states
-    unseen there count nothing."""
+    """Fit logistic regression on how often each sensor state occurs in a window, as a share of the most in train.
+
+    States unseen there count nothing. The words of rooms in the place of states make a bag of rooms.
+    """
     counts = make_pipeline(CountVectorizer(analyzer=list, dtype=np.float32), MaxAbsScaler())  # unscaled: slow to fit
     counts.fit([sensor_keys[i] for i in task.train])
     rows = task.rows()
@@ -144,14 +146,8 @@ def bag_of_sensors(
     return logistic_probe(features, task.among(rows), name, progress=progress)
 
 
-def bag_of_rooms(rooms: Sequence[Sequence[str]], task: Task, *, progress: bool = True) -> Prediction:
-    """Logistic regression on how many of a window's events are in each room, by the room's name: what a home that
-    nobody labelled has in common with others."""
-    return bag_of_sensors(rooms, task, progress=progress, name="bag_of_rooms")
-
-
 def tfidf_captions(captions: Sequence[str], task: Task, *, progress: bool = True) -> Prediction:
-    """Logistic regression on tf-idf of the captions' words and pairs of words: what the caption alone gives away."""
+    """Fit logistic regression on tf-idf of the captions' words and pairs of words: all that a caption gives away."""
     words = TfidfVectorizer(ngram_range=(1, 2), max_features=5000, sublinear_tf=True, dtype=np.float32)
     words.fit(captions[i] for i in task.train)
     rows = task.rows()
@@ -160,7 +156,7 @@ def tfidf_captions(captions: Sequence[str], task: Task, *, progress: bool = True
 
 
 def nearest_prompt_tfidf(captions: Sequence[str], prompts: Mapping[str, Sequence[str]], task: Task) -> Prediction:
-    """Zero-shot without any encoder: the label whose prompts share most with the window's caption, by tf-idf of words.
+    """Answer zero-shot without any encoder: the label whose prompts share most with the caption, by tf-idf of words.
 
     The words' weights are the train captions'; temperature and unlabelled windows are as in `zero_shot`.
     """
@@ -176,13 +172,13 @@ def nearest_prompt_tfidf(captions: Sequence[str], prompts: Mapping[str, Sequence
 def linear_probe(
     embeddings: np.ndarray, task: Task, name: str = "linear_probe", *, progress: bool = True
 ) -> Prediction:
-    """Logistic regression on frozen embeddings `(N, C)`, each dimension standardised by the train windows."""
+    """Fit logistic regression on frozen embeddings `(N, C)`, each dimension standardised by the train windows."""
     scaler = StandardScaler().fit(embeddings[task.train])
     return logistic_probe(scaler.transform(embeddings), task, name, progress=progress)
 
 
 def logistic_probe(features: Any, task: Task, name: str, *, progress: bool = True) -> Prediction:
-    """Multinomial logistic regression on `features` `(N, F)`, dense or sparse; C has the best validation macro F1.
+    """Fit multinomial logistic regression on `features` `(N, F)`, dense or sparse; C has the best validation macro F1.
 
     Without a usable validation window C is 1, and `settings` says so, as it says whether the solver converged. A train
     split with one label gives that label.
@@ -243,7 +239,7 @@ def zero_shot(
     *,
     centre_on: np.ndarray | None = None,
 ) -> Prediction:
-    """Softmax over scaled cosines of windows `sensor` `(N, P)` and label prototypes `(K, P)`, unit rows both.
+    """Answer by softmax over scaled cosines of windows `sensor` `(N, P)` and label `prototypes` `(K, P)`, unit rows.
 
     With row numbers `centre_on` each label's mean over those windows is subtracted: how near a sentence is to any
     window at all says nothing of this one.
@@ -257,7 +253,7 @@ def zero_shot(
 
 
 def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], task: Task) -> Prediction:
-    """Softmax over `logits` of row numbers `(n,)`, `(n, K)`, at the temperature that suits the validation windows.
+    """Answer by softmax over `logits` of row numbers, `(n,)` to `(n, K)`, at the temperature that suits validation.
 
     One temperature, fitted on the labelled validation windows, divides the logits: it moves no window to another
     label, only how sure the answers are. Without such windows it is 1. No prompt says "unlabelled": where that is a
@@ -276,14 +272,12 @@ def nearest(logits: Callable[[np.ndarray], np.ndarray], classes: Iterable[str], 
 
 
 def chance(task: Task) -> dict[str, float]:
-    """The metrics of a guess among the train labels, all equally likely: of the confusion table expected of it."""
+    """Score a guess among the train labels, all equally likely: by the confusion table expected of it."""
     classes = sorted(set(task.y[task.train]))
     y_true = task.y[task.test].tolist()
     labels = sorted({*classes, *y_true})
-    table = np.zeros((len(labels), len(labels)))
     guessed = np.isin(labels, classes) / len(classes)
-    for i, label in enumerate(labels):
-        table[i] = y_true.count(label) * guessed
+    table = np.outer([y_true.count(label) for label in labels], guessed)
     scores = dict(zip(CLASSIFICATION, table_metrics(table).tolist(), strict=True))
     return {**scores, "ece": abs(scores["accuracy"] - 1 / len(classes))}  # a guess is as sure as one of so many is
 

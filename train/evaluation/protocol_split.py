@@ -34,7 +34,7 @@ class EvaluationHome:
 
     @property
     def name(self) -> str:
-        """The home's name."""
+        """Return the home's name."""
         return self.folder.name
 
     @property
@@ -44,23 +44,23 @@ class EvaluationHome:
 
     @property
     def cut(self) -> dict[str, Any]:
-        """The settings by which the windows were cut, as far as their file has them."""
+        """Read the settings by which the windows were cut, as far as their file has them."""
         return read_metadata(self.folder.windows).get("sampling", {})
 
     def evenly_cut(self) -> np.ndarray:
-        """Row numbers of the windows that every split would have: without those that `train_overlap` adds to train."""
+        """Return the rows of the windows that every split would have, not those that `train_overlap` adds to train."""
         return np.flatnonzero(evenly_cut(self.inputs.windows))
 
     def labels(self) -> set[str]:
-        """The activities of all windows."""
+        """Return the activities of all windows."""
         return set(self.inputs.windows["activity"].drop_null().to_pylist())
 
     def coarse(self) -> dict[str, str]:
-        """Each label's coarse one; `ValueError` where the layout has none for one of them."""
+        """Return each label's coarse one; `ValueError` where the layout has none for one of them."""
         return coarse_labels(self.folder.layout_or_empty, sorted(self.labels()))
 
     def others(self) -> set[str]:
-        """The labels that only say that it was something else."""
+        """Return the labels that only say that it was something else."""
         try:
             coarse = self.coarse()
         except ValueError:
@@ -69,75 +69,16 @@ class EvaluationHome:
 
 
 @dataclass(frozen=True)
-class ProtocolSplit:
-    """The windows of one protocol, `N` of them: `split` and `activity` of `windows` are the protocol's own.
+class Division:
+    """A protocol's division of `N` windows: `split` and `activity` of `windows` are the protocol's own.
 
     Attributes:
-        homes: those that windows come from; the one that is tested, `home`, last.
+        homes: those that windows come from; the one that is tested last.
         where: of each of them its folder's path and its row numbers, in the order of the windows.
-        train: row numbers of the train windows, without those that only a draw of few labels has.
-        tasks: by variant: `labelled`, `with_unlabelled` and, where there are such labels, `without_other`.
-        few_tasks: by share and by the draw's seed: the labelled task with that share of its labels.
         stretches: `(N,)` number of the stretch of consecutive windows with one label that each is from.
-        clusters: the day or session of each test window.
         coarse: the coarse label of each label; `{}` where the layout has none.
+        others: the labels of anything else.
     """
-
-    name: str
-    homes: tuple[EvaluationHome, ...]
-    windows: pa.Table
-    where: Mapping[str, np.ndarray]
-    train: np.ndarray
-    tasks: Mapping[str, Task]
-    few_tasks: Mapping[float, Mapping[str, Task]]
-    stretches: np.ndarray
-    clusters: BootstrapClusters
-    coarse: Mapping[str, str]
-    about: ProtocolSummary
-    left_out: Mapping[str, str]
-
-    @property
-    def home(self) -> EvaluationHome:
-        """The home that is tested."""
-        return self.homes[-1]
-
-    @property
-    def test(self) -> np.ndarray:
-        """Row numbers of the test windows."""
-        return rows_of(self.windows, "test")
-
-    @property
-    def home_rows(self) -> np.ndarray:
-        """Row number of each test window among all windows of the home that is tested."""
-        rows = self.where[str(self.home.folder.root)]
-        return rows[self.test - (len(self.windows) - len(rows))]  # the tested home's windows come last
-
-    @cached_property
-    def captions(self) -> list[str]:
-        """A caption of each window, `(N,)`."""
-        return [caption for inputs in self._inputs() for caption in inputs.captions]
-
-    @cached_property
-    def text(self) -> np.ndarray:
-        """The captions' embeddings, `(N, T)`."""
-        return np.concatenate([inputs.text for inputs in self._inputs()])
-
-    def _inputs(self) -> list[EvaluationInputs]:
-        return [home.inputs.take(rows) for home, rows in zip(self.homes, self.where.values(), strict=True)]
-
-    def clusters_of(self, task: Task) -> BootstrapClusters:
-        """The days or sessions of a task's test windows."""
-        return self.clusters.take(np.searchsorted(self.test, task.test))
-
-
-def rows_of(windows: pa.Table, split: str) -> np.ndarray:
-    return np.flatnonzero(np.array(windows["split"].to_pylist(), dtype=object) == split)
-
-
-@dataclass(frozen=True)
-class Division:
-    """A protocol's division of windows, by the names of `ProtocolSplit`, before tasks are made of it; `others`:
-    labels of anything else."""
 
     name: str
     homes: tuple[EvaluationHome, ...]
@@ -148,6 +89,61 @@ class Division:
     others: set[str]
     about: Mapping[str, Any]
     left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ProtocolSplit(Division):
+    """A division with the tasks that it poses, of the windows that they touch.
+
+    Attributes:
+        train: row numbers of the train windows, without those that only a draw of few labels has.
+        tasks: by variant: `labelled`, `with_unlabelled` and, where there are such labels, `without_other`.
+        few_tasks: by share and by the draw's seed: the labelled task with that share of its labels.
+        clusters: the day or session of each test window.
+    """
+
+    about: ProtocolSummary
+    train: np.ndarray
+    tasks: Mapping[str, Task]
+    few_tasks: Mapping[float, Mapping[str, Task]]
+    clusters: BootstrapClusters
+
+    @property
+    def home(self) -> EvaluationHome:
+        """Return the home that is tested."""
+        return self.homes[-1]
+
+    @property
+    def test(self) -> np.ndarray:
+        """Return the row numbers of the test windows."""
+        return rows_of(self.windows, "test")
+
+    @property
+    def home_rows(self) -> np.ndarray:
+        """Return the row number of each test window among all windows of the home that is tested."""
+        rows = self.where[str(self.home.folder.root)]
+        return rows[self.test - (len(self.windows) - len(rows))]  # the tested home's windows come last
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """Return a caption of each window, `(N,)`."""
+        return [caption for inputs in self._inputs() for caption in inputs.captions]
+
+    @cached_property
+    def text(self) -> np.ndarray:
+        """Return the captions' embeddings, `(N, T)`."""
+        return np.concatenate([inputs.text for inputs in self._inputs()])
+
+    def _inputs(self) -> list[EvaluationInputs]:
+        return [home.inputs.take(rows) for home, rows in zip(self.homes, self.where.values(), strict=True)]
+
+    def clusters_of(self, task: Task) -> BootstrapClusters:
+        """Return the days or sessions of a task's test windows."""
+        return self.clusters.take(np.searchsorted(self.test, task.test))
+
+
+def rows_of(windows: pa.Table, split: str) -> np.ndarray:
+    return np.flatnonzero(np.array(windows["split"].to_pylist(), dtype=object) == split)
 
 
 def pose(
@@ -189,6 +185,7 @@ def pose(
         stretches=division.stretches[kept],
         clusters=clusters,
         coarse=division.coarse,
+        others=division.others,
         about=cast(ProtocolSummary, {**division.about, **counts}),
         left_out=left_out,
     )
@@ -197,7 +194,7 @@ def pose(
 def _few_tasks(
     windows: pa.Table, stretches: np.ndarray, draws: Sequence[int], max_windows: int | None
 ) -> dict[float, dict[str, Task]]:
-    """The labelled task with each share of its labels; what is drawn is thinned, and not what is drawn from."""
+    """Make the labelled task with each share of its labels; what is drawn is thinned, and not what is drawn from."""
     task = _task(windows, None, unlabelled=False)
     parts = [(task.y[rows], stretches[rows]) for rows in (task.train, task.validation)]
     tasks: dict[float, dict[str, Task]] = {share: {} for share in FEW_SHOT}
@@ -216,11 +213,8 @@ def _task(windows: pa.Table, max_windows: int | None, *, unlabelled: bool, witho
 
 
 def _among(where: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
-    """The homes' row numbers of those windows alone that were kept."""
-    kept_where = {}
-    begin = 0
-    for root, rows in where.items():
-        end = begin + len(rows)
-        kept_where[root] = rows[kept[(kept >= begin) & (kept < end)] - begin]
-        begin = end
-    return kept_where
+    """Return the homes' row numbers of those windows alone that were kept."""
+    rows = np.concatenate(list(where.values()))[kept]
+    ends = np.cumsum([len(of_home) for of_home in where.values()])
+    parts = np.split(rows, np.searchsorted(kept, ends[:-1]))
+    return dict(zip(where, parts, strict=True))

@@ -75,7 +75,9 @@ def make_split(
             windows, or events in two splits of a protocol that allows none.
     """
     unit = name.removeprefix("random_").removesuffix("s")
-    as_stored = name == "chronological" or _split_so(home, unit)
+    stored_unit = home.folder.summary("windows").get("split_unit")
+    is_stored_draw = home.cut.get("split") == "random" and stored_unit == unit
+    as_stored = name == "chronological" or is_stored_draw
     # Splits drawn anew want windows that were cut alike: which of them are for training is not known before.
     rows = np.arange(len(home.inputs.windows)) if as_stored else home.evenly_cut()
     windows = home.inputs.windows.take(rows)
@@ -83,7 +85,8 @@ def make_split(
     divided_by: dict[str, Any] = {"split_by": "segment", "seed": SEED}
     if name == "chronological":
         split = np.array(home.inputs.splits, dtype=object)
-        divided_by = {"split_by": _unit_of(home)}
+        # As `casita windows` noted, else as it would choose.
+        divided_by = {"split_by": stored_unit or bootstrap_clusters(home.inputs.windows)[1]}
         audit = checked_splits(home.folder, windows, name)
     elif name in LEAKY:
         split = split_segments(stretches)
@@ -179,26 +182,16 @@ def make_unseen_home_split(
 
 
 def _seen(windows: pa.Table, split: np.ndarray, training_windows: pa.Table) -> float:
-    """Share of the test windows that share time with a window that the encoder was trained on."""
+    """Compute the share of the test windows that share time with a window that the encoder was trained on."""
     test = np.flatnonzero(split == "test")
     learned = training_windows.filter(pc.equal(training_windows["split"], "train"))
     return float(share_time(windows.take(test), learned).mean()) if len(test) else 0.0
 
 
-def _unit_of(home: EvaluationHome) -> str:
-    """Day or session, by which the home's windows were split: as `casita windows` noted, else as it would choose."""
-    return home.folder.summary("windows").get("split_unit") or bootstrap_clusters(home.inputs.windows)[1]
-
-
-def _split_so(home: EvaluationHome, unit: str) -> bool:
-    """Return whether the home's own split is a random one by `unit`."""
-    return home.cut.get("split") == "random" and home.folder.summary("windows").get("split_unit") == unit
-
-
 def _random_split(
     home: EvaluationHome, windows: pa.Table, unit: str, as_stored: bool
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The home's stored split, or a new one of `windows`; and how it was made."""
+    """Return the home's stored split, or a new one of `windows`; and how it was made."""
     if as_stored:
         return np.array(home.inputs.splits, dtype=object), {"split_by": unit, "seed": home.cut.get("seed", 0)}
     split = split_randomly(windows, unit, SEED)
@@ -224,9 +217,9 @@ def refuse_same(target: EvaluationHome, sources: Sequence[EvaluationHome]) -> No
             )
 
 
-def split_segments(stretches: np.ndarray, seed: int = SEED) -> np.ndarray:
+def split_segments(stretches: np.ndarray) -> np.ndarray:
     """Draw a split for each window by its stretch, `(N,)` object: 60 % train, 10 % validation, 30 % test."""
-    place = np.random.default_rng(seed).permutation(int(stretches.max()) + 1)
+    place = np.random.default_rng(SEED).permutation(int(stretches.max()) + 1)
     share = place[stretches] / len(place)
     return np.array(SPLITS, dtype=object)[np.digitize(share, [0.6, 0.7])]
 

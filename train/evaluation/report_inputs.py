@@ -54,12 +54,12 @@ class ReportInputs:
 
     @property
     def activities(self) -> list[str | None]:
-        """Each window's label, None where it has none."""
+        """Return each window's label, None where it has none."""
         return self.windows["activity"].to_pylist()
 
     @property
     def rooms(self) -> dict[str, str]:
-        """The room of each sensor of the layout."""
+        """Return the room of each sensor of the layout."""
         return {name: sensor["room"] for name, sensor in self.layout["sensors"].items()}
 
     def true_and_predicted(self, method: str) -> tuple[list[str], list[str]]:

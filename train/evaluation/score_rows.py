@@ -18,29 +18,24 @@ from casita.train.metrics.ranking import Ranked
 PredictionsBySeed = Mapping[str, Prediction]
 
 
-def classification_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, Scores]:
-    """Each method's metrics: mean over its seeds, `<metric>_sd`, and under `seeds` each seed's own and settings."""
+def method_scores(
+    answers: Mapping[str, PredictionsBySeed], task: Task, clusters: BootstrapClusters
+) -> dict[str, Scores]:
+    """Return each method's metrics: mean over seeds, `<metric>_sd`, `<metric>_ci`, and under `seeds` those of each.
+
+    `clusters` are those of the task's test windows.
+    """
     rows: dict[str, Scores] = {}
     for method, by_seed in answers.items():
         scores = {seed: prediction.metrics(task) for seed, prediction in by_seed.items()}
         seeds = {seed: {**scores[seed], "settings": dict(by_seed[seed].settings)} for seed in by_seed}
-        rows[method] = {**over_seeds(scores), "seeds": seeds}
+        bounds = classification_intervals(by_seed.values(), task, clusters)
+        rows[method] = {**over_seeds(scores), "seeds": seeds, **bounds}
     return rows
 
 
-def method_scores(
-    answers: Mapping[str, PredictionsBySeed], task: Task, clusters: BootstrapClusters
-) -> dict[str, Scores]:
-    """Each method's metrics over its seeds, and their intervals; `clusters` of the task's test windows."""
-    rows = classification_rows(answers, task)
-    return {
-        method: {**rows[method], **classification_intervals(by_seed.values(), task, clusters)}
-        for method, by_seed in answers.items()
-    }
-
-
 def class_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, MethodScores]:
-    """Precision, recall, F1 (means over seeds) and support of each activity, for every method."""
+    """Return precision, recall, F1 (means over seeds) and support of each activity, for every method."""
     y_true = task.y[task.test].tolist()
     rows: dict[str, MethodScores] = {}
     for method, by_seed in answers.items():
@@ -57,7 +52,7 @@ def class_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str
 
 
 def calibration_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> dict[str, ReliabilityCurve]:
-    """The reliability curve of each method's first seed, with its ECE."""
+    """Return the reliability curve of each method's first seed, with its ECE."""
     y_true = task.y[task.test].tolist()
     rows: dict[str, ReliabilityCurve] = {}
     for method, by_seed in answers.items():
@@ -68,7 +63,7 @@ def calibration_rows(answers: Mapping[str, PredictionsBySeed], task: Task) -> di
 
 
 def label_rows(by_seed: Mapping[str, Ranked], wanted: Sequence[str]) -> dict[str, Scores]:
-    """The queries' scores by the label that they ask for, means over seeds."""
+    """Average the queries' scores by the label that they ask for, means over seeds."""
     rows: dict[str, Scores] = {}
     for label in dict.fromkeys(wanted):
         queries = np.flatnonzero([name == label for name in wanted])
@@ -78,13 +73,13 @@ def label_rows(by_seed: Mapping[str, Ranked], wanted: Sequence[str]) -> dict[str
 
 
 def caption_scores(queries: Sequence[str], captions: Sequence[str], train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Cosines `(Q, N)` of queries and test captions by tf-idf of words, weighted by the train captions."""
+    """Compute cosines `(Q, N)` of queries and test captions by tf-idf of words, weighted by the train captions."""
     words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32).fit(captions[i] for i in train)
     return (words.transform(queries) @ words.transform([captions[i] for i in test]).T).toarray()
 
 
 def cluster_agreement(features: np.ndarray | csr_matrix, y: np.ndarray) -> dict[str, float]:
-    """Adjusted Rand index and normalised mutual information of k-means with the labels, and how many clusters."""
+    """Compare k-means with the labels: adjusted Rand index, normalised mutual information, number of clusters."""
     count = len(set(y))
     assigned = KMeans(count, n_init=5, random_state=0).fit_predict(features)
     return {

@@ -22,7 +22,7 @@ from casita.results import METHODS, MethodScores, ProtocolResults, Scores
 from casita.train.configs.train_config import TrainConfig
 from casita.train.evaluation import probes, written_queries
 from casita.train.evaluation.bootstrap import ranking_intervals
-from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, of_kind
+from casita.train.evaluation.encoders import LEARNED, TRAINED, UNTRAINED, Encoder, T, of_kind
 from casita.train.evaluation.inputs import captions_of
 from casita.train.evaluation.probes import Prediction, Task
 from casita.train.evaluation.protocol_split import ProtocolSplit
@@ -53,6 +53,12 @@ PROBES = {
 FITTED = (*PROBES, "bag_of_sensors", "bag_of_rooms", "tfidf_captions")  # on labels, few of them too
 ENCODER_ROWS = {TRAINED: "casita", LEARNED: "learned", UNTRAINED: "random_encoder"}
 ONCE = "none"  # the seed of what has none
+
+
+def by_row(by_encoder: Mapping[str, T]) -> dict[str, dict[str, T]]:
+    """Group what there is of each encoder by the row of its kind, then by seed; a kind without encoders has no row."""
+    rows = {row: of_kind(kind, by_encoder) for kind, row in ENCODER_ROWS.items()}
+    return {row: by_seed for row, by_seed in rows.items() if by_seed}
 
 
 class Texts:
@@ -151,22 +157,18 @@ class Scoring:
         Of each kind of encoder the k-th one learns from the k-th draw.
         """
         answers: Answers = {}
+        by_kind = [[name for name in self.encoded if name.partition(" ")[0] == kind] for kind in ENCODER_ROWS]
         for turn, (seed, task) in enumerate(self.split.few_tasks[share].items()):
-            encoded = self._encoded_in_turn(turn)
+            in_turn = [names[turn % len(names)] for names in by_kind if names]
+            encoded = {name: self.encoded[name] for name in in_turn}
             for method in FITTED:
                 by_encoder = self._predict(method, task, encoded) if method in methods else {}
                 for answer in by_encoder.values():
                     answers.setdefault(method, {})[seed] = answer
         return answers
 
-    def _encoded_in_turn(self, turn: int) -> dict[str, AlignedEmbeddings]:
-        """The windows as one encoder of each kind sees them."""
-        names = [[name for name in self.encoded if name.partition(" ")[0] == kind] for kind in ENCODER_ROWS]
-        chosen = [of_one_kind[turn % len(of_one_kind)] for of_one_kind in names if of_one_kind]
-        return {name: self.encoded[name] for name in chosen}
-
     def _predict(self, method: str, task: Task, encoded: Mapping[str, AlignedEmbeddings]) -> dict[str, Prediction]:
-        """One method's answers by seed; none where the protocol or the encoders have no such method."""
+        """Return one method's answers by seed; none where the protocol or the encoders have no such method."""
         if method == "zero_shot":
             return self.zero_shot(task, self.prompts(task))
         if method in PROBES:
@@ -185,7 +187,7 @@ class Scoring:
                 keys = self.split.windows["sensor_keys"].to_pylist()
                 return probes.bag_of_sensors(keys, task, progress=self.progress)
             case "bag_of_rooms" if not one_home:
-                return probes.bag_of_rooms(rooms_of(self.split), task, progress=self.progress)
+                return probes.bag_of_sensors(rooms_of(self.split), task, progress=self.progress, name=method)
             case "tfidf_captions":
                 return probes.tfidf_captions(self.split.captions, task, progress=self.progress)
             case "nearest_prompt_tfidf":
@@ -195,7 +197,7 @@ class Scoring:
         return None
 
     def zero_shot(self, task: Task, prompts: Prompts, *, centre_on: np.ndarray | None = None) -> dict[str, Prediction]:
-        """Each trained encoder's answers from prompts; `centre_on` as in `probes.zero_shot`."""
+        """Answer from prompts by each trained encoder; `centre_on` as in `probes.zero_shot`."""
         vectors = self.texts.vectors([sentence for sentences in prompts.values() for sentence in sentences])
         answers = {}
         for seed, embeddings in of_kind(TRAINED, self.encoded).items():
@@ -207,7 +209,7 @@ class Scoring:
         return answers
 
     def prompts(self, task: Task) -> dict[str, list[str]]:
-        """The label prompts: of all labels in the home's windows, but those that the task leaves out."""
+        """Return the label prompts: of all labels in the home's windows, but those that the task leaves out."""
         labelled = self.split.tasks["labelled"]
         out = set(labelled.y[labelled.rows()]) - set(task.y[task.rows()])
         home = self.split.home
@@ -216,7 +218,7 @@ class Scoring:
         return label_prompts(home.folder.layout_or_empty, sorted(home.labels() - out))
 
     def scores_beside_chance(self, answers: Answers, task: Task) -> dict[str, Scores]:
-        """Each method's metrics with their intervals, and those of a guess."""
+        """Return each method's metrics with their intervals, and those of a guess."""
         return {**method_scores(answers, task, self.split.clusters_of(task)), "chance": probes.chance(task)}
 
     # --------------------------------------------------------------------------------------------------- retrieval
@@ -241,22 +243,18 @@ class Scoring:
                 self.encoded.items(), desc="retrieval", leave=False, disable=not self.progress
             )
         }
-        by_kind = {row: of_kind(kind, ranked) for kind, row in ENCODER_ROWS.items()}
-        return {row: self._both_ways(by_seed) for row, by_seed in by_kind.items() if by_seed}
+        return {row: self._both_ways(by_seed) for row, by_seed in by_row(ranked).items()}
 
     def _both_ways(self, by_seed: Mapping[str, Mapping[str, Ranked]]) -> dict[str, Scores]:
-        directions = next(iter(by_seed.values()))
-        return {
-            direction: self._ranking_scores({seed: ranked[direction] for seed, ranked in by_seed.items()})
-            for direction in directions
-        }
-
-    def _ranking_scores(self, by_seed: Mapping[str, Ranked]) -> Scores:
-        means = over_seeds({seed: ranked.mean() for seed, ranked in by_seed.items()})
-        return {**means, **ranking_intervals(list(by_seed.values()), self.split.clusters)}
+        rows: dict[str, Scores] = {}
+        for direction in next(iter(by_seed.values())):
+            ranked = [ways[direction] for ways in by_seed.values()]
+            means = over_seeds({seed: ways[direction].mean() for seed, ways in by_seed.items()})
+            rows[direction] = {**means, **ranking_intervals(ranked, self.split.clusters)}
+        return rows
 
     def _retrieval_in_style(self, style: str) -> dict[str, MethodScores]:
-        """The same with captions in a style that the run was not aligned with."""
+        """Rank captions in a style that the run was not aligned with."""
         home = self.split.home
         rows = self.split.home_rows
         captions, text = captions_of(
@@ -278,13 +276,15 @@ class Scoring:
         texts = [text for text, _ in queries]
         wanted = [label for _, label in queries]
         vectors = self.texts.vectors(texts)
-        scores: dict[str, dict[str, np.ndarray]] = {}
-        for name, embeddings in self.encoded.items():
-            kind, _, seed = name.partition(" ")
-            cosines = embed_captions(self.encoders[name].model, vectors) @ embeddings.sensor[test].T
-            scores.setdefault(ENCODER_ROWS[kind], {})[seed] = cosines
+        scores = by_row(
+            {
+                name: embed_captions(self.encoders[name].model, vectors) @ embeddings.sensor[test].T
+                for name, embeddings in self.encoded.items()
+            }
+        )
         scores["tfidf_captions"] = {ONCE: caption_scores(texts, split.captions, split.train, test)}
-        self.queries = written_queries.with_scores(queries, next(iter(scores["casita"].values())))
+        first_run = next(iter(scores["casita"].values()))
+        self.queries = [Query(text, label, row) for (text, label), row in zip(queries, first_run, strict=True)]
         rows: dict[str, Scores] = {}
         for method, by_seed in scores.items():
             ranked = {seed: written_queries.rank_windows(cosines, wanted, labels) for seed, cosines in by_seed.items()}
@@ -301,11 +301,12 @@ class Scoring:
         """Compare k-means on the labelled test windows with their labels, as many clusters as labels."""
         task = self.split.tasks["labelled"]
         y = task.y[task.test].astype(str)
-        rows: dict[str, dict[str, dict[str, float]]] = {}
-        for name, embeddings in self.encoded.items():
-            kind, _, seed = name.partition(" ")
-            agreement = cluster_agreement(normalize(embeddings.base[task.test]), y)
-            rows.setdefault(ENCODER_ROWS[kind], {})[seed] = agreement
+        rows = by_row(
+            {
+                name: cluster_agreement(normalize(embeddings.base[task.test]), y)
+                for name, embeddings in self.encoded.items()
+            }
+        )
         keys = self.split.windows["sensor_keys"].to_pylist()
         counts = CountVectorizer(analyzer=list, dtype=np.float32).fit_transform(keys[i] for i in task.test)
         words = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)

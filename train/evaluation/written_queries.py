@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from casita.train.evaluation.bootstrap import LEVEL, BootstrapClusters
-from casita.train.evaluation.report_inputs import Query
+from casita.train.evaluation.bootstrap import BootstrapClusters, intervals
 from casita.train.metrics.ranking import NAMES, Ranked, chance_scores, score_queries
 
 PARAPHRASES: Mapping[str, tuple[str, ...]] = {
@@ -131,8 +130,14 @@ RESAMPLES = 200  # of windows, anew ranked by each query: fewer than elsewhere, 
 
 
 def queries_for(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """The sentences for the coarse labels that are there, each with its label."""
+    """List the sentences for the coarse labels that are there, each with its label."""
     return [(text, label) for label, texts in PARAPHRASES.items() if label in set(labels) for text in texts]
+
+
+def right_windows(wanted: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the `n` windows that have a label, and which of these have that of each query, `(Q, n)`."""
+    known = np.flatnonzero([label is not None for label in labels])
+    return known, np.array(wanted, dtype=object)[:, None] == labels[None, known]
 
 
 def rank_windows(scores: np.ndarray, wanted: Sequence[str], labels: np.ndarray) -> Ranked:
@@ -141,29 +146,26 @@ def rank_windows(scores: np.ndarray, wanted: Sequence[str], labels: np.ndarray) 
     Args:
         scores: `(Q, N)` of queries and windows; labels: `(N,)` coarse labels, None for none.
     """
-    known = np.flatnonzero([label is not None for label in labels])
-    right = np.array(wanted, dtype=object)[:, None] == labels[None, known]
+    known, right = right_windows(wanted, labels)
     return Ranked(score_queries(scores[:, known], right), np.zeros(len(wanted), np.int64), len(known))
 
 
 def rank_at_random(wanted: Sequence[str], labels: np.ndarray) -> Ranked:
     """Score a random order of the windows, exactly as it is on average."""
-    known = np.array([label for label in labels if label is not None], dtype=object)
-    relevant = np.array([(known == label).sum() for label in wanted])
-    return Ranked(chance_scores(relevant, len(known)), np.zeros(len(wanted), np.int64), len(known))
+    known, right = right_windows(wanted, labels)
+    return Ranked(chance_scores(right.sum(axis=1), len(known)), np.zeros(len(wanted), np.int64), len(known))
 
 
 def query_intervals(
     scores: Sequence[np.ndarray], wanted: Sequence[str], labels: np.ndarray, clusters: BootstrapClusters
 ) -> dict[str, list[float]]:
-    """`<metric>_ci` of the mean over seeds, when other days or sessions had been there to be found in.
+    """Return `<metric>_ci` of the mean over seeds, when other days or sessions had been there to be found in.
 
     Each draw ranks the windows of the drawn clusters, as often as they were drawn. Only draws in which every query has
     a right window count, for those without would leave out the rare activities; where such draws are rare, there is no
     interval. Args as in `rank_windows`, with `scores` of each seed and `clusters` of the `N` windows.
     """
-    known = np.flatnonzero([label is not None for label in labels])
-    right = np.array(wanted, dtype=object)[:, None] == labels[None, known]
+    known, right = right_windows(wanted, labels)
     means = []
     for draw in clusters.draws(ATTEMPTS * RESAMPLES) if clusters.count > 1 else ():
         drawn = np.repeat(np.arange(len(known)), draw[clusters.code[known]])
@@ -173,13 +175,4 @@ def query_intervals(
             means.append(np.mean(by_seed, axis=0))
         if len(means) == RESAMPLES:
             break
-    if len(means) < RESAMPLES:
-        return {}
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return {f"{name}_ci": [float(a), float(b)] for name, a, b in zip(NAMES, low, high, strict=True)}
-
-
-def with_scores(queries: Sequence[tuple[str, str]], scores: np.ndarray) -> list[Query]:
-    """Join each sentence and its label with its scores, a row of `(Q, N)`, as a report shows them."""
-    return [Query(text, label, row) for (text, label), row in zip(queries, scores, strict=True)]
+    return intervals(NAMES, np.array(means)) if len(means) == RESAMPLES else {}

@@ -60,12 +60,18 @@ def compare(
     return results
 
 
-def _run_all(todo: list[Job], protocol: str, seeds: int, jobs: int) -> dict[Path, str]:
-    """Run the jobs, some at a time; return by run folder why a job failed."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+def process_context() -> Any:
+    """Return a multiprocessing context whose processes are forked from one that has imported everything."""
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def _run_all(todo: list[Job], protocol: str, seeds: int, jobs: int) -> dict[Path, str]:
+    """Run the jobs, some at a time; return by run folder why a job failed."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    context = process_context()
     running: list[Any] = []
 
     def run(job: Job) -> str:
@@ -131,7 +137,7 @@ def _work(commands: list[list[str]], log: str) -> None:
 
 
 def _why(code: int | None, log: Path) -> str:
-    """Why a process failed, empty if it did not: its error line, or the signal that ended it."""
+    """Say why a process failed, empty if it did not: its error line, or the signal that ended it."""
     if code == 0:
         return ""
     if code is not None and code < 0:
@@ -178,14 +184,14 @@ def _batches(config: TrainConfig) -> Any:
 
 
 def _speed(run: Path) -> float:
-    """Windows a second, the median of what a run logged; 0 for a run that did not."""
-    lines = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else []
+    """Return windows a second, the median of what a run logged; 0 for a run that did not."""
+    lines = read_metrics(run / "metrics.jsonl")
     speeds = sorted(line["windows_per_s"] for line in lines if line["split"] == "train")
     return speeds[len(speeds) // 2] if speeds else 0.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `casita compare`."""
+    """Add the arguments of `casita compare`."""
     parser.description = "Train and evaluate a grid of configurations: compare.json, compare.md and compare.png."
     parser.epilog = (
         "examples:\n  casita compare --grid kasteren_a_sources --out runs/compared --dry-run\n"
@@ -202,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command `casita compare`; exit code 1 when a run failed."""
+    """Run the command `casita compare`; exit code 1 when a run failed."""
     grid = load_grid(args.grid)
     seeds = args.seeds or grid.seeds or [0, 1, 2]
     if args.jobs < 1 or len(set(seeds)) < len(seeds):

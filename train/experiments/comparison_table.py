@@ -30,7 +30,7 @@ BASELINES = ("random_encoder", "bag_of_sensors", "tfidf_captions", "majority")
 
 
 def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, str], protocol: str) -> dict[str, Any]:
-    """The content of `compare.json`, read from the runs' own `results.json`; `failed` says why a run has none."""
+    """Make the content of `compare.json` from the runs' own `results.json`; `failed` says why a run has none."""
     data: dict[str, Any] = {}  # of each data folder: what its first run was evaluated on
     baselines: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {row.name: {} for row in grid.rows}
@@ -70,7 +70,7 @@ def comparison_results(grid: Grid, jobs: Sequence[Job], failed: Mapping[Path, st
 
 
 def metrics_of(results: Results, tuned: Path | None, protocol: str) -> dict[str, float]:
-    """The table's numbers of one run: of `casita evaluate`, and of the fine-tuned run `tuned` if there is one."""
+    """Pick the table's numbers of one run: of `casita evaluate`, and of the fine-tuned run `tuned` if there is one."""
     of_protocol = results["protocols"][protocol]
     labelled = of_protocol["classification"]["labelled"]
     retrieval = of_protocol["retrieval"]["casita"]
@@ -97,7 +97,7 @@ def baseline_rows(results: Results, data: str, protocol: str) -> Iterator[dict[s
 
 
 def _summary(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and `_sd` over the seeds that did not fail."""
+    """Return mean and `_sd` over the seeds that did not fail."""
     metrics = {
         seed: {name: value for name, value in scores.items() if name in METRICS}
         for seed, scores in seeds.items()
@@ -107,7 +107,7 @@ def _summary(seeds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def comparison_text(results: Mapping[str, Any]) -> str:
-    """The table as Markdown: percent, `mean ± sd`; a row that failed says why."""
+    """Render the table as Markdown: percent, `mean ± sd`; a row that failed says why."""
     rows = [*results["rows"], *results["baselines"]]
     shown = [name for name in METRICS if any(name in row for row in rows)]
     several = len(results["data"]) > 1
@@ -171,17 +171,12 @@ def plot_comparison(results: Mapping[str, Any]) -> Figure:
                 axes.plot(points, [y] * len(points), "o", color=plots.COLOURS["casita"], alpha=0.5, markersize=5)
                 if name in row:
                     axes.plot([100 * row[name]], [y], "|", color=plots.COLOURS["casita"], markersize=18)
-            for baseline in best_baseline(results, name):
-                axes.axvline(100 * baseline, color=plots.COLOURS["chance"], linestyle="--", zorder=0)
+            baselines = [row[name] for row in results["baselines"] if name in row]
+            if baselines and len(results["data"]) == 1:  # else the rows have other baselines each
+                axes.axvline(100 * max(baselines), color=plots.COLOURS["chance"], linestyle="--", zorder=0)
             axes.set(xlim=(0, 100))
             axes.set_title(METRICS[name], fontsize=9)
             axes.grid(axis="x", alpha=0.3)
             axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
     return figure
-
-
-def best_baseline(results: Mapping[str, Any], name: str) -> list[float]:
-    """The best baseline for a metric, if one has it and all rows are of one data folder."""
-    scores = [row[name] for row in results["baselines"] if name in row]
-    return [max(scores)] if scores and len(results["data"]) == 1 else []

@@ -30,12 +30,12 @@ class Row:
     finetune: Mapping[str, Any] | None = None
 
     def config(self, out: Path | str = "run", seed: int | None = None) -> TrainConfig:
-        """The run's configuration with the folder and the seed given."""
+        """Return the run's configuration with the folder and the seed given."""
         of_run = {"out": str(out)} | ({} if seed is None else {"seed": seed})
         return read_settings(TrainConfig, self.base, {**self.settings, **of_run})
 
     def finetune_config(self, run: Path | str, data: str, out: Path | str, seed: int) -> FinetuneConfig | None:
-        """The fine-tuning of `run`, None where the row has none; on `data` unless the row names other."""
+        """Return the fine-tuning of `run`, None where the row has none; on `data` unless the row names other."""
         if self.finetune is None:
             return None
         of_run = {"model": str(run), "out": str(out), "seed": seed}
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """The settings that the training depends on: all but those that this row does not read."""
+        """Return the settings that the training depends on: all but those that this row does not read."""
         settings = self.config().as_dict()
         unread = {"out", "seed"} | ({"vision_model"} if settings["embedding_source"] == "learned" else set())
         return {name: value for name, value in settings.items() if name not in unread}
@@ -59,7 +59,7 @@ class Grid:
 
     @property
     def folders(self) -> list[str]:
-        """A folder's name for each row's training; rows that differ in their fine-tuning alone share it."""
+        """Name a folder for each row's training; rows that differ in their fine-tuning alone share it."""
         first: dict[str, str] = {}
         for row in self.rows:
             first.setdefault(hash_json(row.trained), f"{slug(row.name)}-{hash_json(row.trained)[:6]}")
@@ -67,7 +67,7 @@ class Grid:
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The grid in a YAML file (or the shipped one of that name).
+    """Read the grid in a YAML file (or the shipped one of that name).
 
     `base`: a configuration; `grid`: lists of values by setting, of which all combinations are rows; `rows`: rows by
     name, with their settings; `finetune`: settings of `casita finetune`, for all rows, or as a setting of a row.
@@ -139,7 +139,7 @@ def _checked(file: Path, row: Row) -> Row:
 
 
 def _distinct(rows: list[Row], left_out: list[str]) -> list[Row]:
-    """One row for those that train and fine-tune the same, by what their names have in common."""
+    """Keep one row for those that train and fine-tune the same, by what their names have in common."""
     alike: dict[str, list[Row]] = {}
     for row in rows:
         alike.setdefault(hash_json([row.trained, row.finetune]), []).append(row)
@@ -167,19 +167,24 @@ class Job:
 
     @property
     def run(self) -> Path:
+        """Return the run folder."""
         return Path(self.config.out)
 
     @property
     def log(self) -> Path:
-        """The file with what the job prints."""
+        """Return the file with what the job prints."""
         return self.run.with_suffix(".log")
+
+    def is_trained(self) -> bool:
+        """Return whether the newest checkpoint stands at the last step."""
+        saved = checkpoints(self.run)
+        return bool(saved) and read_progress(saved[-1]).finished
 
     def is_evaluated(self, protocol: str) -> bool:
         """Return whether the training is finished, by these settings, and was evaluated by `protocol`."""
         if not has_results(self.config) or protocol not in read_json(self.run / "results.json")["protocols"]:
             return False
-        saved = checkpoints(self.run)
-        return bool(saved) and read_progress(saved[-1]).finished
+        return self.is_trained()
 
     def is_done(self, protocol: str) -> bool:
         """Return whether nothing is left to do."""
@@ -212,7 +217,7 @@ def has_results(config: RunConfig) -> bool:
 
 
 def make_jobs(grid: Grid, out: Path, seeds: Sequence[int]) -> list[Job]:
-    """The runs of a grid, below `out/runs`; rows that differ in their fine-tuning alone share a training."""
+    """List the runs of a grid, below `out/runs`; rows that differ in their fine-tuning alone share a training."""
     jobs: dict[Path, Job] = {}
     for seed in seeds:
         for row, folder in zip(grid.rows, grid.folders, strict=True):

@@ -156,7 +156,7 @@ def score_baselines(
 def _load_scoring(
     home: HomeFolder, runs: Sequence[Path], untrained: int = 0, draws: Sequence[int] | None = None
 ) -> Scoring:
-    """The engine on a home's own split, all its labelled windows; of trained runs, or of `untrained` encoders alone.
+    """Load the engine on all labelled windows of a home's split; of trained runs, or of `untrained` encoders alone.
 
     `draws`: seeds of the draws of few labels; None: those of the runs, as fine-tuning draws by its seed.
     """
@@ -190,28 +190,21 @@ def _answer(scoring: Scoring, methods: Sequence[str], context: bool, places: Pro
 
 
 def _page_row(scoring: Scoring, answered: _Answered, leave_out: Sequence[str] = ()) -> PageRow:
-    """Each method's scores; the rivals of a row stand in the baselines once, and not in each row."""
+    """Return each method's scores; the rivals of a row stand in the baselines once, and not in each row."""
     scores = {}
     for name, task in answered.tasks.items():
         answers = {m: by_seed for m, by_seed in answered.answers[name].items() if m not in leave_out}
         scores[name] = method_scores(answers, task, scoring.split.clusters_of(task))
-        if name != f"{FEW:g}":
-            for method, by_seed in answers.items():
-                scores[name][method] = {**scores[name][method], **_validation_macro_f1(by_seed, task)}
+        if name != f"{FEW:g}" and len(task.validation):
+            for method, by_seed in answers.items():  # the number by which rows are chosen
+                validation = [answer.validation_metrics(task)["macro_f1"] for answer in by_seed.values()]
+                scores[name][method] = {**scores[name][method], "validation_macro_f1": float(np.mean(validation))}
     few = {f"{FEW:g}": scores.pop(f"{FEW:g}")}
     return {"classification": scores, "few_shot": few}
 
 
-def _validation_macro_f1(by_seed: Mapping[str, Prediction], task: Task) -> Scores:
-    """The number by which rows are chosen; `{}` without a validation window."""
-    if not len(task.validation):
-        return {}
-    scores = [answer.validation_metrics(task)["macro_f1"] for answer in by_seed.values()]
-    return {"validation_macro_f1": float(np.mean(scores))}
-
-
 def _differences(scoring: Scoring, answered: _Answered, name: str) -> MethodScores:
-    """Each method less its rival, which is named, on the same drawn days or sessions."""
+    """Subtract from each method its rival, which is named, on the same drawn days or sessions."""
     task = answered.tasks[name]
     answers = answered.answers[name]
     clusters = scoring.split.clusters_of(task)

@@ -70,7 +70,7 @@ def percent(row: Scores, metric: str) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table whose first column is text and whose others are numbers."""
+    """Render a table whose first column is text and whose others are numbers."""
     return [
         f"| {' | '.join(head)} |",
         f"|---|{'---:|' * (len(head) - 1)}",
@@ -83,12 +83,12 @@ def _percents(scores: Scores) -> list[str]:
 
 
 def _scores_of(row: PageRow, part: str) -> MethodScores:
-    """A row's scores of a variant, or of a share of the labels."""
+    """Return a row's scores of a variant, or of a share of the labels."""
     return {**row.get("classification", {}), **row.get("few_shot", {})}.get(part, {})
 
 
 def _methods(methods: Sequence[str], part: str = "labelled") -> Table:
-    """A table of these methods: of each row of the section, then of its baselines."""
+    """Make a table of these methods: of each row of the section, then of its baselines."""
 
     def table(section: Section) -> list[str]:
         lines = []
@@ -108,7 +108,7 @@ def _methods(methods: Sequence[str], part: str = "labelled") -> Table:
 
 
 def caption_words(section: Section) -> list[str]:
-    """The words of the captions in each style."""
+    """List by style how much the captions' words give away."""
     styles = section.get("baselines", {}).get("caption_styles", {})
     title = method_title("tfidf_captions")
     lines = [[f"{title}, style {style}", *_percents(scores["tfidf_captions"])] for style, scores in styles.items()]
@@ -116,7 +116,7 @@ def caption_words(section: Section) -> list[str]:
 
 
 def screening(section: Section) -> list[str]:
-    """All rows by validation, which chooses, and by test; best first."""
+    """List all rows by validation, which chooses, and by test; best first."""
     lines = []
     for name, row in section["rows"].items():
         probe = row["classification"]["labelled"]["linear_probe"]
@@ -138,7 +138,7 @@ def screening(section: Section) -> list[str]:
 
 
 def retrieval(section: Section) -> list[str]:
-    """Windows to captions and back."""
+    """List how well windows find captions, and captions windows."""
     metrics = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
     lines = []
     for name, row in section["rows"].items():
@@ -149,7 +149,7 @@ def retrieval(section: Section) -> list[str]:
 
 
 def finetuned(section: Section) -> list[str]:
-    """Every row's fine-tuned classifiers."""
+    """List every row's fine-tuned classifiers."""
     lines = []
     for name, row in section["rows"].items():
         if scores := row.get("finetuned"):
@@ -159,7 +159,7 @@ def finetuned(section: Section) -> list[str]:
 
 
 def pairs(section: Section) -> list[str]:
-    """Rows that were analysed: choosing between two labels of one room."""
+    """List, of rows that were analysed, how well they choose between two labels of one room."""
     lines = [
         [
             f"{name}: {' or '.join(pair['pair'])} ({pair['room']})",
@@ -173,7 +173,7 @@ def pairs(section: Section) -> list[str]:
 
 
 def months(section: Section) -> list[str]:
-    """Rows that were analysed: accuracy by month."""
+    """List, of rows that were analysed, the accuracy by month."""
     lines = [
         [f"{name}, {month['month']}", *_accuracies(month)]
         for name, row in section["rows"].items()
@@ -183,7 +183,7 @@ def months(section: Section) -> list[str]:
 
 
 def dropped_sensors(section: Section) -> list[str]:
-    """Rows that were analysed: accuracy by how many usual sensors had dropped out, and which."""
+    """List, of rows that were analysed, the accuracy by how many usual sensors had dropped out, and which."""
     lines = []
     for name, row in section["rows"].items():
         for subset in row.get("dropped_sensors", []):
@@ -200,7 +200,7 @@ def _accuracies(subset: SubsetRow) -> list[str]:
 
 
 def transfer(section: Section) -> list[str]:
-    """Methods in a home that nobody trained in."""
+    """List the methods in a home that nobody trained in."""
     lines = []
     for name, row in section["rows"].items():
         for variant, methods in row["classification"].items():
@@ -210,7 +210,7 @@ def transfer(section: Section) -> list[str]:
 
 
 def cost(section: Section) -> list[str]:
-    """Minutes that trainings took."""
+    """List the minutes that trainings took."""
     lines = [
         [name, ", ".join(f"{seed['seconds'] / 60:.0f}" for seed in row["training"] if seed.get("seconds"))]
         for name, row in section["rows"].items()

@@ -7,7 +7,6 @@ page only the lines between `<!-- table NAME -->` and `<!-- end -->` are written
 """
 
 import argparse
-import multiprocessing
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, hash_json, locked, read_json, write_json
 from casita.train.configs.finetune_config import FinetuneConfig
 from casita.train.configs.train_config import CONFIGS
-from casita.train.experiments.compare import PRELOAD
+from casita.train.experiments.compare import process_context
 from casita.train.experiments.grid import Grid, Job, has_results, load_grid, make_jobs
 from casita.train.experiments.result_scores import (
     FORMAT,
@@ -35,7 +34,6 @@ from casita.train.experiments.result_scores import (
     score_transfer,
 )
 from casita.train.experiments.result_tables import Section, fill_page
-from casita.train.training.checkpoint import checkpoints, read_progress
 
 PLAN = CONFIGS / "results" / "plan.yaml"
 PAGE = Path("docs/RESULTS.md")
@@ -93,10 +91,7 @@ def casita(*words: str) -> float:
     """Run a command of Casita in a process of its own; return the seconds it took."""
     began = time.monotonic()
     print("casita", *words, flush=True)
-    methods = multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(PRELOAD)
-    process = context.Process(target=_run, args=(list(words),))
+    process = process_context().Process(target=_run, args=(list(words),))
     process.start()
     process.join()
     if process.exitcode:
@@ -129,7 +124,9 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
             scores |= _score(name, row.name, section, work, row_jobs)
         if configs := [job.finetunes[row.name] for job in row_jobs if row.name in job.finetunes]:
             scores |= _score_finetuned(name, row.name, work, configs)
-        rows[row.name] = {**scores, "training": training_times(row_jobs)}
+        # Seconds of each seed's training, on whatever else the machine was doing.
+        walls = [job.run.with_suffix(".wall.json") for job in row_jobs]
+        rows[row.name] = {**scores, "training": [read_json(wall) for wall in walls if wall.is_file()]}
         if section.get("baselines", False) and not baselines:
             baselines = _score_baselines(name, section, work, row_jobs[0], seeds)
         _write_section(work, name, {"rows": rows, "baselines": baselines})
@@ -138,10 +135,11 @@ def compare_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
 def _score(name: str, row: str, section: Mapping[str, Any], work: Path, jobs: Sequence[Job]) -> PageRow:
     options = {key: section[key] for key in ("context", "baselines", "analysis") if key in section} | _places(section)
     home = _home(section, work, jobs[0])
+    runs = [job.run for job in jobs]
     return _once(
         work / "scores" / name / f"{hash_json(row)[:12]}.json",
-        [options, hash_file(home.windows), *(hash_file(job.run / "model" / "model.safetensors") for job in jobs)],
-        lambda: score_row(home, [job.run for job in jobs], **options),
+        [options, hash_file(home.windows), *_weights(runs)],
+        lambda: score_row(home, runs, **options),
     )
 
 
@@ -181,37 +179,31 @@ def with_data(grid: Grid, work: Path) -> Grid:
 
 def train(job: Job) -> None:
     """Do the job's training and fine-tunings; not the evaluation of `casita compare`: rows are scored together."""
+    # Not by `has_results`: the checkpoints may be of an older version.
+    is_trained = (job.run / "model" / "model.safetensors").is_file() and job.is_trained()
+    untuned = {str(Path(c.out).with_suffix(".yaml")) for c in job.finetunes.values() if not has_results(c)}
     for words in job.commands("chronological", 1):
-        if (words[0] == "train" and not _trained(job)) or (words[0] == "finetune" and not _tuned(job, words)):
+        if words[0] == "train" and not is_trained:
             took = casita(*words)
-            if words[0] == "train":
-                wall = job.run.with_name(f"{job.run.name}.wall.json")
-                before = read_json(wall)["seconds"] if wall.is_file() else 0.0
-                write_json(wall, {"seconds": before + took})
-
-
-def _trained(job: Job) -> bool:
-    """Return whether the training is finished and its model there; its checkpoints may be of an older version."""
-    saved = checkpoints(job.run)
-    return bool(saved) and (job.run / "model" / "model.safetensors").is_file() and read_progress(saved[-1]).finished
-
-
-def _tuned(job: Job, words: Sequence[str]) -> bool:
-    return any(has_results(c) for c in job.finetunes.values() if str(Path(c.out).with_suffix(".yaml")) == words[-1])
+            wall = job.run.with_suffix(".wall.json")
+            before = read_json(wall)["seconds"] if wall.is_file() else 0.0
+            write_json(wall, {"seconds": before + took})
+        elif words[0] == "finetune" and words[-1] in untuned:
+            casita(*words)
 
 
 def _score_finetuned(name: str, row: str, work: Path, configs: Sequence[FinetuneConfig]) -> PageRow:
     home = HomeFolder(Path(configs[0].data))
-    weights = [hash_file(Path(config.out) / "model" / "model.safetensors") for config in configs]
-    path = work / "scores" / name / f"{hash_json(row)[:12]}-finetuned.json"
-    reads = [hash_file(home.windows), *weights]
-    return _once(path, reads, lambda: {"finetuned": score_finetuned(home, configs)})
+    return _once(
+        work / "scores" / name / f"{hash_json(row)[:12]}-finetuned.json",
+        [hash_file(home.windows), *_weights([Path(config.out) for config in configs])],
+        lambda: {"finetuned": score_finetuned(home, configs)},
+    )
 
 
-def training_times(jobs: Sequence[Job]) -> list[Mapping[str, float]]:
-    """Seconds of each seed's training, on whatever else the machine was doing."""
-    walls = [job.run.with_name(f"{job.run.name}.wall.json") for job in jobs]
-    return [read_json(wall) for wall in walls if wall.is_file()]
+def _weights(runs: Sequence[Path]) -> list[str]:
+    """Hash the weights of each run."""
+    return [hash_file(run / "model" / "model.safetensors") for run in runs]
 
 
 def transfer_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
@@ -224,9 +216,8 @@ def transfer_rows(name: str, section: Mapping[str, Any], work: Path) -> None:
     rows: dict[str, PageRow] = {}
     for row in grid.rows:
         runs = [job.run for job in jobs if row.name in job.rows]
-        weights = [hash_file(run / "model" / "model.safetensors") for run in runs]
         path = work / "scores" / name / f"{hash_json(row.name)[:12]}.json"
-        rows[row.name] = _once(path, weights, partial(score_transfer, runs, target, work / "evaluated" / name))
+        rows[row.name] = _once(path, _weights(runs), partial(score_transfer, runs, target, work / "evaluated" / name))
     _write_section(work, name, {"rows": rows})
 
 
@@ -248,14 +239,14 @@ def _write_section(work: Path, name: str, section: Section) -> None:
 
 
 def _read_section(work: Path, name: str) -> Section | None:
-    """The section's numbers; None where there are none, or those of an older version."""
+    """Read the section's numbers; None where there are none, or those of an older version."""
     path = work / "scores" / f"{name}.json"
     stored = read_json(path) if path.is_file() else {}
     return stored["section"] if stored.get("format") == FORMAT else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line."""
+    """Add the arguments of the command line."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the raw logs (CASITA_DATA)")
     parser.add_argument("--work", type=Path, default=Path("results"), metavar="DIR", help="homes, runs and scores")
     parser.add_argument("--page", type=Path, default=PAGE, help=f"whose tables to fill (default: {PAGE})")

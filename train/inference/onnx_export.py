@@ -150,9 +150,9 @@ def parity(model: CasitaModel, path: Path) -> dict[str, float]:
     return worst
 
 
-def cosines(model: CasitaModel, path: Path, windows: int = 256, events: int = 20) -> np.ndarray:
+def cosines(model: CasitaModel, path: Path) -> np.ndarray:
     """Compute cosines `(B,)` of the file's `sensor_embeds` and PyTorch's, on random windows of the home's sensors."""
-    inputs = random_windows(model, windows, events, seed=1)
+    inputs = random_windows(model, windows=256, events=20, seed=1)
     return (session(path).run(["sensor_embeds"], inputs)[0] * by_torch(model, inputs)[0]).sum(axis=1)
 
 
@@ -184,7 +184,12 @@ def export(run: Path | str, out: Path | str, int8: bool = False) -> dict[str, An
         description = describe(model, folder / "model.onnx")
         if int8:
             quantize(folder / "model.onnx", folder / "model_int8.onnx")
-            description["int8"] = describe_int8(model, folder / "model_int8.onnx")
+            cosine = cosines(model, folder / "model_int8.onnx")
+            description["int8"] = {
+                "bytes": (folder / "model_int8.onnx").stat().st_size,
+                "mean_cosine": float(cosine.mean()),
+                "min_cosine": float(cosine.min()),
+            }
         with code_travels(model, processor):
             processor.save_pretrained(folder)
         write_json(folder / "export.json", description)
@@ -206,12 +211,6 @@ def describe(model: CasitaModel, path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "max_abs_difference": parity(model, path),
     }
-
-
-def describe_int8(model: CasitaModel, path: Path) -> dict[str, Any]:
-    """Describe the int8 file for `export.json`: its size and its measured loss."""
-    cosine = cosines(model, path)
-    return {"bytes": path.stat().st_size, "mean_cosine": float(cosine.mean()), "min_cosine": float(cosine.min())}
 
 
 def readme(description: Mapping[str, Any], processor: CasitaProcessor) -> str:

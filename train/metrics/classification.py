@@ -40,9 +40,9 @@ def per_class(y_true: Sequence[str], y_pred: Sequence[str]) -> dict[str, dict[st
     support = table.sum(axis=1)
     return {
         label: {
-            "precision": _ratio(hits[i], predicted[i]),
-            "recall": _ratio(hits[i], support[i]),
-            "f1": _ratio(2 * hits[i], predicted[i] + support[i]),
+            "precision": float(hits[i] / max(predicted[i], 1)),  # what was never predicted has no hits
+            "recall": float(hits[i] / support[i]),
+            "f1": float(2 * hits[i] / (predicted[i] + support[i])),
             "support": int(support[i]),
         }
         for i, label in enumerate(labels)
@@ -131,7 +131,3 @@ def over_seeds(by_seed: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         if len(values) > 1 and not isinstance(value, int):
             merged[f"{name}_sd"] = float(np.std(values, ddof=1))
     return merged
-
-
-def _ratio(part: int, total: int) -> float:
-    return float(part / total) if total else 0.0

@@ -116,17 +116,14 @@ def rank_by_captions(
         text: `(N, T)` unit rows of all windows' captions; caption_ids: `(N,)`; train, test: row numbers.
     """
     counts = np.bincount(caption_ids[train], minlength=int(caption_ids.max()) + 1)[caption_ids[test]]
-    common = (counts + 0.4 * (text[test] @ _direction(text[train])))[:, None]  # cosines decide between equal counts
+    mean = text[train].mean(axis=0, dtype=np.float64)
+    direction = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    common = (counts + 0.4 * (text[test] @ direction))[:, None]  # cosines decide between equal counts
     one = np.ones_like(common)
     return {
         "sensor_to_text": rank_retrieval(one, common, caption_ids[test])["sensor_to_text"],
         "text_to_sensor": rank_retrieval(common, one, caption_ids[test])["text_to_sensor"],
     }
-
-
-def _direction(rows: np.ndarray) -> np.ndarray:
-    mean = rows.mean(axis=0, dtype=np.float64)
-    return mean / max(float(np.linalg.norm(mean)), 1e-12)
 
 
 # -------------------------------------------------------------------------------------------------- any ranking

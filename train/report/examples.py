@@ -53,7 +53,7 @@ def written_examples(inputs: ReportInputs, plan: FloorPlan | None) -> dict[str, 
         possible = int(ranked[0][1].right.sum())
         rows += [{"text": q.text, "label": readable(label), "hits": r.hits, "possible": possible} for q, r in ranked]
         if possible:
-            ranked = sorted(ranked, key=lambda pair: _average_precision(pair[0], pair[1]))
+            ranked = sorted(ranked, key=lambda pair: _average_precision(*pair))
             query, ranking = ranked[(len(ranked) - 1) // 2]
             hits = _first_windows(windows, inputs.captions, query.scores, ranking, plan, SENTENCE)
             examples.append({"text": query.text, "label": readable(label), "hits": ranking.hits, "windows": hits})

@@ -197,12 +197,8 @@ def similarity(plan: FloorPlan, table: SensorEmbeddingTable, events: Mapping[str
     rooms = [readable(plan.room(sensor)) for sensor in sensors]
     return {
         "drawing": drawing,
-        "sensors": sensors,
-        "rooms": rooms,
         "chosen": chosen,
         "nearest": [(sensors[i], rooms[i], float(cosine[chosen, i])) for i in order[:5]],
-        "low": low,
-        "high": high,
         "data": {
             "sensors": sensors,
             "rooms": rooms,

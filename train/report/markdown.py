@@ -1,8 +1,7 @@
 """The Markdown report: the same tables as the page, with the plots that lie in `plots/` beside it."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from casita.results import METHODS, Results
 from casita.train.report import tables
@@ -16,7 +15,7 @@ from casita.train.report.wording import (
     presegmented_line,
     sampling_line,
     seed_note,
-    variant_name,
+    title_of,
     verdict,
 )
 
@@ -51,9 +50,13 @@ def _sections(results: Results) -> Iterator[str]:
         yield "![loss curves](plots/loss.png)"
     yield "## What it was measured on"
     yield tables.splits(root["data"]).markdown()
-    yield _sampling(results["data"]["sampling"])
+    sampling = results["data"]["sampling"]
+    warning = presegmented_line(sampling)
+    yield sampling_line(sampling) + (f" **{warning}**" if warning else "")
     yield leak_line(results["data"]["leak_audit"])
-    yield from _left_out(results)
+    if missing := absent(results):
+        yield "## Not measured here"
+        yield "\n".join(f"- {name}: {why}" for name, why in missing.items())
     yield "## How to get these numbers again"
     yield f"```\n{results['settings']['command']}\n```"
     yield "Settings: " + json.dumps(results["settings"], ensure_ascii=False)
@@ -74,7 +77,7 @@ def _classification(results: Results, scores: At) -> Iterator[str]:
     yield "![confusion matrix of zero-shot](plots/confusion_zero_shot.png)"
     for variant, rows in variants.items():
         if variant != "labelled":
-            yield f"### {variant_name(variant)}"
+            yield f"### {title_of(variant)}"
             yield tables.classification(rows, "").markdown(keys=True)
     if "with_unlabelled" in variants:
         yield 'No prompt says "unlabelled", so zero-shot misses all of those windows.'
@@ -110,14 +113,3 @@ def _protocols(root: At) -> Iterator[str]:
         yield "\n".join(
             f"- {row.name}: {row.note}{' **Leaky, for comparison only.**' if row.css else ''}" for row in table.rows
         )
-
-
-def _sampling(sampling: Mapping[str, Any]) -> str:
-    warning = presegmented_line(sampling)
-    return sampling_line(sampling) + (f" **{warning}**" if warning else "")
-
-
-def _left_out(results: Results) -> Iterator[str]:
-    if missing := absent(results):
-        yield "## Not measured here"
-        yield "\n".join(f"- {name}: {why}" for name, why in missing.items())

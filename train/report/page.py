@@ -26,15 +26,12 @@ from casita.train.report.wording import (
     headline_protocol,
     leak_line,
     leaky_line,
-    method_name,
     opening,
-    part_name,
     presegmented_line,
-    protocol_name,
     readable,
     sampling_line,
     seed_note,
-    variant_name,
+    title_of,
     verdict,
 )
 
@@ -66,9 +63,7 @@ def report_page(
         groups: colouring of the map -> its groups (`group_windows`).
     """
     root = At(results)
-    headline = headline_protocol(results)
-    scores = results["protocols"][headline]
-    at = root["protocols"][headline]
+    at = root["protocols"][headline_protocol(results)]
     plan = FloorPlan(inputs.layout) if inputs.layout["sensors"] else None
     alike = _similarity(inputs, plan)
     sections: dict[str, Any] = {
@@ -92,7 +87,7 @@ def report_page(
         .get_template("report.html.jinja")
         .render(
             results=results,
-            verdict=verdict(scores["classification"]["labelled"]),
+            verdict=verdict(at["classification"]["labelled"].value),
             opening=opening(results),
             leaky=leaky_line(results),
             facts=_facts(results),
@@ -151,7 +146,7 @@ def _activity(results: Results, scores: At) -> dict[str, Any]:
 
 def _variant_tables(variants: At) -> list[tuple[str, tables.Table]]:
     """Return the variants of classification with their tables."""
-    return [(name, tables.classification(rows, variant_name(name), "macro_f1")) for name, rows in variants.items()]
+    return [(name, tables.classification(rows, title_of(name), "macro_f1")) for name, rows in variants.items()]
 
 
 def _classes(scores: At, inputs: ReportInputs) -> dict[str, Any] | None:
@@ -237,8 +232,8 @@ def _protocols(root: At) -> dict[str, Any] | None:
     others = list(root["protocols"].items())[1:]
     return {
         "table": tables.protocols(root),
-        "details": [(protocol_name(name), dict(_variant_tables(at["classification"]))) for name, at in others],
-        "left_out": {protocol_name(name): at.value["left_out"] for name, at in others if at.value["left_out"]},
+        "details": [(title_of(name), dict(_variant_tables(at["classification"]))) for name, at in others],
+        "left_out": {title_of(name): at.value["left_out"] for name, at in others if at.value["left_out"]},
     }
 
 
@@ -261,6 +256,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"readable": readable, "method": method_name, "part": part_name}
+    environment.filters |= {"readable": readable, "title_of": title_of}
     environment.globals |= {"day": DAY, "night": NIGHT, "method_colours": METHOD_COLOURS, "all_methods": list(METHODS)}
     return environment

@@ -18,7 +18,7 @@ from casita.results import MethodScores, ProtocolResults, ReliabilityCurve
 from casita.train.metrics.classification import confusion
 from casita.train.report.palette import DAY, METHOD_COLOURS
 from casita.train.report.svg import PNG_ONLY, mark
-from casita.train.report.wording import DIRECTIONS, RETRIEVAL, method_name, readable
+from casita.train.report.wording import DIRECTIONS, RETRIEVAL, readable, title_of
 
 BARS = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 COLOURS = {method: DAY[name] for method, name in METHOD_COLOURS.items()}
@@ -169,12 +169,12 @@ def plot_retrieval(retrieval: Mapping[str, MethodScores], title: str) -> Figure:
                 heights,
                 0.93 * width,
                 color=_colour(method),
-                label=method_name(method),
+                label=title_of(method),
                 yerr=spread if any(spread) else None,
                 ecolor=DAY["ink"],
             )
             for bar, name, height in zip(bars, BARS, heights, strict=True):
-                mark(bar, f"{method_name(method)}, {RETRIEVAL[name]}: {height:.1f} %")
+                mark(bar, f"{title_of(method)}, {RETRIEVAL[name]}: {height:.1f} %")
             axes.bar_label(bars, [f"{height:.1f}" for height in heights], fontsize=6.5, padding=2)
         size = retrieval["casita"][direction]
         axes.set_title(f"{direction_name}: {size['queries']} queries, {size['candidates']} candidates", fontsize=10)
@@ -203,12 +203,12 @@ def plot_few_shot(scores: ProtocolResults, title: str) -> Figure:
         measured = [share for share in shares if method in rows[share]]
         values = [100 * rows[share][method]["macro_f1"] for share in measured]
         x = [100 * share * aside for share in measured]
-        axes.plot(x, values, color=_colour(method), label=method_name(method), linewidth=2)
+        axes.plot(x, values, color=_colour(method), label=title_of(method), linewidth=2)
         for at, share, value in zip(x, measured, values, strict=True):
             if "macro_f1_ci" in rows[share][method]:
                 low, high = rows[share][method]["macro_f1_ci"]
                 axes.plot([at, at], [100 * low, 100 * high], color=_colour(method), alpha=0.6, linewidth=1.25)
-            words = f"{method_name(method)}, {100 * share:g} % of the labels: {value:.1f} %"
+            words = f"{title_of(method)}, {100 * share:g} % of the labels: {value:.1f} %"
             _dot(axes, at, value, words, color=_colour(method))
     axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
     axes.minorticks_off()
@@ -220,7 +220,7 @@ def plot_few_shot(scores: ProtocolResults, title: str) -> Figure:
 @matplotlib.rc_context(STYLE)
 def plot_reliability(method: str, curve: ReliabilityCurve) -> Figure:
     """Plot accuracy against confidence; the larger a dot, the more windows it stands for."""
-    title = f"Reliability of {method_name(method)}: ECE {100 * curve['ece']:.1f} %"
+    title = f"Reliability of {title_of(method)}: ECE {100 * curve['ece']:.1f} %"
     figure, axes = _panel(4.4, 3.8, title, "confidence, %", "accuracy, %")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     axes.plot([0, 100], [0, 100], ":", color=DAY["soft"], linewidth=1)

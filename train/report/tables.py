@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from casita.results import OWN_METHODS, MethodScores
-from casita.train.report.wording import DIRECTIONS, METRICS, RETRIEVAL, method_name, protocol_name, readable
+from casita.train.report.wording import DIRECTIONS, METRICS, RETRIEVAL, readable, title_of
 
 SHOWN_BY_CLASS = ("linear_probe", "zero_shot", "learned", "bag_of_sensors", "bag_of_rooms")
 SHOWN_BY_PROTOCOL = (
@@ -129,7 +129,7 @@ def classification(rows: At, caption: str, first: str = "accuracy") -> Table:
 
 def _method_row(method: str, cells: Sequence[Cell]) -> Row:
     """Return a method's row, marked where it is this model's."""
-    return Row(method, method_name(method), cells, "own" if method in (*OWN_METHODS, "casita") else "")
+    return Row(method, title_of(method), cells, "own" if method in (*OWN_METHODS, "casita") else "")
 
 
 def class_methods(per_class: Mapping[str, MethodScores]) -> list[str]:
@@ -153,14 +153,14 @@ def classes(per_class: At) -> Table:
         )
         for label in order
     ]
-    return Table("F1 of each activity, %", ["activity", "test windows", *map(method_name, methods)], body)
+    return Table("F1 of each activity, %", ["activity", "test windows", *map(title_of, methods)], body)
 
 
 def class_details(per_class: At) -> list[Table]:
     """Return precision, recall and F1 of each activity, a table a method."""
     return [
         Table(
-            f"{method_name(method)}: each activity, %",
+            f"{title_of(method)}: each activity, %",
             ["activity", "precision", "recall", "F1", "test windows"],
             [
                 Row(
@@ -247,8 +247,8 @@ def protocols(results: At) -> Table:
         shared_events = Cell(str(sum(about.value["leak_audit"].values())))
         css = "leaky" if about.value["leaky"] else ""
         note = about.value["description"] + " Coarse labels." * (about.value["level"] == "coarse")
-        body.append(Row(name, protocol_name(name), [*cells, score(about, "seen_share"), shared_events], css, note))
-    head = ["protocol", *map(method_name, methods), "seen in training, %", "shared events"]
+        body.append(Row(name, title_of(name), [*cells, score(about, "seen_share"), shared_events], css, note))
+    head = ["protocol", *map(title_of, methods), "seen in training, %", "shared events"]
     return Table("Macro F1 on labelled windows, %, by protocol", head, body)
 
 
@@ -286,4 +286,4 @@ def bins(curve: At, method: str) -> Table:
         at = At(values, f"{curve.pointer}/bins/{i}")
         name = f"{100 * values['low']:.0f}{DASH}{100 * values['high']:.0f} %"
         body.append(Row(str(i), name, [score(at, "confidence"), score(at, "accuracy"), count(at["windows"])]))
-    return Table(f"{method_name(method)}: bins", ["confidence", "mean confidence, %", "accuracy, %", "windows"], body)
+    return Table(f"{title_of(method)}: bins", ["confidence", "mean confidence, %", "accuracy, %", "windows"], body)

@@ -33,21 +33,21 @@ class Group:
 
 
 def flat_windows(embeddings: np.ndarray, most: int = MOST) -> tuple[np.ndarray, np.ndarray]:
-    """Lay windows `(N, C)` out on a plane: the rows kept, at most `most` evenly spaced, and their points `(M, 2)`."""
+    """Lay windows `(N, C)` out on a plane: the rows kept, at most `most` evenly spaced, and their points `(M, 2)`.
+
+    By 50 principal components, then t-SNE; a handful of windows by the components alone.
+    """
     kept = np.linspace(0, len(embeddings) - 1, min(len(embeddings), most)).round().astype(int)
-    return kept, _flat(embeddings[kept])
-
-
-def _flat(embeddings: np.ndarray) -> np.ndarray:
-    """Reduce `(N, C)` to `(N, 2)` by 50 principal components, then t-SNE; a handful of windows by the components."""
-    left, strength, _ = np.linalg.svd(embeddings - embeddings.mean(axis=0), full_matrices=False)
+    shown = embeddings[kept]
+    left, strength, _ = np.linalg.svd(shown - shown.mean(axis=0), full_matrices=False)
     components = np.pad((left * strength)[:, :50], ((0, 0), (0, 2)))
     if len(components) < 10:
-        return components[:, :2]
+        return kept, components[:, :2]
     # Not init="pca": it divides by a spread of 0 where an encoder maps everything to one point.
     start = 1e-4 * components[:, :2] / max(components[:, 0].std(), 1e-12)
     perplexity = min(30, (len(components) - 1) / 3)
-    return TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=0).fit_transform(components)
+    tsne = TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=0)
+    return kept, tsne.fit_transform(components)
 
 
 def group_windows(windows: Sequence[Mapping[str, Any]], rooms: Mapping[str, str]) -> dict[str, list[Group]]:

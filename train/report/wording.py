@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from casita.results import METHODS, OWN_METHODS, MethodScores, ProtocolSummary, Results, Scores
+from casita.results import METHODS, OWN_METHODS, MethodScores, ProtocolResults, Results, Scores
 
 METRICS = {
     "accuracy": "accuracy",
@@ -50,19 +50,12 @@ def readable(label: str) -> str:
     return " ".join([first, *(word.lower() if not word.isupper() else word for word in others)])
 
 
-def method_name(method: str) -> str:
-    """Return the title of a method; of one that this version does not know its key as words."""
-    return METHODS[method].title if method in METHODS else readable(method)
-
-
-def variant_name(variant: str) -> str:
-    """Return the name of a variant of classification."""
-    return VARIANTS.get(variant, readable(variant))
-
-
-def protocol_name(protocol: str) -> str:
-    """Return the name of a protocol."""
-    return PROTOCOLS.get(protocol, readable(protocol))
+def title_of(key: str) -> str:
+    """Return the title of a method, protocol, variant or section; of one that this version does not know its key as
+    words."""
+    if key in METHODS:
+        return METHODS[key].title
+    return (SECTIONS | VARIANTS | PROTOCOLS).get(key) or readable(key)
 
 
 def headline_protocol(results: Results) -> str:
@@ -87,13 +80,14 @@ def opening(results: Results) -> str:
     )
 
 
-def _about(results: Results) -> ProtocolSummary:
-    return results["protocols"][headline_protocol(results)]["about"]
+def headline_scores(results: Results) -> ProtocolResults:
+    """Return the numbers of the headline protocol."""
+    return results["protocols"][headline_protocol(results)]
 
 
 def _seen(results: Results) -> str:
     """Say what the encoder knew of the test windows."""
-    seen_share = _about(results)["seen_share"]
+    seen_share = headline_scores(results)["about"]["seen_share"]
     if not seen_share:
         return "the model was not trained on them"
     percent = f"{100 * seen_share:.0f}\N{NO-BREAK SPACE}%"
@@ -102,7 +96,7 @@ def _seen(results: Results) -> str:
 
 def leaky_line(results: Results) -> str:
     """Warn where the headline itself is of a leaky protocol; empty where it is not."""
-    if not _about(results)["leaky"]:
+    if not headline_scores(results)["about"]["leaky"]:
         return ""
     return (
         f"The headline is of a leaky protocol ({headline_protocol(results)}): train and test windows share events or "
@@ -123,13 +117,13 @@ def verdict(rows: MethodScores) -> str:
         certainty = _certainty(probe, rows[best])
     sentence = (
         f"From its frozen embeddings a linear probe names the activity with {_percent(probe)} macro F1, {comparison} "
-        f"the best baseline ({method_name(best).lower()}, {_percent(rows[best])}){certainty}"
+        f"the best baseline ({title_of(best).lower()}, {_percent(rows[best])}){certainty}"
     )
     if "zero_shot" in rows:
         floor = next(name for name in ("nearest_prompt_tfidf", "majority", best) if name in rows)
         sentence += (
             f"; asked in words alone, without any label, it reaches {_percent(rows['zero_shot'])}, beside "
-            f"{_percent(rows[floor])} for {method_name(floor).lower()}"
+            f"{_percent(rows[floor])} for {title_of(floor).lower()}"
         )
     return f"{sentence}."
 
@@ -171,7 +165,7 @@ def leak_line(audit: Mapping[str, int]) -> str:
 
 def seed_note(results: Results) -> str:
     """Explain the spreads, and say how fine the numbers are."""
-    rows = results["protocols"][headline_protocol(results)]["classification"]["labelled"]
+    rows = headline_scores(results)["classification"]["labelled"]
     settings = results["settings"]
     runs = len(settings["runs"])
     trainings = f"of this model they are {runs} trainings, " if runs > 1 else ""
@@ -195,12 +189,7 @@ def seed_note(results: Results) -> str:
 
 def absent(results: Results) -> dict[str, str]:
     """Return what the headline protocol leaves out, by its title, and why."""
-    scores = results["protocols"][headline_protocol(results)]
+    scores = headline_scores(results)
     not_measured = dict.fromkeys(SECTIONS, "this evaluation did not measure it.")
     reasons = not_measured | dict(scores["left_out"])
-    return {part_name(key): reason for key, reason in reasons.items() if key not in scores}
-
-
-def part_name(key: str) -> str:
-    """Return the name of a part of a protocol's results."""
-    return SECTIONS.get(key) or VARIANTS.get(key) or method_name(key)
+    return {title_of(key): reason for key, reason in reasons.items() if key not in scores}

@@ -16,7 +16,7 @@ from casita.train.report.markdown import report_text
 from casita.train.report.page import report_page
 from casita.train.report.tables import At, score
 from casita.train.report.window_map import Group, flat_windows, group_windows, plot_map
-from casita.train.report.wording import METRICS, headline_protocol, method_name
+from casita.train.report.wording import METRICS, headline_scores, title_of
 
 # Figures that lie in `plots/` as PNG; the page has them too, and more.
 SAVED = ("confusion_linear_probe", "confusion_zero_shot", "window_map", "retrieval", "loss")
@@ -56,11 +56,11 @@ def draw_figures(
         groups: colouring of the map -> its groups; the first is the PNG's.
     """
     title = f"{results['run']} on {results['home']}"
-    scores = results["protocols"][headline_protocol(results)]
+    scores = headline_scores(results)
     figures = {}
     for method in ("linear_probe", "zero_shot"):
         y_true, y_pred = inputs.true_and_predicted(method)
-        figures[f"confusion_{method}"] = plots.plot_confusion(y_true, y_pred, f"{title}, {method_name(method)}")
+        figures[f"confusion_{method}"] = plots.plot_confusion(y_true, y_pred, f"{title}, {title_of(method)}")
     for i, (colouring, by_colour) in enumerate(groups.items()):
         figures[f"window_map_by_{colouring}" if i else "window_map"] = plot_map(points, by_colour, title)
     if "retrieval" in scores:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
@@ -72,8 +71,11 @@ def save_checkpoint(
             rng_tensors = {
                 f"{rank}.{name}": state for rank, rank_state in enumerate(states) for name, state in rank_state.items()
             }
+            weights = accelerator.unwrap_model(model).state_dict()
+            # On the CPU, each with memory of its own, as safetensors needs it
+            model_tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
             try:
-                save_file(_model_tensors(accelerator, model), temporary / "model.safetensors")
+                save_file(model_tensors, temporary / "model.safetensors")
                 save_optimizer(temporary / "optimizer.safetensors", optimizer, scheduler)
                 save_file(rng_tensors, temporary / "rng.safetensors")
             except (SafetensorError, RuntimeError) as error:  # what safetensors raises on a full disk
@@ -189,9 +191,3 @@ def read_progress(folder: Path) -> Progress:
         return Progress(**read_json(folder / "progress.json"))
     except TypeError as error:
         raise ValueError(f"{folder}/progress.json: written by another version of casita ({error}).") from None
-
-
-def _model_tensors(accelerator: Accelerator, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the unwrapped model's state on the CPU, each tensor with memory of its own, as safetensors needs it."""
-    state = accelerator.unwrap_model(model).state_dict()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -19,6 +19,8 @@ from casita.train.metrics.classification import classification_metrics
 from casita.train.training.losses import gather
 from casita.train.training.objectives import Objective
 
+BATCH_SIZE = 256  # windows at once where nothing is learned
+
 
 def add_head(model: CasitaModel, classes: Sequence[str]) -> None:
     """Give `model` the head of `CasitaForSequenceClassification` as `classifier`, from torch's current seed.
@@ -119,7 +121,7 @@ class ClassificationObjective(Objective):
         """Return `(N, K)` of all windows; each rank computes its share."""
         self.model.eval()
         parts = []
-        for rows in self.rank_chunks(len(split), 256, "validating"):
+        for rows in self.rank_chunks(len(split), BATCH_SIZE, "validating"):
             batch = split.batch(rows, rows, self.accelerator.device)
             parts.append(self.trained(batch.inputs, batch.texts).float())
         return gather(torch.cat(parts))[: len(split)]
@@ -149,12 +151,12 @@ def drop_sensors(
 
 
 @torch.inference_mode()
-def encode_split(tower: nn.Module, split: WindowDataset, description: str, size: int = 256) -> np.ndarray:
+def encode_split(tower: nn.Module, split: WindowDataset, description: str) -> np.ndarray:
     """Return `logits` of each window, `(N, K)`, or from a tower without them its `pooler_output` `(N, C)`."""
     device = next(tower.parameters()).device
     parts = []
-    for first in tqdm(range(0, len(split), size), description, unit="batch", leave=False):
-        rows = np.arange(first, min(first + size, len(split)))
+    for first in tqdm(range(0, len(split), BATCH_SIZE), description, unit="batch", leave=False):
+        rows = np.arange(first, min(first + BATCH_SIZE, len(split)))
         out: Any = tower(**split.batch(rows, rows, device).inputs)
         output = out.logits if "logits" in out else out.pooler_output
         parts.append(output.float().cpu().numpy())

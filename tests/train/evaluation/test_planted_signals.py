@@ -199,7 +199,7 @@ def test_with_shuffled_labels_every_method_is_at_chance():
         "few labels": probes.linear_probe(base, few, progress=False),
         "zero_shot": probes.zero_shot(sensor, prototypes, list(prompts), 10.0, task),
         "bag_of_sensors": probes.bag_of_sensors(home.keys, task, progress=False),
-        "bag_of_rooms": probes.bag_of_rooms(
+        "bag_of_rooms": probes.bag_of_sensors(
             [["bedroom"] * key.count("M011") for key in map(str, home.keys)], task, progress=False
         ),
         "tfidf_captions": probes.tfidf_captions(home.captions, task, progress=False),

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from casita.datasets_scripts.windows.table import evenly_cut
 from casita.train.evaluation.encoders import of_kind
-from casita.train.evaluation.probes import Prediction, Task, logistic_probe
+from casita.train.evaluation.probes import Task, logistic_probe
 from casita.train.evaluation.scoring import ONCE, PROBES, Answers, Scoring
 
 STEPS_BEFORE = (2, 4)  # windows back: the two before that share no event with this one, where windows overlap by half
@@ -18,7 +18,7 @@ MINUTES = np.arange(5, 180, 5)  # edges of the time since the session began
 
 
 def windows_before(windows: pa.Table, step: int) -> np.ndarray:
-    """Row number `(N,)` of the window `step` before each in its session, -1 where there is none.
+    """Return the row number `(N,)` of the window `step` before each in its session, -1 where there is none.
 
     Raises:
         ValueError: windows of which train has more than the other splits.
@@ -32,7 +32,7 @@ def windows_before(windows: pa.Table, step: int) -> np.ndarray:
 
 
 def minutes_of_session(windows: pa.Table) -> np.ndarray:
-    """In which five minutes after its session's first window each window begins: `(N, M)` 0 or 1."""
+    """Mark in which five minutes after its session's first window each window begins: `(N, M)` 0 or 1."""
     start = windows["start"].to_numpy()
     _, session = np.unique(np.array(windows["session"].to_pylist(), dtype=object), return_inverse=True)
     first = np.full(session.max() + 1, start.max())
@@ -42,7 +42,7 @@ def minutes_of_session(windows: pa.Table) -> np.ndarray:
 
 
 def hours_of_day(windows: pa.Table) -> np.ndarray:
-    """The hour of the day in which each window begins: `(N, 24)` 0 or 1."""
+    """Mark the hour of the day in which each window begins: `(N, 24)` 0 or 1."""
     start = windows["start"].to_numpy()
     return np.eye(24, dtype=np.float32)[(start - start.astype("datetime64[D]")) // np.timedelta64(1, "h")]
 
@@ -61,7 +61,7 @@ def predict_with_context(scoring: Scoring, task: Task) -> Answers:
             earlier = [np.where((rows >= 0)[:, None], embedding[rows], np.float32(0)) for rows in before]
             context = np.hstack([embedding, *earlier])
             features = {"context": context, "context_minutes": np.hstack([context, minutes])}
-            _add(answers, _fit(method, features, task), seed)
+            _add_fitted(answers, method, features, task, seed)
     return answers
 
 
@@ -70,7 +70,7 @@ def predict_with_hour(scoring: Scoring, task: Task) -> Answers:
     hours = hours_of_day(scoring.split.windows)
     answers: Answers = {}
     for seed, embedding in _standardised(scoring, "linear_probe", task).items():
-        _add(answers, _fit("linear_probe", {"hour": np.hstack([embedding, hours])}, task), seed)
+        _add_fitted(answers, "linear_probe", {"hour": np.hstack([embedding, hours])}, task, seed)
     return answers
 
 
@@ -91,24 +91,21 @@ def predict_by_bags(scoring: Scoring, task: Task) -> Answers:
         "context_minutes": hstack([context, minutes]).tocsr(),
     }
     answers: Answers = {}
-    _add(answers, _fit("bag_of_sensors", features, task), ONCE)
+    _add_fitted(answers, "bag_of_sensors", features, task, ONCE)
     return answers
 
 
 def _standardised(scoring: Scoring, method: str, task: Task) -> dict[str, np.ndarray]:
-    """The embeddings that a probe reads, by seed, each dimension standardised by the train windows."""
+    """Return the embeddings that a probe reads, by seed, each dimension standardised by the train windows."""
     kind, reads = PROBES[method]
     rows = {seed: getattr(embeddings, reads) for seed, embeddings in of_kind(kind, scoring.encoded).items()}
     return {seed: StandardScaler().fit(array[task.train]).transform(array) for seed, array in rows.items()}
 
 
-def _fit(method: str, features: Mapping[str, np.ndarray | csr_matrix], task: Task) -> dict[str, Prediction]:
-    return {
-        f"{method}_{name}": logistic_probe(array, task, f"{method}_{name}", progress=False)
-        for name, array in features.items()
-    }
-
-
-def _add(answers: Answers, of_seed: Mapping[str, Prediction], seed: str) -> None:
-    for method, answer in of_seed.items():
-        answers.setdefault(method, {})[seed] = answer
+def _add_fitted(
+    answers: Answers, method: str, features: Mapping[str, np.ndarray | csr_matrix], task: Task, seed: str
+) -> None:
+    """Fit a probe on each of the `features` by name, and add its answer as that of `<method>_<name>`."""
+    for name, array in features.items():
+        answer = logistic_probe(array, task, f"{method}_{name}", progress=False)
+        answers.setdefault(f"{method}_{name}", {})[seed] = answer

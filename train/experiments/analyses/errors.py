@@ -70,7 +70,7 @@ def main_rooms(windows: pa.Table, task: Task, rooms: dict[str, str]) -> dict[str
 
 
 def pair_rows(windows: pa.Table, task: Task, answers: Answers, rooms: dict[str, str]) -> list[PairRow]:
-    """Balanced accuracy of choosing between two labels with one main room, for the most frequent pairs."""
+    """Compute the balanced accuracy of choosing between two labels with one main room, for the most frequent pairs."""
     room_of = main_rooms(windows, task, rooms)
     y_test = task.y[task.test].astype(str)
     frequency = Counter(y_test.tolist())
@@ -97,14 +97,14 @@ def _between(answer: Prediction, pair: Sequence[str], rows: np.ndarray, y_true: 
 
 
 def month_rows(windows: pa.Table, task: Task, answers: Answers) -> list[MonthRow]:
-    """Accuracy of the test windows by their month."""
+    """Compute the accuracy of the test windows by their month."""
     starts = windows["start"].take(pa.array(task.test)).to_pylist()
     month = np.array([f"{start:%Y-%m}" for start in starts])
     return [{"month": name, **_subset(windows, task, answers, month == name)} for name in sorted(set(month.tolist()))]
 
 
 def dropped_sensor_rows(windows: pa.Table, task: Task, answers: Answers) -> list[DroppedSensorsRow]:
-    """Accuracy of the test windows by how many of the usual sensors their session lacks; `sensors` names them.
+    """Compute the accuracy of the test windows by how many usual sensors their session lacks; `sensors` names them.
 
     Usual is what speaks in nearly every session of the training (`USUAL`).
     """

@@ -8,22 +8,20 @@ from casita.train.evaluation.protocol_split import ProtocolSplit
 from casita.train.evaluation.scoring import ONCE, Answers, Prompts, Scoring
 
 
-def named_labels(split: ProtocolSplit) -> list[str]:
-    """List the labels of the train windows for which the layout has prompts; the others are mere numbers."""
-    task = split.tasks["labelled"]
-    described = split.home.folder.layout_or_empty.get("activities", {})
-    return [label for label in sorted(set(task.y[task.train])) if "prompts" in described.get(label, {})]
-
-
 def named_task(split: ProtocolSplit) -> Task | None:
-    """The task of the labels with a name alone; None where there are none, or no others."""
+    """Return the task of the labels with a name alone; None where there are none, or no others.
+
+    Those are the labels for which the layout has prompts; the others are mere numbers.
+    """
     labelled = split.tasks["labelled"]
-    names = named_labels(split)
-    return labelled.only(names) if names and names != sorted(set(labelled.y[labelled.train])) else None
+    described = split.home.folder.layout_or_empty.get("activities", {})
+    labels = sorted(set(labelled.y[labelled.train]))
+    names = [label for label in labels if "prompts" in described.get(label, {})]
+    return labelled.only(names) if names and names != labels else None
 
 
 def usual_windows(split: ProtocolSplit) -> np.ndarray:
-    """Row numbers of the train windows as a day brings them, labelled or not."""
+    """Return the row numbers of the train windows as a day brings them, labelled or not."""
     trained = np.array(split.windows["split"].to_pylist(), dtype=object) == "train"
     return np.flatnonzero(trained & evenly_cut(split.windows))
 
