@@ -13,7 +13,7 @@ from typing import Any
 def good_captions(prompt: str, count: int) -> list[str]:
     """Captions that follow from the prompt alone."""
     name = blake2b(prompt.encode(), digest_size=6).hexdigest()
-    return [f"Somebody moved about, as wording {i} of {name} tells." for i in range(count)]
+    return [f"Somebody moved about, as wording {i} of {name} says." for i in range(count)]
 
 
 def good_answer(prompt: str) -> str:

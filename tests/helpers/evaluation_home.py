@@ -1,4 +1,4 @@
-"""A made-up home whose activities its sensors tell, for evaluations."""
+"""A made-up home whose sensors show its activities, for evaluations."""
 
 from datetime import datetime, timedelta
 

@@ -20,7 +20,7 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], cwd: Path, **environment: str) -> Iterator[tuple[str, Path]]:
     """The address of the page that `command` serves, and the file that its output goes to."""
-    port, told = free_port(), cwd / "server.txt"
+    port, log_file = free_port(), cwd / "server.txt"
     offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GRADIO_SERVER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
     environment = {**os.environ, **offline, **environment}
     server = subprocess.Popen(
@@ -37,9 +37,9 @@ def running(command: list[str], cwd: Path, **environment: str) -> Iterator[tuple
             lines.append(line)
             if READY in line:
                 break
-        told.write_text("".join(lines))
+        log_file.write_text("".join(lines))
         assert READY in "".join(lines), "".join(lines)
-        yield f"http://127.0.0.1:{port}", told
+        yield f"http://127.0.0.1:{port}", log_file
     finally:
         server.terminate()
         server.communicate(timeout=30)

@@ -35,8 +35,8 @@ def make_pair(**processor: Any) -> tuple[CasitaModel, CasitaProcessor]:
         text_embedding_dim=384,
         use_time_deltas=True,
     )
-    told = {"home": "toy", "length": 8, "text_model": str(minilm_directory()), "label_prompts": PROMPTS}
-    return CasitaModel(config).eval(), CasitaProcessor(VOCAB, use_time_deltas=True, **{**told, **processor})
+    defaults = {"home": "toy", "length": 8, "text_model": str(minilm_directory()), "label_prompts": PROMPTS}
+    return CasitaModel(config).eval(), CasitaProcessor(VOCAB, use_time_deltas=True, **{**defaults, **processor})
 
 
 def publish_toy(out: Path) -> tuple[Path, CasitaModel, CasitaProcessor]:

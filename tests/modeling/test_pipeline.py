@@ -204,7 +204,7 @@ def test_candidates_that_cannot_be_scored_are_refused(ask, candidates, message):
         ask(make_events(), candidates)
 
 
-def test_a_text_model_that_cannot_be_had_is_told(pair, tmp_path):
+def test_a_text_model_that_cannot_be_loaded_is_named_in_one_line(pair, tmp_path):
     model, processor = pair
     missing = ZeroShotActivityPipeline(model=model, processor=processor, text_model=tmp_path, device="cpu")
     with pytest.raises(ValueError, match="could not be loaded") as error:

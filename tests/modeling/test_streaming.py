@@ -96,7 +96,7 @@ def test_every_overrides_the_overlap():
     assert_same_rows(push_all(CasitaStream(model, processor, length=10, every=3), events), finer(events))
 
 
-def test_due_in_tells_when_the_next_result_comes():
+def test_due_in_counts_the_events_to_the_next_result():
     stream = CasitaStream(*make_pair(length=5, overlap=0.6))  # every 2
     due, is_result = [], []
     for event in make_events([11]):
@@ -130,7 +130,7 @@ def test_memory_is_bounded_by_the_window():
         assert len(stream) <= 4
 
 
-def test_nothing_new_is_nothing_told():
+def test_without_new_events_there_is_no_result():
     stream = CasitaStream(*make_pair(length=4, overlap=0.5))
     assert stream.flush() is None
     for event in make_events([6]):

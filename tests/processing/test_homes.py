@@ -215,7 +215,7 @@ def test_the_home_of_a_call_must_be_known(checkpoint, tables, tmp_path):
     assert again.to_json_string() == processor.to_json_string()
 
 
-def test_readings_without_levels_are_told_apart_from_unknown_states(checkpoint, tables):
+def test_readings_without_levels_are_no_unknown_states(checkpoint, tables):
     model, processor = checkpoint
     processor.set_home(model, tables["aruba"], LAYOUTS["aruba"])
     with pytest.raises(ValueError, match=r"'T001' gave 21.5 but its levels are not set: processor.levels\['T001'\] ="):

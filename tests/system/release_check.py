@@ -79,13 +79,13 @@ class Walk:
         """Run the bash lines of a section by this checkout's casita; what each printed."""
         lines = [line for language, text in self.page[title] if language == "bash" for line in text.splitlines()]
         environment = self.environment(WRITE, "hf", PYTHONPATH=str(ROOT))
-        told = []
+        outputs = []
         for line in lines:
             print(f"$ {line}", flush=True)
             command = re.sub(r"^casita ", f"{sys.executable} -m casita.cli ", line)
             command = re.sub(r"^python ", f"{sys.executable} ", command)
-            told.append(self.run(["bash", "-c", command], environment))
-        return told
+            outputs.append(self.run(["bash", "-c", command], environment))
+        return outputs
 
     def run(self, command: list[str], environment: dict[str, str]) -> str:
         done = subprocess.run(

@@ -77,15 +77,15 @@ def test_a_process_without_casita_gets_the_same_numbers(published, tmp_path):
     command = [sys.executable, "-I", "-c", CONSUMER, str(directory), json.dumps(EVENTS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["module"].startswith("transformers_modules.")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["module"].startswith("transformers_modules.")
     heads = ["CasitaForMaskedEventModeling", "CasitaForSequenceClassification"]
-    assert told["classes"] == ["CasitaConfig", "CasitaModel", *heads, "CasitaProcessor"]
-    assert told["same_tower"]
-    assert told["rows"] == 3 + len(KEYS)
+    assert answer["classes"] == ["CasitaConfig", "CasitaModel", *heads, "CasitaProcessor"]
+    assert answer["same_tower"]
+    assert answer["rows"] == 3 + len(KEYS)
     with torch.inference_mode():
         expected = model(**processor(EVENTS, return_tensors="pt")).sensor_embeds
-    np.testing.assert_allclose(told["vectors"], expected.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer["vectors"], expected.numpy(), rtol=0, atol=1e-6)
 
 
 def test_the_copy_is_the_source_byte_for_byte(published):

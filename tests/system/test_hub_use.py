@@ -32,15 +32,15 @@ import json, sys
 sys.modules["casita"] = None  # importing it fails, as where it is absent
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
-told = json.loads({told!r})
-where = {{"trust_remote_code": True, "revision": told["revision"]}}
+request = json.loads({request!r})
+where = {{"trust_remote_code": True, "revision": request["revision"]}}
 model = AutoModel.from_pretrained("lab/d", **where).eval()
 processor = AutoProcessor.from_pretrained("lab/d", **where)
-events = told["events"]
+events = request["events"]
 with torch.inference_mode():
     vectors = model(**processor([events], return_tensors="pt")).sensor_embeds
 embed = pipeline("sensor-embedding", model="lab/d", device="cpu", **where)
-ask = pipeline("zero-shot-activity", model="lab/d", text_model=told["text_model"], device="cpu", **where)
+ask = pipeline("zero-shot-activity", model="lab/d", text_model=request["text_model"], device="cpu", **where)
 answers = ask([events], ["somebody is cooking", "somebody is asleep"])
 print(json.dumps({{
     "module": type(model).__module__, "vectors": vectors.tolist(), "rows": embed([events])[0]["vector"].tolist(),
@@ -125,8 +125,8 @@ def events(home):
 
 
 def consume(client, events, revision):
-    told = json.dumps({"events": events, "revision": revision, "text_model": str(minilm_directory())})
-    done = client.run(CONSUMER.format(told=told))
+    request = json.dumps({"events": events, "revision": revision, "text_model": str(minilm_directory())})
+    done = client.run(CONSUMER.format(request=request))
     assert done.code == 0, done.stderr
     return done.value
 
@@ -223,9 +223,9 @@ def contents(folder):
 def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(client, hub, pushed, home, run, tmp_path):
     kept = tmp_path / "home"
     shutil.copytree(home.root, kept)
-    told = json.loads((kept / "home.json").read_text())
-    told["layout"] |= {"redistribution": "restricted", "terms": "Ask the lab."}
-    (kept / "home.json").write_text(json.dumps(told))
+    description = json.loads((kept / "home.json").read_text())
+    description["layout"] |= {"redistribution": "restricted", "terms": "Ask the lab."}
+    (kept / "home.json").write_text(json.dumps(description))
     hub.requests.clear()
     done = client.casita("push", "all", "--run", run, "--home", kept, "--namespace", "lab", "--name", "kept")
     assert "--i-have-permission" in done.error
@@ -242,10 +242,10 @@ def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(clien
 def test_no_stage_and_no_training_writes_a_pickle(pushed, home, run):
     files = [path for folder in (home.root, run) for path in folder.rglob("*") if path.is_file()]
     assert {"optimizer.safetensors", "progress.json", "events.parquet"} <= {path.name for path in files}
-    assert {path.name: told for path in files if (told := pickled(path))} == {}
+    assert {path.name: reason for path in files if (reason := pickled(path))} == {}
 
 
-def test_nothing_that_was_pushed_is_a_pickle_or_tells_a_token(hub, pushed, client, place):
+def test_nothing_that_was_pushed_is_a_pickle_or_holds_a_token(hub, pushed, client, place):
     for repo in hub.store.repos.values():
         for commit in repo.commits.values():
             for path, blob in commit.files.items():
@@ -276,7 +276,7 @@ def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, run, ar
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ('"lab/d", home="milan"', "home='milan', vision_model=None: no such table; there are"),
         ('"lab/d", vision_model="clip"', "(home, vision model) (synthetic, pixels)"),
@@ -284,9 +284,9 @@ def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, run, ar
         ('"lab/d", revision="v9"', "Revision Not Found"),
     ],
 )
-def test_a_table_that_is_not_there_is_told_with_what_is(client, pushed, arguments, told):
+def test_a_table_that_is_not_there_is_refused_with_what_is(client, pushed, arguments, message):
     done = client.run(TABLE.format(arguments=arguments))
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_training_on_a_data_set_by_name_gives_the_bytes_of_training_on_its_folder(client, hub, pushed, run, place):
@@ -309,12 +309,12 @@ def test_training_on_a_data_set_by_name_gives_the_bytes_of_training_on_its_folde
 
 
 @pytest.mark.parametrize(
-    "data, told",
+    "data, message",
     [("lab/nothing", "Repository Not Found"), ("lab/d@v9", "Revision Not Found"), ("lab/m", "Repository Not Found")],
 )
-def test_data_that_is_nowhere_is_one_line(client, pushed, place, data, told):
+def test_data_that_is_nowhere_is_one_line(client, pushed, place, data, message):
     done = client.casita("train", *TRAIN, "--data", data, "--out", place / "never")
-    assert told in done.error
+    assert message in done.error
     assert f"{data}: holds no home.json" in done.error
 
 

@@ -59,7 +59,7 @@ def test_a_mixed_batch_is_what_the_processor_makes_of_each_homes_windows(homes, 
         np.testing.assert_array_equal(batch.texts.numpy()[mine], [caption_vector(captions[name]) for name in ids])
 
 
-def test_the_processor_tells_the_homes_sensors_apart(homes):
+def test_the_processor_keeps_the_homes_sensors_apart(homes):
     processor = build_processor(tiny(homes, homes.root / "run"), load_table(tiny(homes, homes.root / "run")))
     assert processor.vocab == [f"{home}/{key}" for home in HOMES for key in KEYS]
     assert (processor.home, processor.homes) == (None, HOMES)
@@ -94,11 +94,11 @@ def test_homes_that_were_cut_differently_are_refused(homes):
         load(homes)
 
 
-def test_a_run_over_two_homes_tells_each_homes_recall_and_publishes_a_model_that_knows_both(homes, tmp_path):
+def test_a_run_over_two_homes_logs_each_homes_recall_and_publishes_a_model_that_knows_both(homes, tmp_path):
     run = train(tiny(homes, tmp_path / "run", epochs=1, home_batches=1))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = [line for line in lines if line["split"] == "validation"][-1]
-    assert {f"recall_at_1_sensor_to_text/{home}" for home in HOMES} <= found.keys()
+    metrics = [line for line in lines if line["split"] == "validation"][-1]
+    assert {f"recall_at_1_sensor_to_text/{home}" for home in HOMES} <= metrics.keys()
     model, processor = load_published(run)
     events = [("2024-01-01 08:00:00", "M1", "ON"), ("2024-01-01 08:00:09", "D1", "OPEN")]
     one, other = (processor([events], home=home, return_tensors="pt") for home in HOMES)
@@ -175,7 +175,7 @@ def test_the_setting_reaches_the_batches(homes):
         assert len({name.split("/")[0] for name in feed.window_ids(0, number)}) == 1
 
 
-def test_the_captions_of_one_home_may_be_missing_in_the_other_and_that_is_told(homes):
+def test_windows_of_one_home_without_captions_are_counted_under_its_file(homes):
     home = HomeFolder(homes.root / "haus")
     pairs = [(f"haus/s/fixed/{i}", "Somebody.") for i in range(5, 90)]
     write_captions(home, pairs)

@@ -38,7 +38,7 @@ KEYS = ["M012_ON", "M002_ON", "M005_ON", "D002_OPEN", "D002_CLOSE", "M009_ON", "
 
 
 def rows_of(count: int) -> list[dict]:
-    """Windows of which no two tell the same."""
+    """Windows, no two of which have the same facts."""
     rows = []
     for i in range(count):
         start = datetime(2024, 1, 1, 7) + timedelta(hours=7 * i, minutes=20 * (i % 3))
@@ -82,11 +82,13 @@ def captions_of(home: HomeFolder) -> list[tuple[str, str]]:
 
 
 def expected(home: HomeFolder, count: int) -> list[tuple[str, str]]:
-    told = []
+    captions = []
     for chunk in facts_of(read_table(home.windows, WINDOWS), home.layout):
         for facts in chunk:
-            told += [(facts.window_id, text) for text in good_captions(messages(facts, count)[-1]["content"], count)]
-    return told
+            captions += [
+                (facts.window_id, text) for text in good_captions(messages(facts, count)[-1]["content"], count)
+            ]
+    return captions
 
 
 def test_each_window_gets_its_own_answer(home, serve):
@@ -254,7 +256,7 @@ def test_the_key_comes_from_the_environment_alone(home, serve, monkeypatch):
     assert not [path for path in home.root.rglob("*") if path.is_file() and b"secret-of-mine" in path.read_bytes()]
 
 
-def test_what_is_missing_is_told(home, monkeypatch):
+def test_what_is_missing_is_named(home, monkeypatch):
     for name in ("MODEL", "BASE_URL", "API_KEY"):
         monkeypatch.delenv(f"CASITA_LLM_{name}", raising=False)
     with pytest.raises(ValueError, match="--llm-model NAME, or CASITA_LLM_MODEL"):
@@ -276,9 +278,9 @@ def test_the_prompt_is_a_function_of_five_columns(home):
         constant = pa.array([9.0] * 12, pa.float32()) if name == "activity_share" else pa.array(["Zebra_Dance"] * 12)
         changed = changed.set_column(changed.schema.get_field_index(name), name, constant)
     changed = changed.set_column(0, "window_id", pa.array([f"Zebra{i}" for i in range(12)]))
-    told = [[messages(f, 2) for c in facts_of(t, home.layout) for f in c] for t in (windows, changed)]
-    assert told[0] == told[1]
-    assert "zebra" not in json.dumps(told[1]).lower()
+    prompts = [[messages(f, 2) for c in facts_of(t, home.layout) for f in c] for t in (windows, changed)]
+    assert prompts[0] == prompts[1]
+    assert "zebra" not in json.dumps(prompts[1]).lower()
     assert set(COLUMNS) == {"window_id", "start", "end", "sensor_keys", "seconds"}
     assert not {"label", "activity", "split", "home"} & {field.name for field in fields(Facts)}
 
@@ -302,14 +304,14 @@ def test_no_prompt_of_a_real_home_holds_a_label(real_homes, name):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, captions",
     [
         ('```json\n{"captions": ["one  two\\nthree", "four five six"]}\n```', ["one two three", "four five six"]),
         ('["one two three", "four five six", "seven eight nine"]', ["one two three", "four five six"]),
     ],
 )
-def test_answers_in_json_are_read(text, told):
-    assert read_answer(text, 2) == told
+def test_answers_in_json_are_read(text, captions):
+    assert read_answer(text, 2) == captions
 
 
 @pytest.mark.parametrize(
@@ -355,13 +357,13 @@ def local(folder: Path, **how) -> LlmSettings:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_local_model_tells_every_window(tmp_path, home, kind):
+def test_a_local_model_captions_every_window(tmp_path, home, kind):
     llm = local(make_language_model(tmp_path / kind, kind))
     summary = caption_home(home, "llm", captions=2, llm=llm)
-    told = captions_of(home)
-    assert [window for window, _ in told] == [f"w{i // 2}" for i in range(24)]
-    assert len({caption for _, caption in told}) == 24  # each is a draw of its own
-    assert all(len(caption.split()) >= 3 for _, caption in told)
+    captions = captions_of(home)
+    assert [window for window, _ in captions] == [f"w{i // 2}" for i in range(24)]
+    assert len({caption for _, caption in captions}) == 24  # each is a draw of its own
+    assert all(len(caption.split()) >= 3 for _, caption in captions)
     assert summary["answer_tokens"] > 24
 
 

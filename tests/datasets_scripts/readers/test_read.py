@@ -85,7 +85,7 @@ def test_begin_and_end_rows_belong_to_the_activity_and_several_can_be_open(read)
     assert (summary.intervals, summary.activities, summary.labelled_share) == (2, 2, round(6 / 7, 6))
 
 
-def test_an_earlier_activity_is_told_again_once_the_later_one_ends(read):
+def test_an_earlier_activity_goes_on_once_the_later_one_ends(read):
     marks = ["Sleep begin", "Toilet begin", "Toilet end", "", "Sleep end"]
     rows, _ = read("".join(f"2009-10-16 00:00:0{i} M1 ON {mark}\n" for i, mark in enumerate(marks)))
     assert [row["activity"] for row in rows] == ["Sleep", "Toilet", "Toilet", "Sleep", "Sleep"]
@@ -317,7 +317,7 @@ def test_one_session_of_two_files_is_an_error(tmp_path):
         read_events([tmp_path / "a", tmp_path / "b"], "home")
 
 
-def test_sessions_that_hold_the_same_events_are_told(tmp_path):
+def test_sessions_that_hold_the_same_events_are_named(tmp_path):
     other = PLAIN.replace("2009", "2010")
     for name, text in {"A": PLAIN, "B": other, "C": PLAIN}.items():
         (tmp_path / f"{name}.txt").write_text(text)

@@ -138,9 +138,9 @@ def test_processes_that_start_together_build_the_arrays_once(home):
     started = [
         subprocess.Popen([sys.executable, "-c", code, home.root], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    told = [process.communicate()[0] for process in started]
+    outputs = [process.communicate()[0] for process in started]
     expected = arrays(home)
-    assert told == [f"{len(expected)} {expected.codes.sum()}\n"] * 2
+    assert outputs == [f"{len(expected)} {expected.codes.sum()}\n"] * 2
     assert len(written(home)) == 9
 
 
@@ -231,7 +231,7 @@ def test_leaving_the_loop_closes_what_makes_the_items():
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_feed_gives_the_splits_batches_and_tells_their_windows(home, prefetch):
+def test_a_feed_gives_the_splits_batches_and_names_their_windows(home, prefetch):
     config = tiny(home, home.root / "run", prefetch=prefetch)
     split = load_split(config, "train", build_processor(config, load_table(config)))
     feeds = [make_loader(config, split, "cpu", rank, 2) for rank in range(2)]

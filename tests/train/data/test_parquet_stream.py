@@ -33,7 +33,7 @@ def in_row_groups(home: HomeFolder, *sizes: int) -> HomeFolder:
 
 
 def two_captions(home: HomeFolder) -> None:
-    """Each window told twice, one after the other."""
+    """Two captions for each window, one after the other."""
     rows = read_table(home.captions("narrative"), CAPTIONS).to_pylist()
     write_captions(home, [(row["window_id"], row["caption"] + again) for row in rows for again in ("", " Again.")])
 
@@ -187,9 +187,9 @@ def test_two_processes_read_all_windows_each_from_row_groups_of_its_own(tmp_path
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2)]
-    assert [(t["ranks"], t["len"], len(t["rows"])) for t in told] == [(2, 5, 5)] * 2
-    read = Counter(tuple(i for i in row if i) for t in told for batch in t["rows"] for row in batch)
+    records = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    assert [(record["ranks"], record["len"], len(record["rows"])) for record in records] == [(2, 5, 5)] * 2
+    read = Counter(tuple(i for i in row if i) for record in records for batch in record["rows"] for row in batch)
     config = tiny(home, tmp_path / "run")
     split = load_split(config, "train", build_processor(config, load_table(config)))
     every = split.batch(np.arange(60), split.choose_captions(0, 0)).inputs["input_ids"]

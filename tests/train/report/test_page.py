@@ -174,9 +174,9 @@ def test_text_stands_out_from_its_ground_by_day_and_by_night(html):
 # ------------------------------------------------------------------------------------------------------- the numbers
 def test_every_number_is_that_of_results_json(page, written):
     results = json.loads((written / "results.json").read_text())
-    told = [(attributes["data-at"], text) for attributes, text in page.all("span", css="num")]
-    assert len(told) > 300
-    for pointer, text in told:
+    numbers = [(attributes["data-at"], text) for attributes, text in page.all("span", css="num")]
+    assert len(numbers) > 300
+    for pointer, text in numbers:
         value = at(results, pointer)
         if isinstance(value, int):
             assert text == str(value), pointer
@@ -291,7 +291,7 @@ def test_windows_are_drawn_at_their_sensors_places(page, case):
         assert frozenset(dots) in known
         for sensor, (x, y) in dots.items():
             place = case.layout["sensors"][sensor]
-            assert x == pytest.approx(MARGIN + scale * place["x"], abs=0.051)  # told to 0.1
+            assert x == pytest.approx(MARGIN + scale * place["x"], abs=0.051)  # written to 0.1
             assert y == pytest.approx(MARGIN + scale * place["y"], abs=0.051)
 
 
@@ -402,9 +402,9 @@ def test_labels_and_captions_stay_text(points):
     assert len(found.all("script")) == 2  # the cosines, and the page's own
     names = [name for name, _ in found.all("h1")]
     assert names == [{}]
-    assert any(HOSTILE in told for _, told in found.all("q"))
-    assert any(HOSTILE.lower() in told.lower() for _, told in found.all("th", scope="row"))
-    assert any(HOSTILE.lower() in told.lower() for _, told in found.all("title"))  # of marks on the map
+    assert any(HOSTILE in text for _, text in found.all("q"))
+    assert any(HOSTILE.lower() in text.lower() for _, text in found.all("th", scope="row"))
+    assert any(HOSTILE.lower() in text.lower() for _, text in found.all("title"))  # of marks on the map
 
 
 # --------------------------------------------------------------------------------------------------------- a browser
@@ -449,7 +449,7 @@ def test_a_browser_shows_another_sensors_likeness_when_asked(html, page, tmp_pat
     row = data["cosines"][2]
     nearest = max((i for i in range(len(row)) if i != 2), key=lambda i: (row[i], -i))
     choose = "s = document.getElementById('sensor'), s.value = 2, s.dispatchEvent(new Event('change')), "
-    told = "document.getElementById('nearest').firstChild.textContent"
-    shown = in_browser(html, 1280, f"(() => {{ let s; return ({choose}{told}); }})()", tmp_path)
+    expression = "document.getElementById('nearest').firstChild.textContent"
+    shown = in_browser(html, 1280, f"(() => {{ let s; return ({choose}{expression}); }})()", tmp_path)
     assert shown.startswith(f"{data['sensors'][nearest]}, ")
     assert shown.endswith(f"{row[nearest] / 1000:.2f}")

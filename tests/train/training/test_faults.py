@@ -35,7 +35,7 @@ def home(tmp_path_factory) -> HomeFolder:
 
 
 def command(home: HomeFolder, out: Path, **settings: Any) -> list[str]:
-    """`train ...` for a run of 40 steps, 5 an epoch, that tells of each step and saves every fourth."""
+    """`train ...` for a run of 40 steps, 5 an epoch, that logs each step and saves every fourth."""
     defaults = {"epochs": 8, "eval_every": 1, "log_every": 3, "save_every": 4, "queue_size": 16, "masked_weight": 0.5}
     config = tiny(home, out, **(defaults | {"learning_rate": 3e-3} | settings))
     path = out.parent / f"{out.name}.yaml"

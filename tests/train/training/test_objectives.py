@@ -80,7 +80,7 @@ def test_a_batch_meets_earlier_ones_in_the_queue_and_never_itself(home, loss):
     torch.testing.assert_close(gradients(queued, first)[0]["loss"], gradients(alone, first)[0]["loss"])
     queue = queued.trained.queue
     assert queue.caption_ids.tolist() == [*first.caption_ids.tolist(), *[-1] * 10]
-    assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to tell apart
+    assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to distinguish
     assert queue.caption_ids.tolist() == [*second.caption_ids.tolist(), *first.caption_ids.tolist(), *[-1] * 4]
 
 
