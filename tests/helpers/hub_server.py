@@ -115,10 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         self._read = False
         try:
             for method, address, name in ROUTES:
-                found = address.fullmatch(split.path)
-                if found and method == self.command.replace("HEAD", "GET"):
+                match = address.fullmatch(split.path)
+                if match and method == self.command.replace("HEAD", "GET"):
                     # unquoted only now: a quoted slash belongs to the name of a revision
-                    words = {key: unquote(word) for key, word in found.groupdict().items() if word is not None}
+                    words = {key: unquote(word) for key, word in match.groupdict().items() if word is not None}
                     getattr(self, name)(**words)
                     return
             raise HubError(404, f"no such address: {split.path}")
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
     def repo(self, kind: str, name: str) -> Repo:
         return self.server.store.readable(kind, name, self.user())
 
-    def own_repo(self, kind: str, name: str) -> Repo:
+    def writable_repo(self, kind: str, name: str) -> Repo:
         return self.server.store.writable(kind, name, self.user())
 
     def send(self, status: int, content: bytes = b"", **headers: str) -> None:
@@ -206,13 +206,13 @@ class Handler(BaseHTTPRequestHandler):
     def delete(self) -> None:
         request, user = self.json(), self.user()
         name = f"{request.get('organization') or (user.name if user else '')}/{request['name']}"
-        repo = self.own_repo(request.get("type") or "model", name)
+        repo = self.writable_repo(request.get("type") or "model", name)
         del self.server.store.repos[repo.kind, repo.name]
         self.send(200)
 
     @route("PUT", rf"/api/{KIND}/{REPO}/settings")
     def settings(self, kind: str, name: str) -> None:
-        repo, request = self.own_repo(kind, name), self.json()
+        repo, request = self.writable_repo(kind, name), self.json()
         repo.private = request.get("visibility", "private" if repo.private else "public") == "private"
         self.send_json({"private": repo.private})
 
@@ -243,13 +243,13 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", rf"/api/{KIND}/{REPO}/branch/(?P<branch>[^/]+)")
     def create_branch(self, kind: str, name: str, branch: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         start = self.json().get("startingPoint") or "main"
         self._name(repo.branches, branch, repo.commit(start).oid)
 
     @route("POST", rf"/api/{KIND}/{REPO}/tag/(?P<revision>[^/]+)")
     def create_tag(self, kind: str, name: str, revision: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         self._name(repo.tags, self.json()["tag"], repo.commit(revision).oid)
 
     def _name(self, refs: dict[str, str], name: str, oid: str) -> None:
@@ -260,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("DELETE", rf"/api/{KIND}/{REPO}/(?P<group>branch|tag)/(?P<ref>[^/]+)")
     def delete_ref(self, kind: str, name: str, group: str, ref: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         refs = repo.branches if group == "branch" else repo.tags
         if ref == "main" or refs.pop(ref, None) is None:
             raise HubError(404, f"Reference {ref} cannot be deleted", "RevisionNotFound")
@@ -321,12 +321,12 @@ class Handler(BaseHTTPRequestHandler):
     def hand_out(self, etag: str, **headers: str) -> None:
         """A content, or the part of it that `Range` names."""
         content = self.server.faults.tamper.get(etag) or self.server.store.content(etag).read_bytes()
-        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
-        if asked is None:
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
+        if wanted is None:
             self.send(200, content, **headers)
             return
-        first = int(asked[1]) if asked[1] else max(0, len(content) - int(asked[2]))
-        last = min(int(asked[2]), len(content) - 1) if asked[1] and asked[2] else len(content) - 1
+        first = int(wanted[1]) if wanted[1] else max(0, len(content) - int(wanted[2]))
+        last = min(int(wanted[2]), len(content) - 1) if wanted[1] and wanted[2] else len(content) - 1
         if first > last:
             self.send(416, Content_Range=f"bytes */{len(content)}")
             return
@@ -336,7 +336,7 @@ class Handler(BaseHTTPRequestHandler):
     # ------------------------------------------------------------------------------------------------ writing
     @route("POST", rf"/api/{KIND}/{REPO}/preupload/(?P<revision>[^/]+)")
     def preupload(self, kind: str, name: str, revision: str) -> None:
-        files, entries = self.own_repo(kind, name).commit(revision).files, []
+        files, entries = self.writable_repo(kind, name).commit(revision).files, []
         for file in self.json()["files"]:
             path = file["path"]
             large = is_large(path, file["size"], base64.b64decode(file["sample"]))
@@ -348,7 +348,7 @@ class Handler(BaseHTTPRequestHandler):
     @route("POST", rf"/((?P<kind>dataset|space)s/)?{REPO}\.git/info/lfs/objects/batch")
     def batch(self, name: str, kind: str = "model") -> None:
         """Where each large file is to be put; no address for those that are here."""
-        repo, entries = self.own_repo(kind, name), []
+        repo, entries = self.writable_repo(kind, name), []
         for entry in self.json()["objects"]:
             if entry["oid"] not in repo.objects:
                 signature = secrets.token_hex(8)
@@ -395,17 +395,15 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", rf"/((?P<kind>dataset|space)s/)?{REPO}\.git/info/lfs/verify")
     def verify(self, name: str, kind: str = "model") -> None:
-        request, repo = self.json(), self.own_repo(kind, name)
-        if (
-            request["oid"] not in repo.objects
-            or self.server.store.content(request["oid"]).stat().st_size != request["size"]
-        ):
+        request, repo = self.json(), self.writable_repo(kind, name)
+        oid = request["oid"]
+        if oid not in repo.objects or self.server.store.content(oid).stat().st_size != request["size"]:
             raise HubError(404, "Object not found")
         self.send_json({"message": "Object verified"})
 
     @route("POST", rf"/api/{KIND}/{REPO}/commit/(?P<branch>[^/]+)")
     def commit(self, kind: str, name: str, branch: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         lines = [json.loads(line) for line in self.body().splitlines() if line.strip()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         operations = [(line["key"], dict(line["value"])) for line in lines if line["key"] != "header"]

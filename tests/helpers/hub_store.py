@@ -94,10 +94,10 @@ class Repo:
         return self.commits[oid]
 
     def file(self, revision: str, path: str) -> Blob:
-        found = self.commit(revision).files.get(path)
-        if found is None:
+        blob = self.commit(revision).files.get(path)
+        if blob is None:
             raise HubError(404, "Entry not found", "EntryNotFound")
-        return found
+        return blob
 
 
 class Store:

@@ -57,7 +57,9 @@ def make_table(rows=17, width=24, home="b", seed=1, **kwargs):
         "output": "pooled",
         "image_size": 224,
         "pictures_hash": "0",
+        "normalization": "l2",
+        "mean": None,
+        **kwargs,
     }
-    metadata = {**metadata, "normalization": "l2", "mean": None, **kwargs}
     keys = [f"M{i:03d}_{state}" for i in range(rows) for state in ("ON", "OFF")][:rows]
     return SensorEmbeddingTable(keys=keys, embeddings=vectors, home=home, **metadata)

@@ -121,8 +121,8 @@ def test_processor_and_model_move_together_and_keep_what_is_the_models(checkpoin
     assert (processor.home, processor.vocab) == ("aruba", tables["aruba"].keys)
     assert processor.rooms["M001"] == LAYOUTS["aruba"]["sensors"]["M001"]["room"]
     width, height = LAYOUTS["aruba"]["size"]
-    here = LAYOUTS["aruba"]["sensors"]["M001"]
-    assert processor.coordinates["M001"] == [here["x"] / width, here["y"] / height]
+    sensor = LAYOUTS["aruba"]["sensors"]["M001"]
+    assert processor.coordinates["M001"] == [sensor["x"] / width, sensor["y"] / height]
     assert processor.levels == {"T001": [18.0, 22.0]}
     assert (processor.text_model, processor.length) == ("some/model", 8)
     ids = processor(events_of("aruba"), cut=False, return_tensors="pt")["input_ids"]

@@ -66,10 +66,10 @@ def test_a_table_of_other_bytes_than_in_the_index_is_refused(data):
 
 def test_an_index_that_lies_about_home_or_model_is_found_out(data):
     entries = read_index(data)
-    for asked, change in (("home", "tulum"), ("vision_model", "dinov2")):
-        write_index(data, [entries[0] | {asked: change, **({"name": "dinov2"} if asked == "vision_model" else {})}])
+    for field, change in (("home", "tulum"), ("vision_model", "dinov2")):
+        write_index(data, [entries[0] | {field: change, **({"name": "dinov2"} if field == "vision_model" else {})}])
         with pytest.raises(ValueError, match=f"not (of|by) '{change}'"):
-            SensorEmbeddingTable.from_pretrained(data, **{asked: change})
+            SensorEmbeddingTable.from_pretrained(data, **{field: change})
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_model_directory_has_its_own_table(data, tmp_path):
     model.mkdir()
     table = SensorEmbeddingTable.load(data / "image_embeddings/milan/clip.safetensors")
     table.save(model)
-    for asked in ({}, {"home": "milan"}):
-        assert not SensorEmbeddingTable.from_pretrained(model, **asked).compare(table)
+    for choice in ({}, {"home": "milan"}):
+        assert not SensorEmbeddingTable.from_pretrained(model, **choice).compare(table)
     with pytest.raises(ValueError, match="the table of home 'milan', not of 'aruba'"):
         SensorEmbeddingTable.from_pretrained(model, home="aruba")
     with pytest.raises(ValueError, match="not by 'dinov2'"):

@@ -126,8 +126,9 @@ def use(walk: Walk) -> None:
     walk.fresh(snippets.partition("from datasets")[0], HF_HUB_OFFLINE="1")  # from the cache that the first load left
     names: dict[str, list] = {}
     exec(re.search(r"^events = \[.*?^\]$", snippets, flags=re.M | re.S)[0], names)
-    here = walk.environment(READ, "hf", PYTHONPATH=str(ROOT))
-    expected = json.loads(walk.run([sys.executable, "-c", HERE, json.dumps(names["events"])], here).splitlines()[-1])
+    environment = walk.environment(READ, "hf", PYTHONPATH=str(ROOT))
+    output = walk.run([sys.executable, "-c", HERE, json.dumps(names["events"])], environment)
+    expected = json.loads(output.splitlines()[-1])
     got = json.loads((walk.folder / "vectors.json").read_text())
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 

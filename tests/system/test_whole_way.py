@@ -76,9 +76,9 @@ def test_a_real_home_goes_the_whole_way(place, real_homes):
         assert done.returncode == 0, done.stderr
         results = json.loads((place / source / "results.json").read_text())
         assert sum(results["data"]["leak_audit"].values()) == 0
-        found = results["protocols"]["chronological"]["retrieval"]
+        retrieval = results["protocols"]["chronological"]["retrieval"]
         # 80 steps of a small model on 134 windows: not much, but it must beat a shuffled deck
-        assert found["casita"]["sensor_to_text"]["mrr"] > 1.5 * found["chance"]["sensor_to_text"]["mrr"]
+        assert retrieval["casita"]["sensor_to_text"]["mrr"] > 1.5 * retrieval["chance"]["sensor_to_text"]["mrr"]
 
 
 def test_building_again_makes_nothing_anew(place, home):

@@ -106,9 +106,9 @@ def test_a_fine_tuned_classifier_beats_majority_and_its_numbers_are_those_of_its
     model = CasitaForSequenceClassification.from_pretrained(full / "model").eval()
     with torch.inference_mode():
         logits = model(**inputs_of(full, windows)).logits
-    found = [model.config.id2label[int(i)] for i in logits.argmax(dim=1)]
+    predictions = [model.config.id2label[int(i)] for i in logits.argmax(dim=1)]
     results = results_of(full)
-    expected = classification_metrics([w["activity"] for w in windows], found)
+    expected = classification_metrics([w["activity"] for w in windows], predictions)
     ours = results["scores"]["test"]["finetuned"]
     assert {name: ours[name] for name in expected} == pytest.approx(expected)
     assert ours["accuracy"] > results["scores"]["test"]["majority"]["accuracy"] + 0.2
@@ -485,8 +485,8 @@ def test_several_homes_are_one_task_and_a_checkpoint_of_several_is_fine_tuned_on
     encoded = processor.encode_windows([w["sensor_keys"] for w in windows], [w["seconds"] for w in windows], "other")
     model = CasitaForSequenceClassification.from_pretrained(run / "model").eval()
     with torch.inference_mode():
-        found = model(**{name: torch.from_numpy(array) for name, array in encoded.items()}).logits.argmax(dim=1)
-    right = [model.config.id2label[int(i)] == w["activity"] for i, w in zip(found, windows, strict=True)]
+        predictions = model(**{name: torch.from_numpy(array) for name, array in encoded.items()}).logits.argmax(dim=1)
+    right = [model.config.id2label[int(i)] == w["activity"] for i, w in zip(predictions, windows, strict=True)]
     assert results_of(run)["scores"]["test"]["finetuned"]["accuracy"] == pytest.approx(np.mean(right))
 
 
@@ -516,5 +516,5 @@ def test_two_processes_fine_tune_as_one_does(home, aligned, tmp_path):
         for run in (one, tmp_path / "two")
     ]
     assert [line["loss"] for line in lines[1]] == pytest.approx([line["loss"] for line in lines[0]], rel=1e-3)
-    found, expected = (results_of(run)["scores"]["test"]["finetuned"] for run in (tmp_path / "two", one))
-    assert found == pytest.approx(expected, rel=1e-2)
+    scores, expected = (results_of(run)["scores"]["test"]["finetuned"] for run in (tmp_path / "two", one))
+    assert scores == pytest.approx(expected, rel=1e-2)

@@ -59,8 +59,8 @@ def many_wordings(layout, keys, n=60, **how) -> list[str]:
 
 def mentions(caption: str) -> list[str]:
     """The rooms in the order of their first mention."""
-    found = {room: caption.find(words.room_name(room)) for room in ROOM_SENSOR}
-    return sorted((room for room, at in found.items() if at >= 0), key=found.__getitem__)
+    first_mentions = {room: caption.find(words.room_name(room)) for room in ROOM_SENSOR}
+    return sorted((room for room, at in first_mentions.items() if at >= 0), key=first_mentions.__getitem__)
 
 
 def rooms_walked(caption: str) -> list[str]:
@@ -69,16 +69,17 @@ def rooms_walked(caption: str) -> list[str]:
     name = {words.room_name(room): room for room in ROOM_SENSOR}
     names = "|".join(name)
     steps = re.findall(rf"(from|back and forth between|to) ({names})(?: and (back|{names}))?", clause)
-    way: list[str] = []
-    for kind, here, then in steps:
+    route: list[str] = []
+    for kind, first, second in steps:
         if kind == "back and forth between":
             # How often is not said: twice each at least, and one more when the next step needs it.
-            way += [name[here], name[then], name[here], name[then]][1 if way and way[-1] == name[here] else 0 :]
-        elif then == "back":
-            way += [name[here], way[-1]]
+            begun = bool(route) and route[-1] == name[first]
+            route += [name[first], name[second], name[first], name[second]][begun:]
+        elif second == "back":
+            route += [name[first], route[-1]]
         else:
-            way.append(name[here])
-    return way
+            route.append(name[first])
+    return route
 
 
 @pytest.mark.parametrize(

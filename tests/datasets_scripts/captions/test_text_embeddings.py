@@ -106,13 +106,13 @@ def test_minilm_equals_the_slow_obvious_computation(minilm):
 
 
 def test_minilm_puts_like_sentences_side_by_side(minilm):
-    asked = ["Somebody is cooking dinner.", "A person is asleep.", "Leaving the house."]
+    sentences = ["Somebody is cooking dinner.", "A person is asleep.", "Leaving the house."]
     nearest = [
         "Preparing a meal on the stove.",
         "Resting in bed at night.",
         "The resident left through the front door.",
     ]
-    likeness = embed_texts(minilm, asked, progress=False) @ embed_texts(minilm, nearest, progress=False).T
+    likeness = embed_texts(minilm, sentences, progress=False) @ embed_texts(minilm, nearest, progress=False).T
     assert likeness.argmax(axis=1).tolist() == [0, 1, 2]
 
 

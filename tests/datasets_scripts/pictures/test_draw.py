@@ -140,7 +140,7 @@ def test_a_palette_changes_the_dots_colour_and_nothing_else(flat, palette):
         place = flat["sensors"][sensor]
         x, y = (round(v) for v in Frame.fit(flat, 224).at(place["x"], place["y"]))
         assert tuple(picture[y, x]) == colour_of(place["type"], state, palette)
-        drawn = [(each != np.asarray(background)).any(axis=-1) for each in (usual, picture)]
+        drawn = [(pixels != np.asarray(background)).any(axis=-1) for pixels in (usual, picture)]
         assert np.array_equal(*drawn)
         assert (picture != usual).any() == (
             colour_of(place["type"], state, palette) != colour_of(place["type"], state)

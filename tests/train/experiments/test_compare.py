@@ -60,16 +60,16 @@ def runs_of(out: Path) -> list[Path]:
 def test_the_table_is_what_the_runs_say(compared):
     out, results = compared
     row = next(row for row in results["rows"] if row["name"] == "pictures")
-    found: dict[str, list[float]] = {"probe": [], "zero": [], "recall": [], "tuned": []}
+    expected: dict[str, list[float]] = {"probe": [], "zero": [], "recall": [], "tuned": []}
     for run in runs_of(out):
         scores = json.loads((run / "results.json").read_text())["protocols"]["chronological"]
-        found["probe"].append(scores["classification"]["labelled"]["linear_probe"]["macro_f1"])
-        found["zero"].append(scores["classification"]["labelled"]["zero_shot"]["accuracy"])
-        found["recall"].append(scores["retrieval"]["casita"]["text_to_sensor"]["recall_at_1"])
+        expected["probe"].append(scores["classification"]["labelled"]["linear_probe"]["macro_f1"])
+        expected["zero"].append(scores["classification"]["labelled"]["zero_shot"]["accuracy"])
+        expected["recall"].append(scores["retrieval"]["casita"]["text_to_sensor"]["recall_at_1"])
         (tuned,) = out.glob(f"runs/*/{run.name}_finetune_*/results.json")
-        found["tuned"].append(json.loads(tuned.read_text())["scores"]["test"]["finetuned"]["accuracy"])
+        expected["tuned"].append(json.loads(tuned.read_text())["scores"]["test"]["finetuned"]["accuracy"])
     names = ("probe_macro_f1", "zero_shot_accuracy", "recall_at_1_text_to_sensor", "finetuned_accuracy")
-    for name, values in zip(names, found.values(), strict=True):
+    for name, values in zip(names, expected.values(), strict=True):
         assert len(values) == 2
         assert row[name] == pytest.approx(statistics.mean(values))
         assert row[f"{name}_sd"] == pytest.approx(statistics.stdev(values))

@@ -63,10 +63,10 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor], relative:
     ids=["info_nce", "sigmoid, queue", "focal, masked", "learned, masked, queue"],
 )
 def test_in_chunks_the_gradients_are_those_of_the_whole_batch(home, settings):
-    whole, batch = make(home, dropout=0.0, **settings)
+    unchunked, batch = make(home, dropout=0.0, **settings)
     chunked, _ = make(home, dropout=0.0, micro_batch_size=3, **settings)
     for _ in range(2):  # at the second the queue is filled
-        losses, expected = gradients(whole, batch)
+        losses, expected = gradients(unchunked, batch)
         again, found = gradients(chunked, batch)
         assert_near(found, expected)
         torch.testing.assert_close(again, losses)
