@@ -9,30 +9,36 @@ import tokenize
 import pytest
 from paths import ROOT
 
-TELL = {"told", "tell", "tells", "telling"}  # say what it is: description, summary, record, text; say, name, describe
+# Say what it is: description, summary, record, text; say, name, describe.
+DIALECT = {"told", "tell", "tells", "telling"}
 RIDDLES = {"what", "how", "whether", "where", "of", "which"}  # a docstring begins with a verb or a noun
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def modules():
-    """The tracked Python files outside tests."""
+def modules(tests=False):
+    """The tracked Python files outside tests, or those of the tests."""
     listed = subprocess.run(["git", "ls-files", "-z", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [name for name in listed.stdout.split("\0") if name and not name.startswith("tests/")]
+    names = [name for name in listed.stdout.split("\0") if name and name.startswith("tests/") == tests]
     return [name for name in sorted(names) if (ROOT / name).is_file()]
 
 
+def places(names, check):
+    """`file:line: name or docstring` of what `check` finds in files."""
+    return [f"{name}:{line}" for name in names for line in check((ROOT / name).read_text(encoding="utf-8"))]
+
+
 def words(text):
-    """The words of a text or of a name, in lower case: `_tell` and `told_run` have `tell` and `told` in them."""
+    """The words of a text or of a name, in lower case: `_run_of` and `RunOf` have `run` and `of` in them."""
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)}
 
 
 def bad_names(source):
-    """`line: name` of each name that holds a word of `TELL`."""
+    """`line: name` of each name that holds a word of `DIALECT`."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return [
         f"{token.start[0]}: {token.string}"
         for token in tokens
-        if token.type == tokenize.NAME and words(token.string) & TELL
+        if token.type == tokenize.NAME and words(token.string) & DIALECT
     ]
 
 
@@ -47,9 +53,9 @@ def line_of(node):
 
 
 def bad_docstrings(source):
-    """`line: first line` of each docstring with a word of `TELL`."""
-    found = [(line_of(node), text) for node, text in docstrings(source) if words(text) & TELL]
-    return [f"{line}: {text.splitlines()[0]}" for line, text in found]
+    """`line: first line` of each docstring with a word of `DIALECT`."""
+    bad = [(line_of(node), text) for node, text in docstrings(source) if words(text) & DIALECT]
+    return [f"{line}: {text.splitlines()[0]}" for line, text in bad]
 
 
 def riddles(source):
@@ -81,5 +87,14 @@ def test_the_words_are_found(source, names, texts, begun):
 @pytest.mark.parametrize("check", [bad_names, bad_docstrings, riddles])
 def test_no_module_has_such_words(check):
     assert len(modules()) > 150
-    found = [f"{name}:{line}" for name in modules() for line in check((ROOT / name).read_text(encoding="utf-8"))]
-    assert not found, f"{len(found)} places:\n" + "\n".join(found)
+    bad = places(modules(), check)
+    assert not bad, f"{len(bad)} places:\n" + "\n".join(bad)
+
+
+@pytest.mark.parametrize("check", [bad_names, bad_docstrings])
+def test_no_test_has_such_words(check):
+    names = modules(tests=True)
+    assert len(names) > 100
+    assert "tests/test_words.py" in names  # its data stand in strings: no names, no docstrings
+    bad = places(names, check)
+    assert not bad, f"{len(bad)} places:\n" + "\n".join(bad)

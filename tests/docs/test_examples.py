@@ -64,19 +64,19 @@ def test_an_own_home_is_read_without_training(example, made, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps(OWN))
     log = [f"2031-03-01 08:00:{second:02d} A1 {('ON', 'OFF')[second % 2]}" for second in range(30)]
     (tmp_path / "mine.txt").write_text("\n".join(log) + "\n")
-    told = example("own_home.py", made[1] / "model", "mine.txt", "mine.json")
-    assert "30 events of mine: 2 windows, a vector of 16 numbers each" in told
+    output = example("own_home.py", made[1] / "model", "mine.txt", "mine.json")
+    assert "30 events of mine: 2 windows, a vector of 16 numbers each" in output
 
 
 def test_a_stream_gives_every_window_of_the_recording(example, made, lines):
-    told = example("embed_stream.py", made[1] / "model", stdin=lines).splitlines()
-    assert [line.split(": ")[0] for line in told] == windows(made, lines)
+    output_lines = example("embed_stream.py", made[1] / "model", stdin=lines).splitlines()
+    assert [line.split(": ")[0] for line in output_lines] == windows(made, lines)
 
 
 def test_activities_of_ones_own_are_scored(example, made, lines):
-    told = example("zero_shot.py", made[1] / "model", minilm_directory(), stdin=lines).splitlines()
-    assert [line.split(": ")[0] for line in told] == windows(made, lines)
-    shares = [float(part.split()[-1]) for part in told[0].split(": ")[1].split(", ")]
+    output_lines = example("zero_shot.py", made[1] / "model", minilm_directory(), stdin=lines).splitlines()
+    assert [line.split(": ")[0] for line in output_lines] == windows(made, lines)
+    shares = [float(part.split()[-1]) for part in output_lines[0].split(": ")[1].split(", ")]
     assert sum(shares) == pytest.approx(1, abs=0.02)
 
 
@@ -92,5 +92,5 @@ def test_a_home_is_swapped_and_no_weight_moves(example, made, tmp_path):
         image_size=table.image_size,
     )
     other.save(tmp_path / "other.safetensors")
-    told = example("swap_home.py", made[1] / "model", "other.safetensors")
-    assert "from synthetic to other: 2 states, Z1 ON" in told
+    output = example("swap_home.py", made[1] / "model", "other.safetensors")
+    assert "from synthetic to other: 2 states, Z1 ON" in output

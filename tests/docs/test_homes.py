@@ -36,7 +36,7 @@ print(json.dumps([vectors.tolist(), again.tolist(), level, first, inputs["events
 
 def write_log(path, layout, events=60):
     """A CASAS log in which the home's motion sensors fire in turn."""
-    sensors = [name for name, told in layout["sensors"].items() if told["type"] == "motion"]
+    sensors = [name for name, sensor in layout["sensors"].items() if sensor["type"] == "motion"]
     start = datetime(2010, 11, 4, 8)
     lines = [
         f"{start + timedelta(seconds=7 * i)}.000000 {sensors[i // 2 % len(sensors)]} {('ON', 'OFF')[i % 2]}"
@@ -62,9 +62,9 @@ def place(tmp_path, monkeypatch):
     table = SensorEmbeddingTable.load("homes/milan/image_embeddings/pixels.safetensors")
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    told = {"use_coordinates": True, "use_time_deltas": True}
-    model = CasitaModel(CasitaConfig(**sizes, **told, projection_dim=16, text_embedding_dim=8)).eval()
-    processor = CasitaProcessor(**told, text_model="some/model")
+    features = {"use_coordinates": True, "use_time_deltas": True}
+    model = CasitaModel(CasitaConfig(**sizes, **features, projection_dim=16, text_embedding_dim=8)).eval()
+    processor = CasitaProcessor(**features, text_model="some/model")
     processor.set_home(model, table, "milan.json")
     publish(model, processor, table, tmp_path / "runs" / "milan", {**TRAINING, "home": "milan"})
     return tmp_path

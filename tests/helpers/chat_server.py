@@ -13,7 +13,7 @@ from typing import Any
 def good_captions(prompt: str, count: int) -> list[str]:
     """Captions that follow from the prompt alone."""
     name = blake2b(prompt.encode(), digest_size=6).hexdigest()
-    return [f"Somebody moved about, as wording {i} of {name} tells." for i in range(count)]
+    return [f"Somebody moved about, as wording {i} of {name} says." for i in range(count)]
 
 
 def good_answer(prompt: str) -> str:
@@ -32,7 +32,7 @@ class ChatServer(ThreadingHTTPServer):
     def __init__(self, behave: Callable[[int, str], Reply] | None = None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behave = behave or (lambda nth, prompt: (200, {}, good_answer(prompt)))
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
@@ -44,7 +44,7 @@ class ChatServer(ThreadingHTTPServer):
 
     @property
     def prompts(self) -> list[str]:
-        return [request["messages"][-1]["content"] for request in self.asked]
+        return [request["messages"][-1]["content"] for request in self.requests]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,9 +55,9 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         prompt = request["messages"][-1]["content"]
         with self.server.lock:
-            self.server.asked.append(request)
+            self.server.requests.append(request)
             self.server.keys.append(self.headers["Authorization"])
-            nth = len(self.server.asked)
+            nth = len(self.server.requests)
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
         assert self.path == "/v1/chat/completions"

@@ -1,4 +1,4 @@
-"""A made-up home whose activities its sensors tell, for evaluations."""
+"""A made-up home whose sensors show its activities, for evaluations."""
 
 from datetime import datetime, timedelta
 
@@ -47,8 +47,8 @@ def made_events(name="small", days=12, year=2026):
         for episode in range(10):
             label = None if episode % 5 == 4 else str(rng.choice(list(PLACES)))
             for _ in range(40):
-                own = label is not None and rng.random() < 0.5
-                sensor = PLACES[label] if own else str(rng.choice(SENSORS))
+                at_its_place = label is not None and rng.random() < 0.5
+                sensor = PLACES[label] if at_its_place else str(rng.choice(SENSORS))
                 time += timedelta(seconds=float(rng.integers(1, 40)))
                 state = "ON" if rng.random() < 0.6 else "OFF"
                 rows.append((name, "all", time, sensor, state, None, label, [label] if label else []))

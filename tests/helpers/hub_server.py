@@ -52,7 +52,7 @@ class Faults:
     """What shall go wrong, and how often. Set them at any time.
 
     `cut_uploads`: so many uploads lose their connection after `cut_after` bytes. `stall_uploads`: uploads wait there
-    for ever, which `stalled` tells: kill the client then. `before_commit`: called once, with the repository, before a
+    for ever and set `stalled`: kill the client then. `before_commit`: called once, with the repository, before a
     commit. `tamper`: contents handed out by etag, instead of the true ones.
     """
 
@@ -90,9 +90,9 @@ class HubServer(ThreadingHTTPServer):
         """The variables of a client whose caches and login lie in `home`; `token` is its HF_TOKEN."""
         dropped = {"HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE"}
         kept = {name: value for name, value in os.environ.items() if name not in dropped}
-        told = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        variables = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-        return {**kept, **told, **quiet, **({"HF_TOKEN": token} if token else {})}
+        return {**kept, **variables, **quiet, **({"HF_TOKEN": token} if token else {})}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -115,10 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         self._read = False
         try:
             for method, address, name in ROUTES:
-                found = address.fullmatch(split.path)
-                if found and method == self.command.replace("HEAD", "GET"):
+                match = address.fullmatch(split.path)
+                if match and method == self.command.replace("HEAD", "GET"):
                     # unquoted only now: a quoted slash belongs to the name of a revision
-                    words = {key: unquote(word) for key, word in found.groupdict().items() if word is not None}
+                    words = {key: unquote(word) for key, word in match.groupdict().items() if word is not None}
                     getattr(self, name)(**words)
                     return
             raise HubError(404, f"no such address: {split.path}")
@@ -138,13 +138,13 @@ class Handler(BaseHTTPRequestHandler):
         return json.loads(self.body() or b"{}")
 
     def user(self) -> User | None:
-        told = self.headers.get("Authorization")
-        return self.server.store.user(told.removeprefix("Bearer ") if told else None)
+        authorization = self.headers.get("Authorization")
+        return self.server.store.user(authorization.removeprefix("Bearer ") if authorization else None)
 
     def repo(self, kind: str, name: str) -> Repo:
         return self.server.store.readable(kind, name, self.user())
 
-    def own_repo(self, kind: str, name: str) -> Repo:
+    def writable_repo(self, kind: str, name: str) -> Repo:
         return self.server.store.writable(kind, name, self.user())
 
     def send(self, status: int, content: bytes = b"", **headers: str) -> None:
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def tell(self, content: Any, status: int = 200, **headers: str) -> None:
+    def send_json(self, content: Any, status: int = 200, **headers: str) -> None:
         self.send(status, json.dumps(content).encode(), Content_Type="application/json", **headers)
 
     def refuse(self, error: HubError) -> None:
@@ -165,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         body = {"error": error.message} | error.body
         if "path" in body:  # of a repository that exists; clients read its address
             body["url"] = f"{self.server.endpoint}/{body['path']}"
-        self.tell(body, error.status, **headers)
+        self.send_json(body, error.status, **headers)
 
     # ------------------------------------------------------------------------------------------------ accounts
     @route("GET", "/api/whoami-v2")
@@ -176,55 +176,55 @@ class Handler(BaseHTTPRequestHandler):
         role = "write" if user.may_write else "read"
         token = {"type": "access_token", "accessToken": {"displayName": "test", "role": role}}
         organizations = [{"name": name, "type": "org"} for name in user.organizations]
-        self.tell({"type": "user", "name": user.name, "orgs": organizations, "auth": token})
+        self.send_json({"type": "user", "name": user.name, "orgs": organizations, "auth": token})
 
     @route("POST", "/api/validate-yaml")
     def validate_yaml(self) -> None:
         """The checks of a card's metadata that need no list of all licences and languages."""
-        told = self.json()
-        front = re.match(r"\A---\n(.*?)\n---\n", told["content"], flags=re.S)
+        request = self.json()
+        front = re.match(r"\A---\n(.*?)\n---\n", request["content"], flags=re.S)
         if front is None:
-            self.tell({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
+            self.send_json({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
             return
-        errors = list(metadata_errors(front[1], told["repoType"]))
-        self.tell({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
+        errors = list(metadata_errors(front[1], request["repoType"]))
+        self.send_json({"errors": [{"message": error} for error in errors], "warnings": []}, 400 if errors else 200)
 
     # ------------------------------------------------------------------------------------------------ repositories
     @route("POST", "/api/repos/create")
     def create(self) -> None:
-        told, user = self.json(), self.user()
+        request, user = self.json(), self.user()
         if user is None:
             raise HubError(401, "Invalid username or password.")
-        namespace = told.get("organization") or user.name
+        namespace = request.get("organization") or user.name
         self.server.store.require_write(namespace, user)
-        private = told.get("visibility") == "private" or bool(told.get("private"))
-        kind, name = told.get("type") or "model", f"{namespace}/{told['name']}"
-        repo = self.server.store.create(kind, name, private, told.get("sdk"))
-        self.tell({"url": f"{self.server.endpoint}/{repo.path}", "name": name})
+        private = request.get("visibility") == "private" or bool(request.get("private"))
+        kind, name = request.get("type") or "model", f"{namespace}/{request['name']}"
+        repo = self.server.store.create(kind, name, private, request.get("sdk"))
+        self.send_json({"url": f"{self.server.endpoint}/{repo.path}", "name": name})
 
     @route("DELETE", "/api/repos/delete")
     def delete(self) -> None:
-        told, user = self.json(), self.user()
-        name = f"{told.get('organization') or (user.name if user else '')}/{told['name']}"
-        repo = self.own_repo(told.get("type") or "model", name)
+        request, user = self.json(), self.user()
+        name = f"{request.get('organization') or (user.name if user else '')}/{request['name']}"
+        repo = self.writable_repo(request.get("type") or "model", name)
         del self.server.store.repos[repo.kind, repo.name]
         self.send(200)
 
     @route("PUT", rf"/api/{KIND}/{REPO}/settings")
     def settings(self, kind: str, name: str) -> None:
-        repo, told = self.own_repo(kind, name), self.json()
-        repo.private = told.get("visibility", "private" if repo.private else "public") == "private"
-        self.tell({"private": repo.private})
+        repo, request = self.writable_repo(kind, name), self.json()
+        repo.private = request.get("visibility", "private" if repo.private else "public") == "private"
+        self.send_json({"private": repo.private})
 
     @route("GET", rf"/api/{KIND}/{REPO}")
     def info(self, kind: str, name: str, revision: str = "main") -> None:
         repo = self.repo(kind, name)
         commit = repo.commit(revision)
         files = [{"rfilename": path} | details(blob) for path, blob in sorted(commit.files.items())]
-        told = {"_id": name, "id": name, "sha": commit.oid, "private": repo.private, "gated": False, "disabled": False}
-        told |= {"author": repo.namespace, "lastModified": commit.date, "createdAt": commit.date, "tags": []}
-        told |= {"downloads": 0, "likes": 0, "siblings": files, "sdk": repo.sdk, "modelId": name}
-        self.tell(told)
+        info = {"_id": name, "id": name, "sha": commit.oid, "private": repo.private, "gated": False, "disabled": False}
+        info |= {"author": repo.namespace, "lastModified": commit.date, "createdAt": commit.date, "tags": []}
+        info |= {"downloads": 0, "likes": 0, "siblings": files, "sdk": repo.sdk, "modelId": name}
+        self.send_json(info)
 
     @route("GET", rf"/api/{KIND}/{REPO}/revision/(?P<revision>.+)")
     def revision(self, kind: str, name: str, revision: str) -> None:
@@ -234,22 +234,22 @@ class Handler(BaseHTTPRequestHandler):
     @route("GET", rf"/api/{KIND}/{REPO}/refs")
     def refs(self, kind: str, name: str) -> None:
         repo = self.repo(kind, name)
-        told: dict[str, Any] = {"converts": [], "pullRequests": []}
+        groups: dict[str, Any] = {"converts": [], "pullRequests": []}
         for group, folder, refs in (("branches", "heads", repo.branches), ("tags", "tags", repo.tags)):
-            told[group] = [
+            groups[group] = [
                 {"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid} for name, oid in refs.items()
             ]
-        self.tell(told)
+        self.send_json(groups)
 
     @route("POST", rf"/api/{KIND}/{REPO}/branch/(?P<branch>[^/]+)")
     def create_branch(self, kind: str, name: str, branch: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         start = self.json().get("startingPoint") or "main"
         self._name(repo.branches, branch, repo.commit(start).oid)
 
     @route("POST", rf"/api/{KIND}/{REPO}/tag/(?P<revision>[^/]+)")
     def create_tag(self, kind: str, name: str, revision: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         self._name(repo.tags, self.json()["tag"], repo.commit(revision).oid)
 
     def _name(self, refs: dict[str, str], name: str, oid: str) -> None:
@@ -260,7 +260,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("DELETE", rf"/api/{KIND}/{REPO}/(?P<group>branch|tag)/(?P<ref>[^/]+)")
     def delete_ref(self, kind: str, name: str, group: str, ref: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         refs = repo.branches if group == "branch" else repo.tags
         if ref == "main" or refs.pop(ref, None) is None:
             raise HubError(404, f"Reference {ref} cannot be deleted", "RevisionNotFound")
@@ -269,12 +269,12 @@ class Handler(BaseHTTPRequestHandler):
     @route("GET", rf"/api/{KIND}/{REPO}/commits/(?P<revision>[^/]+)")
     def commits(self, kind: str, name: str, revision: str) -> None:
         repo = self.repo(kind, name)
-        told, commit = [], repo.commit(revision)
+        entries, commit = [], repo.commit(revision)
         while commit is not None:
             entry = {"id": commit.oid, "title": commit.title, "message": "", "date": commit.date}
-            told.append(entry | {"authors": [{"user": repo.namespace}]})
+            entries.append(entry | {"authors": [{"user": repo.namespace}]})
             commit = repo.commits.get(commit.parent or "")  # type: ignore[assignment]
-        self.tell(told)
+        self.send_json(entries)
 
     # ------------------------------------------------------------------------------------------------ reading
     @route("GET", rf"/api/{KIND}/{REPO}/tree/(?P<revision>[^/]+)(/(?P<path>.+))?")
@@ -290,27 +290,27 @@ class Handler(BaseHTTPRequestHandler):
             query = f"recursive={recursive}&cursor={first + self.server.page}"
             address = f"{self.server.endpoint}{urlsplit(self.path).path}?{query}"
             headers["Link"] = f'<{address}>; rel="next"'
-        self.tell(entries[first : first + self.server.page], **headers)
+        self.send_json(entries[first : first + self.server.page], **headers)
 
     @route("POST", rf"/api/{KIND}/{REPO}/paths-info/(?P<revision>[^/]+)")
     def paths_info(self, kind: str, name: str, revision: str) -> None:
         files = self.repo(kind, name).commit(revision).files
-        told = self.body().decode()
+        body = self.body().decode()
         is_json = "json" in self.headers.get("Content-Type", "")
-        paths = json.loads(told)["paths"] if is_json else parse_qs(told).get("paths", [])
+        paths = json.loads(body)["paths"] if is_json else parse_qs(body).get("paths", [])
         entries = {entry["path"]: entry for entry in listing(files, "", recursive=True)}
-        self.tell([entries[path] for path in paths if path in entries])
+        self.send_json([entries[path] for path in paths if path in entries])
 
     @route("GET", rf"/((?P<kind>dataset|space)s/)?{REPO}/(resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)")
     def resolve(self, name: str, revision: str, path: str, kind: str = "model") -> None:
         repo = self.repo(kind, name)
         blob = repo.file(revision, path)
-        told = {"X_Repo_Commit": repo.commit(revision).oid, "Accept_Ranges": "bytes"}
+        headers = {"X_Repo_Commit": repo.commit(revision).oid, "Accept_Ranges": "bytes"}
         if blob.sha256 is None:
-            self.hand_out(blob.etag, ETag=f'"{blob.oid}"', **told)
+            self.hand_out(blob.etag, ETag=f'"{blob.oid}"', **headers)
             return
-        told |= {"X_Linked_Etag": f'"{blob.sha256}"', "X_Linked_Size": str(blob.size), "ETag": f'"{blob.oid}"'}
-        self.send(302, Location=f"{self.server.cdn}/{blob.sha256}", **told)
+        headers |= {"X_Linked_Etag": f'"{blob.sha256}"', "X_Linked_Size": str(blob.size), "ETag": f'"{blob.oid}"'}
+        self.send(302, Location=f"{self.server.cdn}/{blob.sha256}", **headers)
 
     @route("GET", "/cdn/(?P<sha256>[0-9a-f]{64})")
     def cdn(self, sha256: str) -> None:
@@ -321,34 +321,34 @@ class Handler(BaseHTTPRequestHandler):
     def hand_out(self, etag: str, **headers: str) -> None:
         """A content, or the part of it that `Range` names."""
         content = self.server.faults.tamper.get(etag) or self.server.store.content(etag).read_bytes()
-        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
-        if asked is None:
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
+        if wanted is None:
             self.send(200, content, **headers)
             return
-        first = int(asked[1]) if asked[1] else max(0, len(content) - int(asked[2]))
-        last = min(int(asked[2]), len(content) - 1) if asked[1] and asked[2] else len(content) - 1
+        first = int(wanted[1]) if wanted[1] else max(0, len(content) - int(wanted[2]))
+        last = min(int(wanted[2]), len(content) - 1) if wanted[1] and wanted[2] else len(content) - 1
         if first > last:
             self.send(416, Content_Range=f"bytes */{len(content)}")
             return
-        told = f"bytes {first}-{last}/{len(content)}"
-        self.send(206, content[first : last + 1], Content_Range=told, **headers)
+        content_range = f"bytes {first}-{last}/{len(content)}"
+        self.send(206, content[first : last + 1], Content_Range=content_range, **headers)
 
     # ------------------------------------------------------------------------------------------------ writing
     @route("POST", rf"/api/{KIND}/{REPO}/preupload/(?P<revision>[^/]+)")
     def preupload(self, kind: str, name: str, revision: str) -> None:
-        files, told = self.own_repo(kind, name).commit(revision).files, []
+        files, entries = self.writable_repo(kind, name).commit(revision).files, []
         for file in self.json()["files"]:
             path = file["path"]
             large = is_large(path, file["size"], base64.b64decode(file["sample"]))
             there = files.get(path)
             entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
-            told.append(entry | ({"oid": there.etag} if there else {}))
-        self.tell({"files": told})
+            entries.append(entry | ({"oid": there.etag} if there else {}))
+        self.send_json({"files": entries})
 
     @route("POST", rf"/((?P<kind>dataset|space)s/)?{REPO}\.git/info/lfs/objects/batch")
     def batch(self, name: str, kind: str = "model") -> None:
         """Where each large file is to be put; no address for those that are here."""
-        repo, told = self.own_repo(kind, name), []
+        repo, entries = self.writable_repo(kind, name), []
         for entry in self.json()["objects"]:
             if entry["oid"] not in repo.objects:
                 signature = secrets.token_hex(8)
@@ -356,8 +356,8 @@ class Handler(BaseHTTPRequestHandler):
                 upload = {"href": f"{self.server.cdn}/{entry['oid']}?signature={signature}"}
                 verify = {"href": f"{self.server.endpoint}/{repo.path}.git/info/lfs/verify"}
                 entry = entry | {"actions": {"upload": upload, "verify": verify}}
-            told.append(entry)
-        self.tell({"transfer": "basic", "objects": told})
+            entries.append(entry)
+        self.send_json({"transfer": "basic", "objects": entries})
 
     @route("PUT", "/cdn/(?P<sha256>[0-9a-f]{64})")
     def put(self, sha256: str) -> None:
@@ -395,14 +395,15 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", rf"/((?P<kind>dataset|space)s/)?{REPO}\.git/info/lfs/verify")
     def verify(self, name: str, kind: str = "model") -> None:
-        told, repo = self.json(), self.own_repo(kind, name)
-        if told["oid"] not in repo.objects or self.server.store.content(told["oid"]).stat().st_size != told["size"]:
+        request, repo = self.json(), self.writable_repo(kind, name)
+        oid = request["oid"]
+        if oid not in repo.objects or self.server.store.content(oid).stat().st_size != request["size"]:
             raise HubError(404, "Object not found")
-        self.tell({"message": "Object verified"})
+        self.send_json({"message": "Object verified"})
 
     @route("POST", rf"/api/{KIND}/{REPO}/commit/(?P<branch>[^/]+)")
     def commit(self, kind: str, name: str, branch: str) -> None:
-        repo = self.own_repo(kind, name)
+        repo = self.writable_repo(kind, name)
         lines = [json.loads(line) for line in self.body().splitlines() if line.strip()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         operations = [(line["key"], dict(line["value"])) for line in lines if line["key"] != "header"]
@@ -414,7 +415,7 @@ class Handler(BaseHTTPRequestHandler):
             interfere(repo)
         commit = self.server.store.apply(repo, branch, header, operations)
         address = f"{self.server.endpoint}/{repo.path}/commit/{commit.oid}"
-        self.tell({"success": True, "commitOid": commit.oid, "commitUrl": address, "hookOutput": ""})
+        self.send_json({"success": True, "commitOid": commit.oid, "commitUrl": address, "hookOutput": ""})
 
 
 def main() -> None:

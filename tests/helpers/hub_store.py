@@ -94,10 +94,10 @@ class Repo:
         return self.commits[oid]
 
     def file(self, revision: str, path: str) -> Blob:
-        found = self.commit(revision).files.get(path)
-        if found is None:
+        blob = self.commit(revision).files.get(path)
+        if blob is None:
             raise HubError(404, "Entry not found", "EntryNotFound")
-        return found
+        return blob
 
 
 class Store:
@@ -119,7 +119,7 @@ class Store:
         return self.users[token]
 
     def readable(self, kind: str, name: str, user: User | None) -> Repo:
-        """The repository, which a private one is not for strangers: they are told that it does not exist."""
+        """The repository, which a private one is not for strangers: they hear that it does not exist."""
         repo = self.repos.get((kind, name))
         if repo is None or (repo.private and not (user and user.belongs_to(repo.namespace))):
             raise HubError(404 if user else 401, "Repository not found", "RepoNotFound")
@@ -187,8 +187,8 @@ class Store:
 
     @staticmethod
     def _append(repo: Repo, branch: str, parent: str | None, title: str, files: dict[str, Blob]) -> Commit:
-        told = repr((repo.kind, repo.name, parent, title, len(repo.commits), sorted(files.items())))
-        oid = hashlib.sha1(told.encode()).hexdigest()
+        identity = repr((repo.kind, repo.name, parent, title, len(repo.commits), sorted(files.items())))
+        oid = hashlib.sha1(identity.encode()).hexdigest()
         date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         commit = repo.commits[oid] = Commit(oid, parent, title, date, files)
         repo.branches[branch] = oid
@@ -226,11 +226,11 @@ def is_large(path: str, size: int, sample: bytes) -> bool:
 
 
 def details(blob: Blob) -> dict[str, Any]:
-    """Size and hashes of a file, as listings tell them."""
-    told: dict[str, Any] = {"size": blob.size, "oid": blob.oid, "blobId": blob.oid}
+    """Size and hashes of a file, as listings give them."""
+    entry: dict[str, Any] = {"size": blob.size, "oid": blob.oid, "blobId": blob.oid}
     if blob.sha256:
-        told["lfs"] = {"oid": blob.sha256, "sha256": blob.sha256, "size": blob.size, "pointerSize": 134}
-    return told
+        entry["lfs"] = {"oid": blob.sha256, "sha256": blob.sha256, "size": blob.size, "pointerSize": 134}
+    return entry
 
 
 def listing(files: dict[str, Blob], folder: str, recursive: bool) -> list[dict[str, Any]]:
@@ -252,25 +252,25 @@ def listing(files: dict[str, Blob], folder: str, recursive: bool) -> list[dict[s
 def metadata_errors(front: str, kind: str) -> Iterator[str]:
     """What is wrong with a card's metadata, a sentence each."""
     try:
-        told = yaml.safe_load(front)
+        metadata = yaml.safe_load(front)
     except yaml.YAMLError as error:
         yield f"yaml: {error}"
         return
-    if not isinstance(told, dict):
+    if not isinstance(metadata, dict):
         yield "metadata should be an object"
         return
     for name in ("license", "library_name", "pipeline_tag", "sdk", "app_file", "pretty_name"):
-        if name in told and not isinstance(told[name], str):
+        if name in metadata and not isinstance(metadata[name], str):
             yield f'"{name}" must be a string'
     for name in ("tags", "task_categories"):
-        if not all(isinstance(tag, str) for tag in told.get(name, [])):
+        if not all(isinstance(tag, str) for tag in metadata.get(name, [])):
             yield f'"{name}" must be an array of strings'
-    if kind == "space" and told.get("sdk") not in ("gradio", "static", "docker"):
+    if kind == "space" and metadata.get("sdk") not in ("gradio", "static", "docker"):
         yield '"sdk" must be one of gradio, static, docker'
-    for i, entry in enumerate(told.get("model-index", [])):
+    for i, entry in enumerate(metadata.get("model-index", [])):
         for result in entry.get("results", [{}]):
             if not {"task", "dataset", "metrics"} <= result.keys() or "type" not in result["task"]:
                 yield f'"model-index[{i}].results" needs task.type, dataset and metrics'
-    for i, config in enumerate(told.get("configs", [])):
+    for i, config in enumerate(metadata.get("configs", [])):
         if not {"config_name", "data_files"} <= config.keys():
             yield f'"configs[{i}]" needs config_name and data_files'

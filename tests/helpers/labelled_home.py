@@ -10,7 +10,7 @@ from casita.datasets_scripts.schema import EVENTS, WINDOWS, HomeFolder, read_tab
 
 
 def make_labelled_home(root: Path, seed: int = 0) -> HomeFolder:
-    """Two of three windows have the activity `in_ROOM`, which the sensors tell; no event is in two windows."""
+    """Two of three windows have the activity `in_ROOM`, which the sensors show; no event is in two windows."""
     home = make_home(root, seed)
     windows = read_table(home.windows, WINDOWS).to_pylist()
     rewrite(home, [row | {"end": row["start"] + timedelta(minutes=30)} for row in windows])

@@ -62,6 +62,6 @@ def make_model(directory: Path, pooling: str, prompt: str = "") -> str:
     modes = {f"pooling_mode_{name}": name == pooling for name in ("cls_token", "mean_tokens")}
     (directory / "1_Pooling").mkdir()
     (directory / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, **modes}))
-    told = {"prompts": {"caption": prompt}, "default_prompt_name": "caption"} if prompt else {}
-    (directory / "config_sentence_transformers.json").write_text(json.dumps(told))
+    prompts = {"prompts": {"caption": prompt}, "default_prompt_name": "caption"} if prompt else {}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     return str(directory)

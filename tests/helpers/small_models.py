@@ -51,7 +51,15 @@ def make_batch(batch=4, length=9, seed=0):
 def make_table(rows=17, width=24, home="b", seed=1, **kwargs):
     vectors = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    told = {"vision_model": "pixels", "revision": None, "output": "pooled", "image_size": 224, "pictures_hash": "0"}
-    told = {**told, "normalization": "l2", "mean": None, **kwargs}
+    metadata = {
+        "vision_model": "pixels",
+        "revision": None,
+        "output": "pooled",
+        "image_size": 224,
+        "pictures_hash": "0",
+        "normalization": "l2",
+        "mean": None,
+        **kwargs,
+    }
     keys = [f"M{i:03d}_{state}" for i in range(rows) for state in ("ON", "OFF")][:rows]
-    return SensorEmbeddingTable(keys=keys, embeddings=vectors, home=home, **told)
+    return SensorEmbeddingTable(keys=keys, embeddings=vectors, home=home, **metadata)

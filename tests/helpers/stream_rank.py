@@ -22,6 +22,6 @@ if __name__ == "__main__":
     windows = load_windows(config, build_processor(config, load_table(config)))
     feed = make_loader(config, windows, accelerator.device, rank, ranks)
     rows = [batch.inputs["input_ids"].tolist() for batch in feed.epoch(1)]
-    told = {"ranks": ranks, "len": len(feed), "rows": rows}
-    (out / f"rank_{rank}.json").write_text(json.dumps(told))
+    record = {"ranks": ranks, "len": len(feed), "rows": rows}
+    (out / f"rank_{rank}.json").write_text(json.dumps(record))
     accelerator.wait_for_everyone()

@@ -69,9 +69,9 @@ def write_modules(folder: Path, kinds: Sequence[str], prompts: dict[str, str]) -
             (folder / path / "config.json").write_text(json.dumps(mode))
         if kind == "Dense":
             size = (2 * WIDTH, WIDTH) if i == 2 else (WIDTH, 2 * WIDTH)
-            told = {"in_features": size[1], "out_features": size[0], "bias": False}
-            told["activation_function"] = "torch.nn.modules.linear.Identity"
-            (folder / path / "config.json").write_text(json.dumps(told))
+            config = {"in_features": size[1], "out_features": size[0], "bias": False}
+            config["activation_function"] = "torch.nn.modules.linear.Identity"
+            (folder / path / "config.json").write_text(json.dumps(config))
             weight = torch.randn(size, generator=torch.Generator().manual_seed(i))
             save_file({"linear.weight": weight}, folder / path / "model.safetensors")
     (folder / "modules.json").write_text(json.dumps(listed))

@@ -72,7 +72,7 @@ def rehash(home: HomeFolder, **changed: Any) -> HomeFolder:
 
 
 def make_home(root: Path, seed: int = 0, name: str = "toy") -> HomeFolder:
-    """Windows of 3 to 8 events; each stays in one room, which its caption tells, so captions repeat."""
+    """Windows of 3 to 8 events; each stays in one room, which its caption names, so captions repeat."""
     rng = np.random.default_rng(seed)
     home = HomeFolder(root)
     home.describe(home=name, layout={**LAYOUT, "home": name})

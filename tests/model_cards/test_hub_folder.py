@@ -152,7 +152,7 @@ def test_visibility_is_that_asked_for_and_never_changes_in_silence(hub, push, fo
 
 
 @pytest.mark.parametrize(
-    "token, told",
+    "token, message",
     [
         (None, "asks for a token, and there is none (401)"),
         ("hf_wrong_token_of_nobody", "does not know this token (401)"),
@@ -160,9 +160,9 @@ def test_visibility_is_that_asked_for_and_never_changes_in_silence(hub, push, fo
         (BEN, "the token may not write to lab (403)"),
     ],
 )
-def test_who_may_not_push_is_told_so_in_one_line_without_the_token(hub, push, folder, token, told):
+def test_a_forbidden_push_is_refused_in_one_line_without_the_token(hub, push, folder, token, message):
     done = push(f"{str(folder)!r}, 'lab/m'", HF_TOKEN=token)
-    assert told in done.error
+    assert message in done.error
     assert "hf auth login" in done.error
     assert not hub.store.repos
     assert "hf_" not in done.stdout + done.stderr
@@ -219,7 +219,7 @@ def test_what_an_interrupted_push_uploaded_is_not_uploaded_again(hub, push, fold
     assert not uploads(hub)
 
 
-def test_of_two_pushes_at_once_one_is_told_and_goes_on_top_of_the_other(hub, push, folder, tmp_path):
+def test_of_two_pushes_at_once_one_looks_again_and_goes_on_top_of_the_other(hub, push, folder, tmp_path):
     push(f"{str(folder)!r}, 'lab/m'")
     repo = hub.store.repos["model", "lab/m"]
     theirs = tmp_path / "theirs"
@@ -253,7 +253,7 @@ def test_a_push_that_never_gets_its_turn_gives_up(hub, push, folder):
     assert "3 times another commit came in between" in push(f"{str(folder)!r}, 'lab/m'").error
 
 
-def test_metadata_that_the_hub_refuses_is_told_before_anything_is_uploaded(hub, push, folder):
+def test_metadata_that_the_hub_refuses_is_named_before_anything_is_uploaded(hub, push, folder):
     (folder / "README.md").write_text("---\nlicense: [1]\n---\n")
     assert "Invalid metadata in README.md" in push(f"{str(folder)!r}, 'lab/m'").error
     assert not uploads(hub)
@@ -305,9 +305,9 @@ def put_own_token(folder: Path):
     "spoil", [put_link, put_pickle, put_archive, put_named, put_half, put_damage, put_token, put_own_token]
 )
 def test_what_must_not_be_published_is_refused_before_anything_is_sent(hub, push, folder, spoil):
-    told = spoil(folder)
+    message = spoil(folder)
     done = push(f"{str(folder)!r}, 'lab/m'")
-    assert told in done.error
+    assert message in done.error
     assert not hub.requests
     assert ANA not in done.stderr
 
@@ -318,7 +318,7 @@ def test_an_empty_folder_is_nothing_to_push(push, folder):
     assert "holds no files" in push(f"{str(folder)!r}, 'lab/m'").error
 
 
-def test_a_hub_without_xet_is_told_and_what_to_do(hub, folder, tmp_path):
+def test_a_hub_without_xet_is_named_with_what_to_do(hub, folder, tmp_path):
     environment = hub.environment(tmp_path / "hf", ANA)
     del environment["HF_HUB_DISABLE_XET"]
     with HubClient(environment, tmp_path / "client", ("casita.model_cards.publish",)) as client:

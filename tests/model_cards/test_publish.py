@@ -65,7 +65,7 @@ def test_a_page_loads_the_model_of_its_own_push(push, tmp_path, arguments, revis
     assert read_json(tmp_path / "space" / "space.json") == {"model": "lab/d", "revision": revision}
 
 
-def test_no_folder_of_this_machine_is_told_whatever_stands_before_it():
+def test_no_folder_of_this_machine_is_published_whatever_stands_before_it():
     command = "casita evaluate '/home/ana/my runs/flat' --data=/home/ana/flat /home/ana/x --protocol a/b"
     assert "ana" not in without_paths(command)
     assert without_paths(["train/validation", "a / b", "lab/flat"]) == ["train/validation", "a / b", "lab/flat"]

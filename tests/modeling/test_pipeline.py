@@ -97,9 +97,9 @@ def score_columns(rows, labels):
 
 def test_a_stream_gives_a_row_a_window(pair, embed):
     events = make_events()
-    found, expected = embed(events), slow_rows(*pair, events)
-    assert len(found) == len(expected) > 5
-    for row, (start, end, size, vector) in zip(found, expected, strict=True):
+    rows, expected = embed(events), slow_rows(*pair, events)
+    assert len(rows) == len(expected) > 5
+    for row, (start, end, size, vector) in zip(rows, expected, strict=True):
         assert (row["start"].isoformat(" "), row["end"].isoformat(" "), row["events"]) == (start, end, size)
         np.testing.assert_allclose(row["vector"], vector, **TOLERANCE)
 
@@ -173,8 +173,8 @@ def test_other_candidates_in_the_next_call_are_embedded_anew(pair, ask, text_mod
 
 
 def test_the_text_model_comes_from_the_processors_record(pair, ask):
-    own = ZeroShotActivityPipeline(model=pair[0], processor=pair[1], device="cpu")
-    assert own(make_events(), SENTENCES) == ask(make_events(), SENTENCES)
+    from_record = ZeroShotActivityPipeline(model=pair[0], processor=pair[1], device="cpu")
+    assert from_record(make_events(), SENTENCES) == ask(make_events(), SENTENCES)
 
 
 def test_the_prompt_that_the_processor_names_stands_before_each_sentence(pair, text_model):
@@ -184,9 +184,9 @@ def test_the_prompt_that_the_processor_names_stands_before_each_sentence(pair, t
         prompted = ZeroShotActivityPipeline(model=pair[0], processor=processor, text_model=text_model, device="cpu")
         spelled = ZeroShotActivityPipeline(model=pair[0], processor=pair[1], text_model=text_model, device="cpu")
         events, texts = make_events(), [f"{text_model.prompts['sts']}{text}" for text in SENTENCES]
-        found = score_columns(prompted(events, SENTENCES), SENTENCES)
-        np.testing.assert_allclose(found, score_columns(spelled(events, texts), texts), **TOLERANCE)
-        assert np.abs(found - score_columns(spelled(events, SENTENCES), SENTENCES)).max() > 1e-3
+        scores = score_columns(prompted(events, SENTENCES), SENTENCES)
+        np.testing.assert_allclose(scores, score_columns(spelled(events, texts), texts), **TOLERANCE)
+        assert np.abs(scores - score_columns(spelled(events, SENTENCES), SENTENCES)).max() > 1e-3
     finally:
         del text_model.prompts["sts"]
 
@@ -204,7 +204,7 @@ def test_candidates_that_cannot_be_scored_are_refused(ask, candidates, message):
         ask(make_events(), candidates)
 
 
-def test_a_text_model_that_cannot_be_had_is_told(pair, tmp_path):
+def test_a_text_model_that_cannot_be_loaded_is_named_in_one_line(pair, tmp_path):
     model, processor = pair
     missing = ZeroShotActivityPipeline(model=model, processor=processor, text_model=tmp_path, device="cpu")
     with pytest.raises(ValueError, match="could not be loaded") as error:
@@ -235,10 +235,11 @@ def test_clip_and_siglip_read_sentences_as_they_were_read_for_training(pair, tmp
     torch.manual_seed(1)
     model, processor = CasitaModel(config).eval(), make_pair(text_model=str(folder))[1]
     given = {"text_model": SentenceTransformer(str(folder), device="cpu")} if loaded else {}
-    found = ZeroShotActivityPipeline(model=model, processor=processor, device="cpu", **given)(make_events(), SENTENCES)
+    ask = ZeroShotActivityPipeline(model=model, processor=processor, device="cpu", **given)
+    answers = ask(make_events(), SENTENCES)
     vectors = [row["vector"] for row in SensorEmbeddingPipeline(model=model, processor=processor)(make_events())]
     expected = by_hand(model, load_text_model(str(folder)), np.stack(vectors), [[text] for text in SENTENCES])
-    np.testing.assert_allclose(score_columns(found, SENTENCES), expected, **TOLERANCE)
+    np.testing.assert_allclose(score_columns(answers, SENTENCES), expected, **TOLERANCE)
 
 
 def test_what_a_pipeline_cannot_serve_is_refused(pair, embed):

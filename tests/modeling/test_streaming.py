@@ -96,7 +96,7 @@ def test_every_overrides_the_overlap():
     assert_same_rows(push_all(CasitaStream(model, processor, length=10, every=3), events), finer(events))
 
 
-def test_due_in_tells_when_the_next_result_comes():
+def test_due_in_counts_the_events_to_the_next_result():
     stream = CasitaStream(*make_pair(length=5, overlap=0.6))  # every 2
     due, is_result = [], []
     for event in make_events([11]):
@@ -130,7 +130,7 @@ def test_memory_is_bounded_by_the_window():
         assert len(stream) <= 4
 
 
-def test_nothing_new_is_nothing_told():
+def test_without_new_events_there_is_no_result():
     stream = CasitaStream(*make_pair(length=4, overlap=0.5))
     assert stream.flush() is None
     for event in make_events([6]):
@@ -142,20 +142,20 @@ def test_nothing_new_is_nothing_told():
 def test_an_event_before_the_newest_is_refused_and_changes_nothing():
     model, processor = make_pair()
     stream, events = CasitaStream(model, processor), make_events([12])
-    found = []
+    rows = []
     for event in events:
-        found.append(stream.push(event))
+        rows.append(stream.push(event))
         with pytest.raises(ValueError, match=r"is 5 s before the newest one. Sort events"):
             stream.push((event[0] - 5 * SECOND, "M001", "ON"))
         with pytest.raises(ValueError, match="sensor 'X' is unknown"):
             stream.push((event[0], "X", "ON"))
-    found = [row for row in [*found, stream.flush()] if row]
-    assert_same_rows(found, push_all(CasitaStream(model, processor), events))
+    rows = [row for row in [*rows, stream.flush()] if row]
+    assert_same_rows(rows, push_all(CasitaStream(model, processor), events))
 
 
 def test_an_unknown_event_is_skipped_as_in_the_batch():
     model, processor = make_pair()
-    events = [each for event in make_events([11, 9]) for each in (event, (event[0], "X", "ON"))]
+    events = [pushed for event in make_events([11, 9]) for pushed in (event, (event[0], "X", "ON"))]
     pipe = SensorEmbeddingPipeline(model=model, processor=processor, device="cpu")
     for unknown in ("skip", "unk"):
         found = push_all(CasitaStream(model, processor, unknown=unknown), events)

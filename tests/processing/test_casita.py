@@ -199,7 +199,7 @@ def test_tensors_come_as_torch_when_asked():
     assert inputs["input_ids"].dtype == torch.int64
 
 
-def test_decoding_tells_the_events():
+def test_decoding_gives_the_events_back():
     processor, events = make_processor(), make_events(4)
     decoded = processor.decode(processor(events, padding="max_length", max_length=6)["input_ids"])
     assert [(e["sensor"], e["state"]) for e in decoded[0]] == [event[1:] for event in events]

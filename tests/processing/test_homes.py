@@ -121,8 +121,8 @@ def test_processor_and_model_move_together_and_keep_what_is_the_models(checkpoin
     assert (processor.home, processor.vocab) == ("aruba", tables["aruba"].keys)
     assert processor.rooms["M001"] == LAYOUTS["aruba"]["sensors"]["M001"]["room"]
     width, height = LAYOUTS["aruba"]["size"]
-    here = LAYOUTS["aruba"]["sensors"]["M001"]
-    assert processor.coordinates["M001"] == [here["x"] / width, here["y"] / height]
+    sensor = LAYOUTS["aruba"]["sensors"]["M001"]
+    assert processor.coordinates["M001"] == [sensor["x"] / width, sensor["y"] / height]
     assert processor.levels == {"T001": [18.0, 22.0]}
     assert (processor.text_model, processor.length) == ("some/model", 8)
     ids = processor(events_of("aruba"), cut=False, return_tensors="pt")["input_ids"]
@@ -215,7 +215,7 @@ def test_the_home_of_a_call_must_be_known(checkpoint, tables, tmp_path):
     assert again.to_json_string() == processor.to_json_string()
 
 
-def test_readings_without_levels_are_told_apart_from_unknown_states(checkpoint, tables):
+def test_readings_without_levels_are_no_unknown_states(checkpoint, tables):
     model, processor = checkpoint
     processor.set_home(model, tables["aruba"], LAYOUTS["aruba"])
     with pytest.raises(ValueError, match=r"'T001' gave 21.5 but its levels are not set: processor.levels\['T001'\] ="):

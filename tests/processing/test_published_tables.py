@@ -42,20 +42,20 @@ def read_index(root):
 
 @pytest.mark.parametrize("vision_model", ["clip", "openai/clip-vit-base-patch32"])
 def test_a_table_is_found_by_home_and_by_either_name_of_the_vision_model(data, vision_model):
-    found = SensorEmbeddingTable.from_pretrained(data, home="aruba", vision_model=vision_model)
-    assert (found.home, found.vision_model) == ("aruba", "openai/clip-vit-base-patch32")
-    assert not found.compare(SensorEmbeddingTable.load(data / "image_embeddings/aruba/clip.safetensors"))
+    table = SensorEmbeddingTable.from_pretrained(data, home="aruba", vision_model=vision_model)
+    assert (table.home, table.vision_model) == ("aruba", "openai/clip-vit-base-patch32")
+    assert not table.compare(SensorEmbeddingTable.load(data / "image_embeddings/aruba/clip.safetensors"))
 
 
-def test_one_that_is_not_there_or_not_the_only_one_is_told_with_all_there_are(data):
-    for asked in ({}, {"home": "milan"}, {"vision_model": "clip"}):
+def test_one_that_is_not_there_or_not_the_only_one_is_refused_with_all_there_are(data):
+    for choice in ({}, {"home": "milan"}, {"vision_model": "clip"}):
         with pytest.raises(ValueError, match=r"several tables fit; name one of .*\(milan, clip\)"):
-            SensorEmbeddingTable.from_pretrained(data, **asked)
+            SensorEmbeddingTable.from_pretrained(data, **choice)
     with pytest.raises(ValueError, match=r"home='tulum'.* no such table; there are .*\(aruba, pixels\)"):
         SensorEmbeddingTable.from_pretrained(data, home="tulum")
 
 
-def test_a_table_of_other_bytes_than_the_index_tells_is_refused(data):
+def test_a_table_of_other_bytes_than_in_the_index_is_refused(data):
     path = data / "image_embeddings/milan/clip.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -66,10 +66,10 @@ def test_a_table_of_other_bytes_than_the_index_tells_is_refused(data):
 
 def test_an_index_that_lies_about_home_or_model_is_found_out(data):
     entries = read_index(data)
-    for asked, change in (("home", "tulum"), ("vision_model", "dinov2")):
-        write_index(data, [entries[0] | {asked: change, **({"name": "dinov2"} if asked == "vision_model" else {})}])
+    for field, change in (("home", "tulum"), ("vision_model", "dinov2")):
+        write_index(data, [entries[0] | {field: change, **({"name": "dinov2"} if field == "vision_model" else {})}])
         with pytest.raises(ValueError, match=f"not (of|by) '{change}'"):
-            SensorEmbeddingTable.from_pretrained(data, **{asked: change})
+            SensorEmbeddingTable.from_pretrained(data, **{field: change})
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_model_directory_has_its_own_table(data, tmp_path):
     model.mkdir()
     table = SensorEmbeddingTable.load(data / "image_embeddings/milan/clip.safetensors")
     table.save(model)
-    for asked in ({}, {"home": "milan"}):
-        assert not SensorEmbeddingTable.from_pretrained(model, **asked).compare(table)
+    for choice in ({}, {"home": "milan"}):
+        assert not SensorEmbeddingTable.from_pretrained(model, **choice).compare(table)
     with pytest.raises(ValueError, match="the table of home 'milan', not of 'aruba'"):
         SensorEmbeddingTable.from_pretrained(model, home="aruba")
     with pytest.raises(ValueError, match="not by 'dinov2'"):

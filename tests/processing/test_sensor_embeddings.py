@@ -161,7 +161,7 @@ def test_homes_that_do_not_fit_together_are_refused_with_the_difference(table, h
         dataclasses.replace(both, keys=["hut/M001_ON", *both.keys[1:]])
 
 
-def test_compare_tells_every_difference_and_nothing_else(table, house):
+def test_compare_names_every_difference_and_nothing_else(table, house):
     assert table.compare(dataclasses.replace(table, embeddings=table.embeddings.copy())) == []
     turned = dataclasses.replace(table, embeddings=-table.embeddings)
     assert turned.compare(table)[0].startswith("cosine of the 4 shared keys: mean -1.0000, lowest -1.0000")
@@ -358,7 +358,7 @@ def test_a_row_added_by_the_stored_mean_and_whitening_is_as_if_it_had_been_there
         normalize(raw[3:5], "whiten", mean)
 
 
-def test_equal_pictures_and_a_picture_of_which_whitening_leaves_nothing_are_told():
+def test_equal_pictures_and_a_picture_of_which_whitening_leaves_nothing_are_refused():
     with pytest.raises(ValueError, match=r"'whiten' leaves nothing.*all pictures the same"):
         normalize(np.ones((3, 4)), "whiten")
     raw = np.eye(4)[[0, 0, 1, 1]]  # pairs of equal pictures are no fault

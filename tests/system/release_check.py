@@ -79,13 +79,13 @@ class Walk:
         """Run the bash lines of a section by this checkout's casita; what each printed."""
         lines = [line for language, text in self.page[title] if language == "bash" for line in text.splitlines()]
         environment = self.environment(WRITE, "hf", PYTHONPATH=str(ROOT))
-        told = []
+        outputs = []
         for line in lines:
             print(f"$ {line}", flush=True)
             command = re.sub(r"^casita ", f"{sys.executable} -m casita.cli ", line)
             command = re.sub(r"^python ", f"{sys.executable} ", command)
-            told.append(self.run(["bash", "-c", command], environment))
-        return told
+            outputs.append(self.run(["bash", "-c", command], environment))
+        return outputs
 
     def run(self, command: list[str], environment: dict[str, str]) -> str:
         done = subprocess.run(
@@ -126,8 +126,9 @@ def use(walk: Walk) -> None:
     walk.fresh(snippets.partition("from datasets")[0], HF_HUB_OFFLINE="1")  # from the cache that the first load left
     names: dict[str, list] = {}
     exec(re.search(r"^events = \[.*?^\]$", snippets, flags=re.M | re.S)[0], names)
-    here = walk.environment(READ, "hf", PYTHONPATH=str(ROOT))
-    expected = json.loads(walk.run([sys.executable, "-c", HERE, json.dumps(names["events"])], here).splitlines()[-1])
+    environment = walk.environment(READ, "hf", PYTHONPATH=str(ROOT))
+    output = walk.run([sys.executable, "-c", HERE, json.dumps(names["events"])], environment)
+    expected = json.loads(output.splitlines()[-1])
     got = json.loads((walk.folder / "vectors.json").read_text())
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 

@@ -29,13 +29,13 @@ def holder(tmp_path):
     process.stdout.close()
 
 
-def test_the_second_writer_is_told_who_the_first_is_and_touches_nothing(holder, tmp_path):
+def test_the_second_writer_reads_who_the_first_is_and_touches_nothing(holder, tmp_path):
     home = tmp_path / "home"
     before = sorted(home.iterdir())
-    told = (
+    message = (
         rf"casita x: .*home is being written by process {holder.pid} on \S+ since {time.strftime('%Y')}-.*Wait until"
     )
-    with pytest.raises(BlockingIOError, match=told), locked(home, "casita x"):
+    with pytest.raises(BlockingIOError, match=message), locked(home, "casita x"):
         raise AssertionError("two writers at once")
     assert sorted(home.iterdir()) == before
     holder.communicate("")
@@ -119,7 +119,7 @@ def test_an_error_of_the_body_leaves_the_older_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_full_device_is_told_once_with_the_file_of_the_user(tmp_path):
+def test_a_full_device_is_named_once_with_the_file_of_the_user(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
 

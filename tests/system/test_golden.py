@@ -14,8 +14,8 @@ NAMES = ["image", "everything", "masked_events", "classification"]
 
 
 def load(name):
-    told = json.loads((GOLDEN / name / "config.json").read_text())
-    model = getattr(modeling_casita, told["architectures"][0]).from_pretrained(GOLDEN / name).eval()
+    config = json.loads((GOLDEN / name / "config.json").read_text())
+    model = getattr(modeling_casita, config["architectures"][0]).from_pretrained(GOLDEN / name).eval()
     saved = load_file(GOLDEN / name / "expected.safetensors")
     inputs, outputs = (
         {key.split(".")[1]: value for key, value in saved.items() if key.startswith(kind)}

@@ -32,15 +32,15 @@ import json, sys
 sys.modules["casita"] = None  # importing it fails, as where it is absent
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
-told = json.loads({told!r})
-where = {{"trust_remote_code": True, "revision": told["revision"]}}
+request = json.loads({request!r})
+where = {{"trust_remote_code": True, "revision": request["revision"]}}
 model = AutoModel.from_pretrained("lab/d", **where).eval()
 processor = AutoProcessor.from_pretrained("lab/d", **where)
-events = told["events"]
+events = request["events"]
 with torch.inference_mode():
     vectors = model(**processor([events], return_tensors="pt")).sensor_embeds
 embed = pipeline("sensor-embedding", model="lab/d", device="cpu", **where)
-ask = pipeline("zero-shot-activity", model="lab/d", text_model=told["text_model"], device="cpu", **where)
+ask = pipeline("zero-shot-activity", model="lab/d", text_model=request["text_model"], device="cpu", **where)
 answers = ask([events], ["somebody is cooking", "somebody is asleep"])
 print(json.dumps({{
     "module": type(model).__module__, "vectors": vectors.tolist(), "rows": embed([events])[0]["vector"].tolist(),
@@ -125,8 +125,8 @@ def events(home):
 
 
 def consume(client, events, revision):
-    told = json.dumps({"events": events, "revision": revision, "text_model": str(minilm_directory())})
-    done = client.run(CONSUMER.format(told=told))
+    request = json.dumps({"events": events, "revision": revision, "text_model": str(minilm_directory())})
+    done = client.run(CONSUMER.format(request=request))
     assert done.code == 0, done.stderr
     return done.value
 
@@ -155,13 +155,13 @@ def test_a_push_of_everything_is_four_repositories_and_a_second_one_is_none(clie
 
 
 def test_a_model_is_used_by_its_name_and_stays_what_it_was_at_a_revision(client, hub, pushed, run, events, tmp_path):
-    found = consume(client, events, "v1")
-    assert found["module"].startswith("transformers_modules.lab.d.")
+    answer = consume(client, events, "v1")
+    assert answer["module"].startswith("transformers_modules.lab.d.")
     expected = local_vectors(run / "model", events)
-    np.testing.assert_allclose(found["vectors"], expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found["rows"], expected[0], rtol=0, atol=1e-6)
-    assert found["labels"] == ["somebody is asleep", "somebody is cooking"]
-    assert found["total"] == pytest.approx(1)
+    np.testing.assert_allclose(answer["vectors"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(answer["rows"], expected[0], rtol=0, atol=1e-6)
+    assert answer["labels"] == ["somebody is asleep", "somebody is cooking"]
+    assert answer["total"] == pytest.approx(1)
 
     other = tmp_path / "model"  # the next version has other weights
     shutil.copytree(run / "model", other)
@@ -180,17 +180,17 @@ def test_a_model_is_used_by_its_name_and_stays_what_it_was_at_a_revision(client,
 
 
 def test_a_data_set_is_used_by_its_name_whole_and_streamed(client, pushed, home):
-    found = client.run(DATASETS.format(revision="v1")).value
+    answer = client.run(DATASETS.format(revision="v1")).value
     windows = pq.read_table(home.windows)
     splits = windows["split"].to_pylist()
-    assert found["rows"] == {split: splits.count(split) for split in ("train", "validation", "test")}
-    assert found["first"] == windows["window_id"].to_pylist()[splits.index("test")]
+    assert answer["rows"] == {split: splits.count(split) for split in ("train", "validation", "test")}
+    assert answer["first"] == windows["window_id"].to_pylist()[splits.index("test")]
     captions = {row["window_id"]: row["caption"] for row in pq.read_table(home.captions("narrative")).to_pylist()}
     first = [name for name, split in zip(windows["window_id"].to_pylist(), splits, strict=True) if split == "train"]
-    assert found["captions"] == [captions[name] for name in first[:3]]
-    assert (found["width"], found["picture"]) == (384, [224, 224])
-    assert found["keys"] == SensorEmbeddingTable.load(home.image_embeddings("pixels")).keys
-    assert found["events"] == pq.read_metadata(home.events).num_rows
+    assert answer["captions"] == [captions[name] for name in first[:3]]
+    assert (answer["width"], answer["picture"]) == (384, [224, 224])
+    assert answer["keys"] == SensorEmbeddingTable.load(home.image_embeddings("pixels")).keys
+    assert answer["events"] == pq.read_metadata(home.events).num_rows
 
 
 def test_a_dry_run_writes_what_a_push_would_send_and_sends_nothing(client, hub, pushed, run, tmp_path):
@@ -212,8 +212,8 @@ def test_a_dry_run_writes_what_a_push_would_send_and_sends_nothing(client, hub, 
     page = tmp_path / "page"
     fetch = f"snapshot_download('lab/d', repo_type='space', local_dir={str(page)!r})"
     assert client.run(f"from huggingface_hub import snapshot_download\n{fetch}").code == 0
-    found = {path: content for path, content in contents(page).items() if not path.startswith((".cache", ".git"))}
-    assert found == contents(tmp_path / "trees" / "space")
+    page_files = {path: content for path, content in contents(page).items() if not path.startswith((".cache", ".git"))}
+    assert page_files == contents(tmp_path / "trees" / "space")
 
 
 def contents(folder):
@@ -223,9 +223,9 @@ def contents(folder):
 def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(client, hub, pushed, home, run, tmp_path):
     kept = tmp_path / "home"
     shutil.copytree(home.root, kept)
-    told = json.loads((kept / "home.json").read_text())
-    told["layout"] |= {"redistribution": "restricted", "terms": "Ask the lab."}
-    (kept / "home.json").write_text(json.dumps(told))
+    description = json.loads((kept / "home.json").read_text())
+    description["layout"] |= {"redistribution": "restricted", "terms": "Ask the lab."}
+    (kept / "home.json").write_text(json.dumps(description))
     hub.requests.clear()
     done = client.casita("push", "all", "--run", run, "--home", kept, "--namespace", "lab", "--name", "kept")
     assert "--i-have-permission" in done.error
@@ -242,10 +242,10 @@ def test_a_restricted_home_stays_here_and_nothing_else_of_that_push_leaves(clien
 def test_no_stage_and_no_training_writes_a_pickle(pushed, home, run):
     files = [path for folder in (home.root, run) for path in folder.rglob("*") if path.is_file()]
     assert {"optimizer.safetensors", "progress.json", "events.parquet"} <= {path.name for path in files}
-    assert {path.name: told for path in files if (told := pickled(path))} == {}
+    assert {path.name: reason for path in files if (reason := pickled(path))} == {}
 
 
-def test_nothing_that_was_pushed_is_a_pickle_or_tells_a_token(hub, pushed, client, place):
+def test_nothing_that_was_pushed_is_a_pickle_or_holds_a_token(hub, pushed, client, place):
     for repo in hub.store.repos.values():
         for commit in repo.commits.values():
             for path, blob in commit.files.items():
@@ -269,14 +269,14 @@ def test_nothing_that_was_pushed_is_a_pickle_or_tells_a_token(hub, pushed, clien
 def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, run, arguments):
     if "lab/m" in arguments:
         push(client, run / "model", "model", "lab/m")
-    found = client.run(TABLE.format(arguments=arguments)).value
+    answer = client.run(TABLE.format(arguments=arguments)).value
     table = SensorEmbeddingTable.load(home.image_embeddings("pixels"))
-    assert found["keys"] == table.keys
-    np.testing.assert_array_equal(np.array(found["rows"], np.float32), table.embeddings)
+    assert answer["keys"] == table.keys
+    np.testing.assert_array_equal(np.array(answer["rows"], np.float32), table.embeddings)
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ('"lab/d", home="milan"', "home='milan', vision_model=None: no such table; there are"),
         ('"lab/d", vision_model="clip"', "(home, vision model) (synthetic, pixels)"),
@@ -284,9 +284,9 @@ def test_a_table_is_found_by_home_and_vision_model(client, pushed, home, run, ar
         ('"lab/d", revision="v9"', "Revision Not Found"),
     ],
 )
-def test_a_table_that_is_not_there_is_told_with_what_is(client, pushed, arguments, told):
+def test_a_table_that_is_not_there_is_refused_with_what_is(client, pushed, arguments, message):
     done = client.run(TABLE.format(arguments=arguments))
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_training_on_a_data_set_by_name_gives_the_bytes_of_training_on_its_folder(client, hub, pushed, run, place):
@@ -309,12 +309,12 @@ def test_training_on_a_data_set_by_name_gives_the_bytes_of_training_on_its_folde
 
 
 @pytest.mark.parametrize(
-    "data, told",
+    "data, message",
     [("lab/nothing", "Repository Not Found"), ("lab/d@v9", "Revision Not Found"), ("lab/m", "Repository Not Found")],
 )
-def test_data_that_is_nowhere_is_one_line(client, pushed, place, data, told):
+def test_data_that_is_nowhere_is_one_line(client, pushed, place, data, message):
     done = client.casita("train", *TRAIN, "--data", data, "--out", place / "never")
-    assert told in done.error
+    assert message in done.error
     assert f"{data}: holds no home.json" in done.error
 
 
@@ -382,8 +382,8 @@ def test_after_a_first_use_everything_works_offline_without_a_request(client, hu
     environment = hub.environment(place / "hf") | {"HF_HUB_OFFLINE": "1"}
     modules = ("torch", "transformers", "sentence_transformers", "datasets", "huggingface_hub")
     with HubClient(environment, place / "offline", modules) as offline:
-        found = consume(offline, events, "v1")
-        np.testing.assert_allclose(found["vectors"], local_vectors(run / "model", events), rtol=0, atol=1e-6)
+        answer = consume(offline, events, "v1")
+        np.testing.assert_allclose(answer["vectors"], local_vectors(run / "model", events), rtol=0, atol=1e-6)
         assert offline.run(table).value["keys"]
         done = offline.casita("train", *TRAIN, "--data", "lab/d@v1", "--out", place / "offline_run")
         assert done.code == 0, done.stderr

@@ -26,8 +26,8 @@ def casita(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def told_in_one_line(done, *words):
-    """Whether a command refused with exit code 2 and one line that holds all `words`."""
+def refused_in_one_line(done, *words):
+    """Return whether a command refused with exit code 2 and one line that holds all `words`."""
     lines = [line for line in done.stderr.splitlines() if "error:" in line]
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1, done.stderr
@@ -76,9 +76,9 @@ def test_a_real_home_goes_the_whole_way(place, real_homes):
         assert done.returncode == 0, done.stderr
         results = json.loads((place / source / "results.json").read_text())
         assert sum(results["data"]["leak_audit"].values()) == 0
-        found = results["protocols"]["chronological"]["retrieval"]
+        retrieval = results["protocols"]["chronological"]["retrieval"]
         # 80 steps of a small model on 134 windows: not much, but it must beat a shuffled deck
-        assert found["casita"]["sensor_to_text"]["mrr"] > 1.5 * found["chance"]["sensor_to_text"]["mrr"]
+        assert retrieval["casita"]["sensor_to_text"]["mrr"] > 1.5 * retrieval["chance"]["sensor_to_text"]["mrr"]
 
 
 def test_building_again_makes_nothing_anew(place, home):
@@ -126,8 +126,8 @@ def test_sentences_share_the_probability_of_a_window(place, home, run):
 
 
 def test_the_evaluation_leaves_its_temperature_with_the_model(run, results):
-    told = results["protocols"]["chronological"]["classification"]
-    (seed,) = told["labelled"]["zero_shot"]["seeds"].values()
+    classification = results["protocols"]["chronological"]["classification"]
+    (seed,) = classification["labelled"]["zero_shot"]["seeds"].values()
     assert seed["settings"]["fitted_on"] == "validation"
     assert load_published(run)[0].config.zero_shot_temperature == seed["settings"]["temperature"] != 1.0
 
@@ -146,7 +146,7 @@ def test_a_stored_temperature_tempers_the_answers(run):
 def test_a_sensor_that_the_model_does_not_know_is_named(place, run):
     (place / "other.txt").write_text("2024-01-01 08:00:00.0\tM999\tON\n2024-01-01 08:00:01.0\tM001\tON\n")
     done = casita("embed", "run", "other.txt", "--out", "never.parquet", cwd=place)
-    assert told_in_one_line(done, "'M999' is unknown", "nearest in name", 'unknown="skip"')
+    assert refused_in_one_line(done, "'M999' is unknown", "nearest in name", 'unknown="skip"')
     assert not (place / "never.parquet").exists()
 
 
@@ -169,8 +169,8 @@ def test_a_sensor_that_the_model_does_not_know_is_named(place, run):
         (["embed", "home", "home/synthetic.txt"], ["config.json", "neither a run nor a model directory"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line(place, home, arguments, words):
-    assert told_in_one_line(casita(*arguments, cwd=place), *words)
+def test_a_mistake_is_refused_in_one_line(place, home, arguments, words):
+    assert refused_in_one_line(casita(*arguments, cwd=place), *words)
     assert not (place / "r").exists()
     assert not (place / "new").exists()
 
@@ -181,4 +181,4 @@ def test_an_incomplete_checkpoint_is_named_by_its_missing_file(place, run, tmp_p
     (copy / "config.yaml").write_text((run / "config.yaml").read_text())
     (copy / "model").mkdir()
     (copy / "model" / "config.json").write_text((run / "model" / "config.json").read_text())
-    assert told_in_one_line(casita("evaluate", copy, cwd=place), "model.safetensors")
+    assert refused_in_one_line(casita("evaluate", copy, cwd=place), "model.safetensors")

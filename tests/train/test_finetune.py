@@ -97,8 +97,8 @@ def rows_of(home: HomeFolder, split: str) -> list[dict[str, Any]]:
 
 def inputs_of(run: Path, windows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     processor = CasitaProcessor.from_pretrained(run / "model")
-    told = processor.encode_windows([w["sensor_keys"] for w in windows], [w["seconds"] for w in windows])
-    return {name: torch.from_numpy(array) for name, array in told.items()}
+    arrays = processor.encode_windows([w["sensor_keys"] for w in windows], [w["seconds"] for w in windows])
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def test_a_fine_tuned_classifier_beats_majority_and_its_numbers_are_those_of_its_published_model(home, full):
@@ -106,17 +106,17 @@ def test_a_fine_tuned_classifier_beats_majority_and_its_numbers_are_those_of_its
     model = CasitaForSequenceClassification.from_pretrained(full / "model").eval()
     with torch.inference_mode():
         logits = model(**inputs_of(full, windows)).logits
-    found = [model.config.id2label[int(i)] for i in logits.argmax(dim=1)]
-    told = results_of(full)
-    expected = classification_metrics([w["activity"] for w in windows], found)
-    ours = told["scores"]["test"]["finetuned"]
+    predictions = [model.config.id2label[int(i)] for i in logits.argmax(dim=1)]
+    results = results_of(full)
+    expected = classification_metrics([w["activity"] for w in windows], predictions)
+    ours = results["scores"]["test"]["finetuned"]
     assert {name: ours[name] for name in expected} == pytest.approx(expected)
-    assert ours["accuracy"] > told["scores"]["test"]["majority"]["accuracy"] + 0.2
-    assert ours["macro_f1"] > told["scores"]["test"]["majority"]["macro_f1"] + 0.2
-    assert [row["method"] for row in told["headline"]] == ["finetuned", "bag_of_sensors", "majority"]
+    assert ours["accuracy"] > results["scores"]["test"]["majority"]["accuracy"] + 0.2
+    assert ours["macro_f1"] > results["scores"]["test"]["majority"]["macro_f1"] + 0.2
+    assert [row["method"] for row in results["headline"]] == ["finetuned", "bag_of_sensors", "majority"]
     counts = {split: len(rows_of(home, split)) for split in ("train", "validation", "test")}
-    assert told["data"]["windows"] == counts
-    assert told["data"]["leak_audit"] == {"toy": {"train/validation": 0, "train/test": 0, "validation/test": 0}}
+    assert results["data"]["windows"] == counts
+    assert results["data"]["leak_audit"] == {"toy": {"train/validation": 0, "train/test": 0, "validation/test": 0}}
     card = (full / "model" / "README.md").read_text(encoding="utf-8")
     assert "AutoModelForSequenceClassification" in card
     assert f"| Fine-tuned classifier | {100 * ours['accuracy']:.1f} |" in card
@@ -128,8 +128,8 @@ def test_the_model_that_is_kept_is_the_best_by_validation_macro_f1(full):
     assert [line["step"] for line in validations] == list(range(4, 21, 4))  # each epoch
     best = max(validations, key=lambda line: line["macro_f1"])
     assert results_of(full)["training"]["step"] == best["step"]
-    told = results_of(full)["scores"]["validation"]["finetuned"]
-    assert told["macro_f1"] == pytest.approx(best["macro_f1"]) == read_progress(checkpoints(full)[-1]).best
+    scores = results_of(full)["scores"]["validation"]["finetuned"]
+    assert scores["macro_f1"] == pytest.approx(best["macro_f1"]) == read_progress(checkpoints(full)[-1]).best
 
 
 def test_frozen_is_a_head_fitted_on_stored_embeddings_and_the_encoder_stays(home, aligned, tmp_path):
@@ -234,7 +234,7 @@ def test_runs_are_drawn_whole_and_only_the_last_is_cut(home, aligned, tmp_path):
 def test_labels_coarse_fine_and_unlabelled(home, aligned, tmp_path):
     folder = HomeFolder(shutil.copytree(home.root, tmp_path / "home"))
     coarse = {"in_Kitchen": "Cook", "in_Hall": "Other", "in_Bedroom": "Other"}
-    folder.describe(layout=LAYOUT | {"activities": {name: {"coarse": told} for name, told in coarse.items()}})
+    folder.describe(layout=LAYOUT | {"activities": {name: {"coarse": label} for name, label in coarse.items()}})
     config = settings(folder, aligned, tmp_path / "out", level="coarse", unlabelled=True)
     windows = [w for w in read_table(folder.windows, WINDOWS).to_pylist() if w["split"] == "validation"]
     expected = [coarse.get(w["activity"], "unlabelled") for w in windows]
@@ -319,8 +319,8 @@ def test_a_checkpoint_that_reads_pictures_moves_into_another_home_and_a_learned_
     run = finetune(settings(folder, aligned, tmp_path / "run", learning_rate=1e-2))
     processor = CasitaProcessor.from_pretrained(run / "model")
     assert (processor.home, processor.length) == ("other", 8)
-    told = results_of(run)["scores"]["test"]
-    assert told["finetuned"]["accuracy"] > told["majority"]["accuracy"]
+    scores = results_of(run)["scores"]["test"]
+    assert scores["finetuned"]["accuracy"] > scores["majority"]["accuracy"]
     with pytest.raises(ValueError, match=r"knows home toy, not other: its learned embeddings"):
         finetune(settings(folder, masked, tmp_path / "refused"))
     assert not (tmp_path / "refused").exists()
@@ -331,7 +331,7 @@ def test_a_checkpoint_that_reads_pictures_moves_into_another_home_and_a_learned_
 
 
 @pytest.mark.parametrize(
-    "changed, told",
+    "changed, message",
     [
         ({"few_shot": 0}, "few_shot=0: expected a share above 0"),
         ({"few_shot": 1.5}, "few_shot=1.5: expected a share above 0"),
@@ -342,8 +342,8 @@ def test_a_checkpoint_that_reads_pictures_moves_into_another_home_and_a_learned_
         ({"eval_every": 0}, "eval_every=0: expected at least 1, or none"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(home, aligned, tmp_path, changed, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_make_no_sense_are_refused(home, aligned, tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
         settings(home, aligned, tmp_path, **changed)
 
 
@@ -372,11 +372,11 @@ def test_dropped_sensors_lose_every_event_and_the_others_none():
     shown = drop_sensors(rows, mask, sensors, 0.1, generator)
     lost = total = 0
     for row, before, after in zip(rows.tolist(), mask.tolist(), shown.tolist(), strict=True):
-        told = [keys[i - NUM_RESERVED_ROWS].rpartition("_")[0] for i in row]
-        seen = {name for name, was in zip(told, before, strict=True) if was}
-        left = {name for name, now in zip(told, after, strict=True) if now}
+        event_sensors = [keys[i - NUM_RESERVED_ROWS].rpartition("_")[0] for i in row]
+        seen = {name for name, was in zip(event_sensors, before, strict=True) if was}
+        left = {name for name, now in zip(event_sensors, after, strict=True) if now}
         assert left
-        assert after == [was * (name in left) for name, was in zip(told, before, strict=True)]
+        assert after == [was * (name in left) for name, was in zip(event_sensors, before, strict=True)]
         total += len(seen)
         lost += len(seen) - len(left)
     assert lost / total == pytest.approx(0.1, abs=0.01)
@@ -450,7 +450,7 @@ def test_a_masked_run_hands_its_head_on_to_alignment_and_its_encoder_to_a_classi
 
 
 @pytest.mark.parametrize(
-    "changed, told",
+    "changed, message",
     [
         ({"num_hidden_layers": 1}, r"do not fit: .*layers\.1\..*, here none"),
         ({"hidden_size": 64}, r"do not fit: .*cls_token \(\d+.*, here \(.*64"),
@@ -458,9 +458,9 @@ def test_a_masked_run_hands_its_head_on_to_alignment_and_its_encoder_to_a_classi
         ({"init_from": "/nowhere/at/all"}, r"nowhere"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(home, aligned, tmp_path, changed, told):
+def test_weights_that_do_not_fit_are_refused(home, aligned, tmp_path, changed, message):
     config = {"init_from": str(aligned), "use_time_deltas": True, "use_coordinates": True, **changed}
-    with pytest.raises((ValueError, OSError), match=told):  # transformers has OSError for what is not on the Hub
+    with pytest.raises((ValueError, OSError), match=message):  # transformers has OSError for what is not on the Hub
         train(tiny(home, tmp_path / "run", **config))
     assert not (tmp_path / "run" / "train_state").exists()
 
@@ -474,9 +474,9 @@ def test_several_homes_are_one_task_and_a_checkpoint_of_several_is_fine_tuned_on
     both = HomeFolder(tmp_path / "homes")
     aligned = train(tiny(both, tmp_path / "aligned", epochs=1))
     run = finetune(settings(both, aligned, tmp_path / "both", epochs=1, few_shot=20))
-    told = results_of(run)
-    assert told["data"]["train_labels"] == dict.fromkeys(ROOMS, 20)
-    assert set(told["data"]["leak_audit"]) == {"toy", "other"}
+    results = results_of(run)
+    assert results["data"]["train_labels"] == dict.fromkeys(ROOMS, 20)
+    assert set(results["data"]["leak_audit"]) == {"toy", "other"}
     one = HomeFolder(both.root / "other")
     run = finetune(settings(one, aligned, tmp_path / "one", epochs=1))
     processor = CasitaProcessor.from_pretrained(run / "model")
@@ -485,8 +485,8 @@ def test_several_homes_are_one_task_and_a_checkpoint_of_several_is_fine_tuned_on
     encoded = processor.encode_windows([w["sensor_keys"] for w in windows], [w["seconds"] for w in windows], "other")
     model = CasitaForSequenceClassification.from_pretrained(run / "model").eval()
     with torch.inference_mode():
-        found = model(**{name: torch.from_numpy(array) for name, array in encoded.items()}).logits.argmax(dim=1)
-    right = [model.config.id2label[int(i)] == w["activity"] for i, w in zip(found, windows, strict=True)]
+        predictions = model(**{name: torch.from_numpy(array) for name, array in encoded.items()}).logits.argmax(dim=1)
+    right = [model.config.id2label[int(i)] == w["activity"] for i, w in zip(predictions, windows, strict=True)]
     assert results_of(run)["scores"]["test"]["finetuned"]["accuracy"] == pytest.approx(np.mean(right))
 
 
@@ -498,8 +498,8 @@ def test_casita_evaluate_says_that_a_fine_tuned_run_is_one(full):
 def test_two_processes_fine_tune_as_one_does(home, aligned, tmp_path):
     same = {"dropout": 0.0, "max_grad_norm": 1e6, "learning_rate": 1e-2, "epochs": 3}
     one = finetune(settings(home, aligned, tmp_path / "one", **same))
-    told = settings(home, aligned, tmp_path / "two", **same).as_dict()
-    given = [f"--{name}={value}" for name, value in told.items() if name != "model" and value is not None]
+    options = settings(home, aligned, tmp_path / "two", **same).as_dict()
+    given = [f"--{name}={value}" for name, value in options.items() if name != "model" and value is not None]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, "-m", "casita.train.finetune", str(aligned), *given, "--tracker=none"],
@@ -516,5 +516,5 @@ def test_two_processes_fine_tune_as_one_does(home, aligned, tmp_path):
         for run in (one, tmp_path / "two")
     ]
     assert [line["loss"] for line in lines[1]] == pytest.approx([line["loss"] for line in lines[0]], rel=1e-3)
-    found, expected = (results_of(run)["scores"]["test"]["finetuned"] for run in (tmp_path / "two", one))
-    assert found == pytest.approx(expected, rel=1e-2)
+    scores, expected = (results_of(run)["scores"]["test"]["finetuned"] for run in (tmp_path / "two", one))
+    assert scores == pytest.approx(expected, rel=1e-2)

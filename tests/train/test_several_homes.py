@@ -42,24 +42,24 @@ def test_a_mixed_batch_is_what_the_processor_makes_of_each_homes_windows(homes, 
     rows = np.random.default_rng(0).permutation(len(split))[:40]
     batch = split.batch(rows, split.choose_captions(0, 0)[rows])
     for number, home in enumerate(HOMES):
-        mine = np.flatnonzero(split.homes[rows] == number)
-        ids = list(split.window_ids[rows[mine]])
+        home_rows = np.flatnonzero(split.homes[rows] == number)
+        ids = list(split.window_ids[rows[home_rows]])
         windows = {row["window_id"]: row for row in pq.read_table(homes.root / home / "windows.parquet").to_pylist()}
         chosen = [windows[name] for name in ids]
         expected = processor.encode_windows(*([w[c] for w in chosen] for c in ("sensor_keys", "seconds")), home=home)
         for name, array in expected.items():
             length = array.shape[1]
-            found = batch.inputs[name].numpy()[mine]
-            np.testing.assert_array_equal(found[:, :length], array)
-            assert (found[:, length:] == (0.5 if name == "coordinates" else 0)).all()
+            inputs = batch.inputs[name].numpy()[home_rows]
+            np.testing.assert_array_equal(inputs[:, :length], array)
+            assert (inputs[:, length:] == (0.5 if name == "coordinates" else 0)).all()
         captions = {
             row["window_id"]: row["caption"]
             for row in read_table(HomeFolder(homes.root / home).captions("narrative"), CAPTIONS).to_pylist()
         }
-        np.testing.assert_array_equal(batch.texts.numpy()[mine], [caption_vector(captions[name]) for name in ids])
+        np.testing.assert_array_equal(batch.texts.numpy()[home_rows], [caption_vector(captions[name]) for name in ids])
 
 
-def test_the_processor_tells_the_homes_sensors_apart(homes):
+def test_the_processor_keeps_the_homes_sensors_apart(homes):
     processor = build_processor(tiny(homes, homes.root / "run"), load_table(tiny(homes, homes.root / "run")))
     assert processor.vocab == [f"{home}/{key}" for home in HOMES for key in KEYS]
     assert (processor.home, processor.homes) == (None, HOMES)
@@ -94,11 +94,11 @@ def test_homes_that_were_cut_differently_are_refused(homes):
         load(homes)
 
 
-def test_a_run_over_two_homes_tells_each_homes_recall_and_publishes_a_model_that_knows_both(homes, tmp_path):
+def test_a_run_over_two_homes_logs_each_homes_recall_and_publishes_a_model_that_knows_both(homes, tmp_path):
     run = train(tiny(homes, tmp_path / "run", epochs=1, home_batches=1))
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found = [line for line in lines if line["split"] == "validation"][-1]
-    assert {f"recall_at_1_sensor_to_text/{home}" for home in HOMES} <= found.keys()
+    metrics = [line for line in lines if line["split"] == "validation"][-1]
+    assert {f"recall_at_1_sensor_to_text/{home}" for home in HOMES} <= metrics.keys()
     model, processor = load_published(run)
     events = [("2024-01-01 08:00:00", "M1", "ON"), ("2024-01-01 08:00:09", "D1", "OPEN")]
     one, other = (processor([events], home=home, return_tensors="pt") for home in HOMES)
@@ -114,11 +114,11 @@ def test_a_homes_recall_is_that_of_its_windows_among_its_own_captions():
     rng = np.random.default_rng(0)
     sensor, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 50, 4)))
     groups, homes = np.arange(50) // 2, np.arange(50) % 3
-    found = recall_by_home(sensor, text, groups, homes, ["a", "b", "c", "empty"])
-    assert list(found) == [f"recall_at_1_sensor_to_text/{name}" for name in "abc"]
-    mine = homes == 1
-    alone = retrieval_metrics(sensor[mine], text[mine], groups[mine])["sensor_to_text"]["recall_at_1"]
-    assert found["recall_at_1_sensor_to_text/b"] == alone
+    recall = recall_by_home(sensor, text, groups, homes, ["a", "b", "c", "empty"])
+    assert list(recall) == [f"recall_at_1_sensor_to_text/{name}" for name in "abc"]
+    rows_of_b = homes == 1
+    alone = retrieval_metrics(sensor[rows_of_b], text[rows_of_b], groups[rows_of_b])["sensor_to_text"]["recall_at_1"]
+    assert recall["recall_at_1_sensor_to_text/b"] == alone
     assert recall_by_home(sensor, text, groups, homes * 0, ["only"]) == {}
 
 
@@ -152,9 +152,9 @@ def test_homes_are_met_in_proportion_to_their_windows_and_every_window_is_met():
 def test_ranks_share_a_batch_of_few_homes_and_a_later_start_is_the_same_tail():
     _, one = few_homes([50, 40, 30], home_batches=2)
     ranks = [few_homes([50, 40, 30], home_batches=2, rank=rank, ranks=3)[1] for rank in range(3)]
-    whole = np.stack(list(one.epoch(1)))
-    assert np.array_equal(np.concatenate([np.stack(list(each.epoch(1))) for each in ranks], axis=1), whole)
-    assert np.array_equal(np.stack(list(one.epoch(1, start=4))), whole[4:])
+    rows = np.stack(list(one.epoch(1)))
+    assert np.array_equal(np.concatenate([np.stack(list(each.epoch(1))) for each in ranks], axis=1), rows)
+    assert np.array_equal(np.stack(list(one.epoch(1, start=4))), rows[4:])
 
 
 def test_as_many_homes_as_there_are_bound_nothing():
@@ -175,7 +175,7 @@ def test_the_setting_reaches_the_batches(homes):
         assert len({name.split("/")[0] for name in feed.window_ids(0, number)}) == 1
 
 
-def test_the_captions_of_one_home_may_be_missing_in_the_other_and_that_is_told(homes):
+def test_windows_of_one_home_without_captions_are_counted_under_its_file(homes):
     home = HomeFolder(homes.root / "haus")
     pairs = [(f"haus/s/fixed/{i}", "Somebody.") for i in range(5, 90)]
     write_captions(home, pairs)

@@ -1,4 +1,4 @@
-"""Captions tell what the sensors saw, all of it, in order, and nothing that only the label knows."""
+"""Captions say what the sensors saw, all of it, in order, and nothing that only the label knows."""
 
 import re
 from collections import Counter
@@ -45,10 +45,10 @@ def walk(*rooms: str) -> list[str]:
 
 
 def first_captions(windows, layout, style="narrative", **how) -> list[str]:
-    return [told[0] for told in caption_windows(windows, layout, style, **how)]
+    return [captions[0] for captions in caption_windows(windows, layout, style, **how)]
 
 
-def tell(layout, keys, style="narrative", **how) -> str:
+def caption_of(layout, keys, style="narrative", **how) -> str:
     return first_captions(table(window(keys, **how)), layout, style)[0]
 
 
@@ -59,26 +59,27 @@ def many_wordings(layout, keys, n=60, **how) -> list[str]:
 
 def mentions(caption: str) -> list[str]:
     """The rooms in the order of their first mention."""
-    found = {room: caption.find(words.room_name(room)) for room in ROOM_SENSOR}
-    return sorted((room for room, at in found.items() if at >= 0), key=found.__getitem__)
+    first_mentions = {room: caption.find(words.room_name(room)) for room in ROOM_SENSOR}
+    return sorted((room for room, at in first_mentions.items() if at >= 0), key=first_mentions.__getitem__)
 
 
 def rooms_walked(caption: str) -> list[str]:
-    """The way a caption tells, read back by the grammar in which it is told: the inverse of the compression."""
-    told = re.search(r"(from the .*|back and forth .*)", caption).group(1)
+    """The route in a caption, read back by the grammar in which it is worded: the inverse of the compression."""
+    clause = re.search(r"(from the .*|back and forth .*)", caption).group(1)
     name = {words.room_name(room): room for room in ROOM_SENSOR}
     names = "|".join(name)
-    steps = re.findall(rf"(from|back and forth between|to) ({names})(?: and (back|{names}))?", told)
-    way: list[str] = []
-    for kind, here, then in steps:
+    steps = re.findall(rf"(from|back and forth between|to) ({names})(?: and (back|{names}))?", clause)
+    route: list[str] = []
+    for kind, first, second in steps:
         if kind == "back and forth between":
-            # How often is not told: twice each at least, and one more when the next step needs it.
-            way += [name[here], name[then], name[here], name[then]][1 if way and way[-1] == name[here] else 0 :]
-        elif then == "back":
-            way += [name[here], way[-1]]
+            # How often is not said: twice each at least, and one more when the next step needs it.
+            begun = bool(route) and route[-1] == name[first]
+            route += [name[first], name[second], name[first], name[second]][begun:]
+        elif second == "back":
+            route += [name[first], route[-1]]
         else:
-            way.append(name[here])
-    return way
+            route.append(name[first])
+    return route
 
 
 @pytest.mark.parametrize(
@@ -94,10 +95,10 @@ def rooms_walked(caption: str) -> list[str]:
 )
 @pytest.mark.parametrize("style", ["narrative", "structured"])
 def test_the_whole_way_can_be_read_back_from_a_caption(layout, rooms, style):
-    assert rooms_walked(tell(layout, walk(*rooms), style)) == list(rooms)
+    assert rooms_walked(caption_of(layout, walk(*rooms), style)) == list(rooms)
 
 
-def test_every_wording_tells_all_rooms_in_order(layout):
+def test_every_wording_names_all_rooms_in_order(layout):
     rooms = ["bedroom", "hallway", "kitchen", "living_room", "office"]
     captions = many_wordings(layout, walk(*rooms))
     assert len(set(captions)) > 30
@@ -110,27 +111,27 @@ def test_the_label_and_the_split_change_nothing(layout, style):
     keys = ["M005_ON", "D002_OPEN", "D002_CLOSE", "M004_ON"]
     plain = [window(keys, name=f"w{i}") for i in range(20)]
     labelled = [row | {"activity": "Cook", "activity_share": 1.0, "split": "test"} for row in plain]
-    told = caption_windows(table(*plain), layout, style, captions=3)
-    assert told == caption_windows(table(*labelled), layout, style, captions=3)
-    assert not any("cook" in caption.lower() for captions in told for caption in captions)
+    caption_lists = caption_windows(table(*plain), layout, style, captions=3)
+    assert caption_lists == caption_windows(table(*labelled), layout, style, captions=3)
+    assert not any("cook" in caption.lower() for captions in caption_lists for caption in captions)
 
 
 def test_a_caption_depends_on_its_own_window_alone(layout):
     rows = [window(walk("kitchen", "hallway") + ["D001_OPEN"] * (i % 3 + 1), name=f"w{i}") for i in range(50)]
     for style in STYLES:
-        told = caption_windows(table(*rows), layout, style, captions=3)
-        assert caption_windows(table(*rows[::-1]), layout, style, captions=3) == told[::-1]
-        assert [caption_windows(table(row), layout, style, captions=3)[0] for row in rows] == told
+        captions = caption_windows(table(*rows), layout, style, captions=3)
+        assert caption_windows(table(*rows[::-1]), layout, style, captions=3) == captions[::-1]
+        assert [caption_windows(table(row), layout, style, captions=3)[0] for row in rows] == captions
 
 
 def test_another_seed_words_it_otherwise(layout):
     rows = [window(walk("kitchen", "hallway"), name=f"w{i}") for i in range(30)]
-    told, other = (caption_windows(table(*rows), layout, seed=seed) for seed in (0, 1))
-    assert sum(a != b for a, b in zip(told, other, strict=True)) > 20
+    captions, other = (caption_windows(table(*rows), layout, seed=seed) for seed in (0, 1))
+    assert sum(a != b for a, b in zip(captions, other, strict=True)) > 20
 
 
 @pytest.mark.parametrize(
-    "keys, told",
+    "keys, phrase",
     [
         (["D002_OPEN"], "the fridge was opened"),
         (["D002_CLOSE"], "the fridge was closed"),
@@ -148,21 +149,21 @@ def test_another_seed_words_it_otherwise(layout):
         (["M005_ON", "T001_HIGH"], "the temperature in the kitchen was high"),
     ],
 )
-def test_states_decide_what_is_said_of_a_thing(layout, keys, told):
+def test_states_decide_what_is_said_of_a_thing(layout, keys, phrase):
     for caption in many_wordings(layout, keys, n=8):
-        assert told in caption.lower(), caption
-        rest = caption.lower().replace(told, "")
+        assert phrase in caption.lower(), caption
+        rest = caption.lower().replace(phrase, "")
         assert not re.search(r"opened|closed|taken|put back|pressed|released|turned|switched|movement", rest), caption
 
 
-def test_a_special_place_is_told_only_where_motion_began_there(layout):
+def test_a_special_place_is_named_only_where_motion_began_there(layout):
     assert all("at the stove" in caption for caption in many_wordings(layout, ["M004_ON", "M005_ON"]))
     assert not any("stove" in caption for caption in many_wordings(layout, ["M004_OFF", "M005_ON"]))
 
 
 def test_where_motion_only_ends_somebody_was(layout):
-    assert "in the kitchen" in tell(layout, ["M005_OFF", "T002_NORMAL"])
-    assert "hallway" not in tell(layout, ["M002_OFF", "M005_ON"])  # left before: only a fading trace
+    assert "in the kitchen" in caption_of(layout, ["M005_OFF", "T002_NORMAL"])
+    assert "hallway" not in caption_of(layout, ["M002_OFF", "M005_ON"])  # left before: only a fading trace
 
 
 def test_thermometers_alone_are_no_person(layout):
@@ -171,14 +172,14 @@ def test_thermometers_alone_are_no_person(layout):
         assert "bedroom was high" in caption
 
 
-def test_a_long_silence_is_told(layout):
+def test_a_long_silence_is_named(layout):
     keys = walk("kitchen", "hallway")
     assert all("20 minutes in between" in caption for caption in many_wordings(layout, keys, every_s=1200))
     assert not any("in between" in caption for caption in many_wordings(layout, keys, every_s=200))
 
 
 def test_structured_is_four_sentences_when_how_long_where_which(layout):
-    caption = tell(layout, ["M005_ON", "M005_OFF", "D002_OPEN", "M002_ON"], "structured", every_s=60)
+    caption = caption_of(layout, ["M005_ON", "M005_OFF", "D002_OPEN", "M002_ON"], "structured", every_s=60)
     assert caption == (
         "This happened on Tuesday morning, from 07:10 to 07:13. It took about three minutes. "
         "The way led from the kitchen to the hallway. "
@@ -190,7 +191,7 @@ def test_structured_is_four_sentences_when_how_long_where_which(layout):
 @pytest.mark.parametrize("style", STYLES)
 def test_captions_of_every_shipped_home_are_grammatical(home, style):
     layout = load_layout(home)
-    keys = [f"{sensor}_{'OPEN' if told['type'] == 'door' else 'ON'}" for sensor, told in layout["sensors"].items()]
+    keys = [f"{sensor}_{'OPEN' if entry['type'] == 'door' else 'ON'}" for sensor, entry in layout["sensors"].items()]
     rows = [window(keys[i : i + 5], name=f"w{i}", start=TUESDAY + timedelta(hours=i)) for i in range(len(keys))]
     for caption in first_captions(table(*rows), layout, style):
         assert caption[0].isupper(), caption
@@ -235,7 +236,7 @@ def test_descriptions_of_places_become_phrases(description, phrase):
 
 
 @pytest.mark.parametrize(
-    "seconds, told",
+    "seconds, phrase",
     {
         0: "a few seconds",
         30: "about half a minute",
@@ -249,28 +250,28 @@ def test_descriptions_of_places_become_phrases(description, phrase):
         90000: "about 25 hours",
     }.items(),
 )
-def test_durations_are_told_as_people_tell_them(seconds, told):
-    assert words.duration(seconds) == told
+def test_durations_are_worded_as_people_say_them(seconds, phrase):
+    assert words.duration(seconds) == phrase
 
 
 def test_every_minute_of_the_week_has_a_time_in_words():
     for minute in range(7 * 24 * 60):
         day, hour, rest = minute // 1440, minute // 60 % 24, minute % 60
-        told = f"{words.clock(hour, rest)} {words.part_of_day(day, hour)}"
-        assert re.fullmatch(r"(a little after|around half past|shortly before) [a-z]+ (on|in) .*day.*", told), told
-        assert "zero" not in told
+        phrase = f"{words.clock(hour, rest)} {words.part_of_day(day, hour)}"
+        assert re.fullmatch(r"(a little after|around half past|shortly before) [a-z]+ (on|in) .*day.*", phrase), phrase
+        assert "zero" not in phrase
     assert words.clock(23, 50) == "shortly before midnight"
     assert words.clock(12, 30) == "around half past twelve"
 
 
 def test_a_sensor_that_the_layout_lacks_is_named(layout):
     with pytest.raises(ValueError, match=r"sensor 'M099' \(key 'M099_ON'\) is not in the layout of 'synthetic'"):
-        tell(layout, ["M005_ON", "M099_ON"])
+        caption_of(layout, ["M005_ON", "M099_ON"])
 
 
 def test_an_unknown_style_is_refused(layout):
     with pytest.raises(ValueError, match="'poem': there are narrative, structured, brief, mixed"):
-        tell(layout, ["M005_ON"], "poem")
+        caption_of(layout, ["M005_ON"], "poem")
 
 
 @pytest.fixture
@@ -303,9 +304,9 @@ def test_captions_of_a_real_home_are_distinct_within_each_window(real_homes, sty
         layout = load_layout(name)
         events, _ = read_events(logs, name)
         windows, _ = build_windows(events, layout, WindowSettings(unplaced="drop", types=types, max_gap_min=None))
-        told = caption_windows(windows, layout, style, captions=4)
-        assert len(told) == len(windows) > 50
-        assert all(len(captions) == len(set(captions)) == 4 for captions in told)
+        caption_lists = caption_windows(windows, layout, style, captions=4)
+        assert len(caption_lists) == len(windows) > 50
+        assert all(len(captions) == len(set(captions)) == 4 for captions in caption_lists)
 
 
 def test_the_kth_caption_is_the_same_however_many_are_asked_for(layout):
@@ -313,28 +314,28 @@ def test_the_kth_caption_is_the_same_however_many_are_asked_for(layout):
     for style in STYLES:
         six = caption_windows(rows, layout, style, captions=6)
         for count in (1, 2, 5):
-            assert caption_windows(rows, layout, style, captions=count) == [told[:count] for told in six]
+            assert caption_windows(rows, layout, style, captions=count) == [captions[:count] for captions in six]
 
 
 def test_where_there_is_no_other_wording_there_are_fewer(layout, home, capsys):
     rows = table(*(window(walk("kitchen"), name=f"w{i}") for i in range(5)))
-    assert [len(told) for told in caption_windows(rows, layout, "structured", captions=4)] == [1] * 5
+    assert [len(captions) for captions in caption_windows(rows, layout, "structured", captions=4)] == [1] * 5
     assert cli.main(["caption", str(home.root), "--caption-style", "structured", "--captions", "2"]) == 0
     assert "12 windows have fewer, since there is no other wording" in capsys.readouterr().out
     assert read_table(home.captions("structured"), CAPTIONS).num_rows == 12
 
 
-def test_mixed_tells_a_window_in_all_styles_and_windows_begin_with_each(layout):
+def test_mixed_words_a_window_in_all_styles_and_windows_begin_with_each(layout):
     rows = table(*(window(walk("kitchen", "hallway", "office"), name=f"w{i}") for i in range(90)))
 
     def style_of(caption: str) -> str:
         return "structured" if caption.startswith("This happened") else "brief" if len(caption) < 70 else "narrative"
 
-    told = [
+    style_lists = [
         [style_of(caption) for caption in captions] for captions in caption_windows(rows, layout, "mixed", captions=3)
     ]
-    assert all(set(styles) == {"narrative", "structured", "brief"} for styles in told)
-    firsts = Counter(styles[0] for styles in told)
+    assert all(set(styles) == {"narrative", "structured", "brief"} for styles in style_lists)
+    firsts = Counter(styles[0] for styles in style_lists)
     assert min(firsts.values()) > 15  # 30 each on average
 
 
@@ -349,7 +350,7 @@ def test_brief_is_one_short_sentence_of_place_and_time_of_day(layout):
         assert caption.count(".") == 1
 
 
-def test_places_tells_parts_of_rooms_most_movement_first_the_ways_ends_and_deeds(layout):
+def test_places_names_parts_of_rooms_most_movement_first_the_routes_ends_and_actions(layout):
     layout = {
         "home": "two rooms",
         "size": [100, 100],
@@ -366,19 +367,21 @@ def test_places_tells_parts_of_rooms_most_movement_first_the_ways_ends_and_deeds
         "M1": "upper left", "M2": "upper", "M3": "lower left", "M4": "", "M5": "at the sink"
     }  # fmt: skip
     keys = ["M4_ON", "D1_OPEN", "M3_ON", "M3_OFF", "M2_ON", "M3_ON", "M5_ON", "M4_OFF"]
-    assert tell(layout, keys, "places") == (
+    assert caption_of(layout, keys, "places") == (
         "Movement in the kitchen (lower left twice, upper once, at the sink once) and in the hall (once), "
         "from the hall to the kitchen, within about a minute. The front door was opened."
     )
-    assert tell(layout, ["D1_CLOSE"], "places").startswith("No movement, within a few seconds. The front door was cl")
+    assert caption_of(layout, ["D1_CLOSE"], "places").startswith(
+        "No movement, within a few seconds. The front door was cl"
+    )
 
 
 def test_captions_of_a_window_are_neighbouring_rows_in_their_order(home):
     caption_home(home, captions=3)
     written = read_table(home.captions("narrative"), CAPTIONS)
     assert written["window_id"].to_pylist() == [f"w{i // 3}" for i in range(36)]
-    told = caption_windows(read_table(home.windows, WINDOWS), home.layout, captions=3)
-    assert written["caption"].to_pylist() == [caption for captions in told for caption in captions]
+    caption_lists = caption_windows(read_table(home.windows, WINDOWS), home.layout, captions=3)
+    assert written["caption"].to_pylist() == [caption for captions in caption_lists for caption in captions]
     assert caption_home(home, captions=3) is None
     assert caption_home(home, captions=2) is not None
 
@@ -388,7 +391,7 @@ def test_no_caption_at_all_is_refused(home):
         caption_home(home, captions=0)
 
 
-def test_a_data_set_of_homes_is_told_home_by_home(home, layout, capsys):
+def test_a_data_set_of_homes_is_captioned_home_by_home(home, layout, capsys):
     other = HomeFolder(home.root.parent / "other")
     other.describe(home="other", layout=layout | {"home": "other"})
     write_table(other.windows, table(window(["T001_HIGH"], name="x")), WINDOWS)

@@ -38,7 +38,7 @@ KEYS = ["M012_ON", "M002_ON", "M005_ON", "D002_OPEN", "D002_CLOSE", "M009_ON", "
 
 
 def rows_of(count: int) -> list[dict]:
-    """Windows of which no two tell the same."""
+    """Windows, no two of which have the same facts."""
     rows = []
     for i in range(count):
         start = datetime(2024, 1, 1, 7) + timedelta(hours=7 * i, minutes=20 * (i % 3))
@@ -82,21 +82,22 @@ def captions_of(home: HomeFolder) -> list[tuple[str, str]]:
 
 
 def expected(home: HomeFolder, count: int) -> list[tuple[str, str]]:
-    told = []
+    captions = []
     for chunk in facts_of(read_table(home.windows, WINDOWS), home.layout):
         for facts in chunk:
-            told += [(facts.window_id, text) for text in good_captions(messages(facts, count)[-1]["content"], count)]
-    return told
+            prompt = messages(facts, count)[-1]["content"]
+            captions += [(facts.window_id, text) for text in good_captions(prompt, count)]
+    return captions
 
 
 def test_each_window_gets_its_own_answer(home, serve):
     server = serve()
     summary = caption_home(home, "llm", captions=3, llm=settings(server))
     assert captions_of(home) == expected(home, 3)
-    assert len(server.asked) == summary["requests"] == len(set(server.prompts)) == 12
+    assert len(server.requests) == summary["requests"] == len(set(server.prompts)) == 12
     assert (summary["prompt_tokens"], summary["answer_tokens"]) == (1200, 240)
-    assert {request["model"] for request in server.asked} == {"tiny"}
-    assert not {"temperature", "max_tokens"} & set(server.asked[0])
+    assert {request["model"] for request in server.requests} == {"tiny"}
+    assert not {"temperature", "max_tokens"} & set(server.requests[0])
     assert caption_home(home, "llm", captions=3, llm=settings(server)) is None
 
 
@@ -105,7 +106,7 @@ def test_windows_of_equal_facts_are_asked_once(tmp_path, serve):
     twice = [row | {"window_id": f"w{i}"} for i in range(4) for row in rows_of(1)]
     write_table(home.windows, pa.Table.from_pylist(twice, schema=WINDOWS), WINDOWS)
     caption_home(home, "llm", llm=settings(server))
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     assert len({caption for _, caption in captions_of(home)}) == 1
 
 
@@ -124,7 +125,7 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(home, serve):
     server = serve(behave)
     summary = caption_home(home, "llm", captions=2, llm=settings(server))
     assert captions_of(home) == expected(home, 2)
-    assert len(server.asked) == summary["requests"] == 14
+    assert len(server.requests) == summary["requests"] == 14
     assert waited[0] >= 1.0
 
 
@@ -136,7 +137,7 @@ def test_a_malformed_answer_is_asked_again(home, serve, answer):
     server = serve(lambda nth, prompt: (200, {}, answer if nth <= 2 else good_answer(prompt)))
     caption_home(home, "llm", captions=2, llm=settings(server, concurrency=1))
     assert captions_of(home) == expected(home, 2)
-    assert len(server.asked) == 14
+    assert len(server.requests) == 14
 
 
 def test_windows_without_a_usable_answer_are_listed_and_nothing_is_replaced(home, serve, capsys):
@@ -152,10 +153,10 @@ def test_windows_without_a_usable_answer_are_listed_and_nothing_is_replaced(home
     assert "2 of 12 windows got no usable answer" in capsys.readouterr().err
     assert set(json.loads((home.root / "captions" / "llm.cache.failed.json").read_text())) == {"w3", "w8"}
     assert home.captions("llm").read_bytes() == before
-    assert len(server.asked) == 10 + 2 * 3
+    assert len(server.requests) == 10 + 2 * 3
     bad.clear()
     assert cli.main([*arguments, "--llm-model", "other"]) == 0
-    assert len(server.asked) == 10 + 2 * 3 + 2  # only the two are asked again
+    assert len(server.requests) == 10 + 2 * 3 + 2  # only the two are asked again
     assert captions_of(home) == expected(home, 2)
     assert not (home.root / "captions" / "llm.cache.failed.json").exists()
 
@@ -165,7 +166,7 @@ def test_an_endpoint_that_refuses_all_is_asked_no_more(tmp_path, serve, status):
     home, server = make_home(tmp_path / "home", 60), serve(lambda nth, prompt: (status, {}, "go away"))
     with pytest.raises(ValueError, match=f"{status}.*go away.*Check URL, model and key"):
         caption_home(home, "llm", llm=settings(server, concurrency=2))
-    assert len(server.asked) <= 6
+    assert len(server.requests) <= 6
     assert not home.captions("llm").exists()
 
 
@@ -212,9 +213,9 @@ def test_a_killed_run_repeats_no_finished_window(tmp_path, serve):
         file.write(b'{"key": "half a li')  # as a kill in the middle of a write would leave it
     kept = len(cache.read_bytes().splitlines()) - 1
     assert kept >= 30
-    first, server.asked[:] = server.prompts, []
+    first, server.requests[:] = server.prompts, []
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert len(server.asked) == 150 - kept
+    assert len(server.requests) == 150 - kept
     assert len(set(server.prompts) & set(first)) <= 3  # those under way when it was killed
     assert home.captions("llm").read_bytes() == straight.captions("llm").read_bytes()
 
@@ -224,14 +225,14 @@ def test_a_cache_keeps_whole_lines_only(tmp_path):
     cache.add("a", ["eins, zwei, drei"])
     cache.add("b", ["größer als zuvor"])
     cache.close()
-    whole = (tmp_path / "c.jsonl").read_bytes()
-    for cut in range(len(whole) + 1):
-        (tmp_path / "c.jsonl").write_bytes(whole[:cut])
+    content = (tmp_path / "c.jsonl").read_bytes()
+    for cut in range(len(content) + 1):
+        (tmp_path / "c.jsonl").write_bytes(content[:cut])
         again = AnswerCache(tmp_path / "c.jsonl")
         again.add("c", ["and one more"])
         again.close()
         lines = (tmp_path / "c.jsonl").read_text(encoding="utf-8").splitlines()
-        assert [json.loads(line)["key"] for line in lines] == [*"ab"[: whole[:cut].count(b"\n")], "c"]
+        assert [json.loads(line)["key"] for line in lines] == [*"ab"[: content[:cut].count(b"\n")], "c"]
 
 
 def test_data_leaves_this_machine_only_with_leave(home):
@@ -250,11 +251,11 @@ def test_the_key_comes_from_the_environment_alone(home, serve, monkeypatch):
     monkeypatch.setenv("CASITA_LLM_BASE_URL", server.url)
     assert cli.main(["caption", str(home.root), "--caption-style", "llm"]) == 0
     assert set(server.keys) == {"Bearer secret-of-mine"}
-    assert {request["model"] for request in server.asked} == {"by-environment"}
+    assert {request["model"] for request in server.requests} == {"by-environment"}
     assert not [path for path in home.root.rglob("*") if path.is_file() and b"secret-of-mine" in path.read_bytes()]
 
 
-def test_what_is_missing_is_told(home, monkeypatch):
+def test_what_is_missing_is_named(home, monkeypatch):
     for name in ("MODEL", "BASE_URL", "API_KEY"):
         monkeypatch.delenv(f"CASITA_LLM_{name}", raising=False)
     with pytest.raises(ValueError, match="--llm-model NAME, or CASITA_LLM_MODEL"):
@@ -276,9 +277,9 @@ def test_the_prompt_is_a_function_of_five_columns(home):
         constant = pa.array([9.0] * 12, pa.float32()) if name == "activity_share" else pa.array(["Zebra_Dance"] * 12)
         changed = changed.set_column(changed.schema.get_field_index(name), name, constant)
     changed = changed.set_column(0, "window_id", pa.array([f"Zebra{i}" for i in range(12)]))
-    told = [[messages(f, 2) for c in facts_of(t, home.layout) for f in c] for t in (windows, changed)]
-    assert told[0] == told[1]
-    assert "zebra" not in json.dumps(told[1]).lower()
+    prompts = [[messages(f, 2) for c in facts_of(t, home.layout) for f in c] for t in (windows, changed)]
+    assert prompts[0] == prompts[1]
+    assert "zebra" not in json.dumps(prompts[1]).lower()
     assert set(COLUMNS) == {"window_id", "start", "end", "sensor_keys", "seconds"}
     assert not {"label", "activity", "split", "home"} & {field.name for field in fields(Facts)}
 
@@ -291,8 +292,8 @@ def test_no_prompt_of_a_real_home_holds_a_label(real_homes, name):
     labels = {label for label in windows["activity"].to_pylist() if label}
     assert len(labels) >= 6
     sensors = " ".join(f"{s['room']} {s.get('description', '')} {s['type']}" for s in layout["sensors"].values())
-    own = set(re.findall(r"[a-z]+", sensors.lower()))  # a label's word may be a room's or a thing's: "toilet"
-    sought = {word for label in labels for word in label_words(label)} - own
+    layout_words = set(re.findall(r"[a-z]+", sensors.lower()))  # a label's word may be a room's or a thing's: "toilet"
+    sought = {word for label in labels for word in label_words(label)} - layout_words
     assert sought
     fixed = llm_prompt.SYSTEM + llm_prompt.SEVERAL + llm_prompt.ONE
     prompts = [messages(facts, 4) for chunk in facts_of(windows, layout) for facts in chunk]
@@ -302,14 +303,14 @@ def test_no_prompt_of_a_real_home_holds_a_label(real_homes, name):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, captions",
     [
         ('```json\n{"captions": ["one  two\\nthree", "four five six"]}\n```', ["one two three", "four five six"]),
         ('["one two three", "four five six", "seven eight nine"]', ["one two three", "four five six"]),
     ],
 )
-def test_answers_in_json_are_read(text, told):
-    assert read_answer(text, 2) == told
+def test_answers_in_json_are_read(text, captions):
+    assert read_answer(text, 2) == captions
 
 
 @pytest.mark.parametrize(
@@ -355,13 +356,13 @@ def local(folder: Path, **how) -> LlmSettings:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_local_model_tells_every_window(tmp_path, home, kind):
+def test_a_local_model_captions_every_window(tmp_path, home, kind):
     llm = local(make_language_model(tmp_path / kind, kind))
     summary = caption_home(home, "llm", captions=2, llm=llm)
-    told = captions_of(home)
-    assert [window for window, _ in told] == [f"w{i // 2}" for i in range(24)]
-    assert len({caption for _, caption in told}) == 24  # each is a draw of its own
-    assert all(len(caption.split()) >= 3 for _, caption in told)
+    captions = captions_of(home)
+    assert [window for window, _ in captions] == [f"w{i // 2}" for i in range(24)]
+    assert len({caption for _, caption in captions}) == 24  # each is a draw of its own
+    assert all(len(caption.split()) >= 3 for _, caption in captions)
     assert summary["answer_tokens"] > 24
 
 

@@ -30,11 +30,11 @@ def windows_of(*keys: list[str], activity: str | None = "Cook_Lunch") -> pa.Tabl
             "session": "s",
             "split": "train",
             "start": START,
-            "sensor_keys": told,
+            "sensor_keys": window_keys,
         }
-        | {"end": START + timedelta(seconds=9), "seconds": list(range(len(told))), "activity_share": 1.0}
+        | {"end": START + timedelta(seconds=9), "seconds": list(range(len(window_keys))), "activity_share": 1.0}
         | {"activity": activity}
-        for i, told in enumerate(keys)
+        for i, window_keys in enumerate(keys)
     ]
     return pa.Table.from_pylist(rows, schema=WINDOWS)
 
@@ -46,14 +46,14 @@ def layout() -> dict:
 
 def test_rooms_and_things_are_counted_caption_by_caption(layout):
     windows = windows_of(["M005_ON", "M002_ON", "D002_OPEN"], ["M012_ON"])
-    told = [
+    captions = [
         [
             "Someone was in the kitchen; the fridge was opened.",
             "In the kitchen and the hallway.",
         ],  # 1 of 2, 2 of 2 rooms
         ["The stove was on in the kitchen.", "Somebody was in the bedroom near the bed."],  # wrong; right
     ]
-    report = report_captions(windows, layout, told)
+    report = report_captions(windows, layout, captions)
     assert report["rooms"] == {"recall": round(4 / 6, 4), "precision": round(4 / 5, 4)}
     assert report["things"] == {"recall": 0.5, "precision": round(1 / 3, 4)}
 
@@ -93,7 +93,7 @@ def test_the_longer_of_two_overlapping_names_counts():
 
 
 @pytest.mark.parametrize("style", ["narrative", "structured"])
-def test_the_templates_tell_every_room_and_no_other(layout, style):
+def test_the_templates_name_every_room_and_no_other(layout, style):
     rng = np.random.default_rng(0)
     motion = [f"{name}_ON" for name, sensor in layout["sensors"].items() if sensor["type"] == "motion"]
     windows = windows_of(*(rng.choice(motion, 12).tolist() for _ in range(100)))

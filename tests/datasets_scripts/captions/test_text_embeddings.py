@@ -52,14 +52,14 @@ def test_the_models_own_pooling_is_used(tmp_path, pooling):
     np.testing.assert_allclose(vectors, by_hand(directory, TEXTS, pooling), atol=1e-5)  # float32 sums in another order
 
 
-def test_cls_and_mean_pooling_are_told_apart(tmp_path):
-    told = {}
+def test_cls_and_mean_pooling_differ_in_vectors_and_name(tmp_path):
+    results = {}
     for pooling in ("cls_token", "mean_tokens"):
         directory = make_model(tmp_path / pooling, pooling)
         model = load_text_model(directory)
-        told[pooling] = embed_texts(model, TEXTS, progress=False), describe_text_model(model, directory)["pooling"]
-    assert np.abs(told["cls_token"][0] - told["mean_tokens"][0]).max() > 0.05
-    assert [pooling for _, pooling in told.values()] == ["cls", "mean"]
+        results[pooling] = embed_texts(model, TEXTS, progress=False), describe_text_model(model, directory)["pooling"]
+    assert np.abs(results["cls_token"][0] - results["mean_tokens"][0]).max() > 0.05
+    assert [pooling for _, pooling in results.values()] == ["cls", "mean"]
 
 
 def test_the_models_own_prompt_goes_in_front(tmp_path):
@@ -106,13 +106,13 @@ def test_minilm_equals_the_slow_obvious_computation(minilm):
 
 
 def test_minilm_puts_like_sentences_side_by_side(minilm):
-    asked = ["Somebody is cooking dinner.", "A person is asleep.", "Leaving the house."]
+    sentences = ["Somebody is cooking dinner.", "A person is asleep.", "Leaving the house."]
     nearest = [
         "Preparing a meal on the stove.",
         "Resting in bed at night.",
         "The resident left through the front door.",
     ]
-    likeness = embed_texts(minilm, asked, progress=False) @ embed_texts(minilm, nearest, progress=False).T
+    likeness = embed_texts(minilm, sentences, progress=False) @ embed_texts(minilm, nearest, progress=False).T
     assert likeness.argmax(axis=1).tolist() == [0, 1, 2]
 
 
@@ -120,8 +120,8 @@ def test_minilm_is_the_packaged_one_under_its_hub_id_too(minilm):
     again = load_text_model("sentence-transformers/all-MiniLM-L6-v2")
     texts = ["the same weights"]
     assert np.array_equal(embed_texts(again, texts, progress=False), embed_texts(minilm, texts, progress=False))
-    told = describe_text_model(again, "minilm")
-    assert (told["text_model"], told["pooling"], told["width"]) == (
+    description = describe_text_model(again, "minilm")
+    assert (description["text_model"], description["pooling"], description["width"]) == (
         "sentence-transformers/all-MiniLM-L6-v2",
         "mean",
         384,
@@ -172,9 +172,14 @@ def test_captions_become_a_described_parquet_file_once(home, tmp_path):
         vectors, by_hand(directory, [f"log : {text}" for text in TEXTS], "cls_token"), atol=1e-5
     )
     assert table["window_id"].to_pylist() == ["w0", "w1", "w2", "w3"]
-    told = read_metadata(path)
-    assert told["text_model"] == directory
-    assert (told["pooling"], told["prompt"], told["normalized"], told["width"]) == ("cls", "log : ", True, WIDTH)
+    metadata = read_metadata(path)
+    assert metadata["text_model"] == directory
+    assert (metadata["pooling"], metadata["prompt"], metadata["normalized"], metadata["width"]) == (
+        "cls",
+        "log : ",
+        True,
+        WIDTH,
+    )
     assert embed_captions(home, "narrative", directory) is None
 
 
@@ -194,12 +199,12 @@ def test_the_command_runs_offline_with_minilm(home, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
-def test_bfloat16_turns_the_vectors_a_little_and_is_told(home):
-    whole = ["embed-text", str(home.root), "--text-model", "minilm"]
-    assert cli.main(whole) == 0
+def test_bfloat16_turns_the_vectors_a_little_and_is_recorded(home):
+    command = ["embed-text", str(home.root), "--text-model", "minilm"]
+    assert cli.main(command) == 0
     path = home.text_embeddings("narrative", "minilm")
     exact = np.stack(read_table(path, text_embeddings_schema(384))["embedding"].to_numpy())
-    assert cli.main([*whole, "--dtype", "bfloat16"]) == 0
+    assert cli.main([*command, "--dtype", "bfloat16"]) == 0
     half = np.stack(read_table(path, text_embeddings_schema(384))["embedding"].to_numpy())
     assert half.dtype == np.float32
     assert 0.99 < (exact * half).sum(axis=1).min() < 0.99999  # 8 bits of mantissa: under a degree or so

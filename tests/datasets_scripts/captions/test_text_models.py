@@ -67,7 +67,7 @@ def by_hand(folder: Path, text: str) -> np.ndarray:
 def test_the_vectors_are_those_of_a_slow_computation(checkpoint):
     model = load_text_model(str(checkpoint))
     expected = np.stack([by_hand(checkpoint, text) for text in TEXTS])
-    assert np.abs(expected[0] - expected[1]).max() > 1e-3  # the checkpoint tells texts apart
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3  # the checkpoint distinguishes texts
     for batch_size in (1, 64):
         vectors = embed_texts(model, TEXTS, batch_size=batch_size, progress=False)
         np.testing.assert_allclose(vectors, expected, atol=2e-6)  # float32 sums in another order
@@ -84,11 +84,11 @@ def test_where_casita_is_not_installed_the_vectors_are_the_same(checkpoint):
 
 def test_a_model_is_described_by_what_makes_its_vectors(checkpoint):
     kind = checkpoint.name
-    told = describe_text_model(load_text_model(str(checkpoint)), str(checkpoint))
-    assert told["pooling"] == ("get_text_features" if kind in ("clip", "siglip", "siglip2") else "mean")
-    assert told["prompt"] == (STS if kind == "gemma" else "")
-    assert told["padding"] == ("max_length" if kind.startswith("siglip") else "longest")
-    assert (told["max_tokens"], told["width"]) == (LIMITS[kind], 24 if kind == "clip" else 32)
+    description = describe_text_model(load_text_model(str(checkpoint)), str(checkpoint))
+    assert description["pooling"] == ("get_text_features" if kind in ("clip", "siglip", "siglip2") else "mean")
+    assert description["prompt"] == (STS if kind == "gemma" else "")
+    assert description["padding"] == ("max_length" if kind.startswith("siglip") else "longest")
+    assert (description["max_tokens"], description["width"]) == (LIMITS[kind], 24 if kind == "clip" else 32)
 
 
 def test_texts_that_are_cut_are_counted(checkpoint):

@@ -20,6 +20,6 @@ def test_what_cannot_be_a_name_is_left_to_whoever_reads_folders(data):
 
 
 @pytest.mark.parametrize("data", ["homes/milam", "lab/kyoto@v1.0", f"lab/kyoto@{'0' * 40}"])
-def test_a_name_that_is_not_in_the_cache_is_told_offline(data):
+def test_a_name_that_is_not_in_the_cache_is_refused_offline(data):
     with pytest.raises(FileNotFoundError, match=f"^{data}: holds no home.json, for there is no such folder; nor does"):
         data_folder(data)

@@ -120,7 +120,7 @@ def lightness(colour: tuple[int, int, int]) -> float:
     return 116 * luminance ** (1 / 3) - 16 if luminance > 0.008856 else 903.3 * luminance
 
 
-def test_active_and_inactive_differ_in_lightness_so_that_a_colour_blind_reader_can_tell():
+def test_active_and_inactive_differ_in_lightness_so_that_a_colour_blind_reader_sees_it():
     for sensor_type, (inactive, _, active) in PALETTE.items():
         if sensor_type != "temperature":  # whose ends are blue and red, which every reader can distinguish
             assert abs(lightness(active) - lightness(inactive)) > 25, sensor_type
@@ -140,7 +140,7 @@ def test_a_palette_changes_the_dots_colour_and_nothing_else(flat, palette):
         place = flat["sensors"][sensor]
         x, y = (round(v) for v in Frame.fit(flat, 224).at(place["x"], place["y"]))
         assert tuple(picture[y, x]) == colour_of(place["type"], state, palette)
-        drawn = [(each != np.asarray(background)).any(axis=-1) for each in (usual, picture)]
+        drawn = [(pixels != np.asarray(background)).any(axis=-1) for pixels in (usual, picture)]
         assert np.array_equal(*drawn)
         assert (picture != usual).any() == (
             colour_of(place["type"], state, palette) != colour_of(place["type"], state)
@@ -223,7 +223,7 @@ def test_no_two_pictures_of_a_shipped_home_are_alike(palette):
     assert len(pictures) == len(keys) > 200
 
 
-def test_a_key_without_a_position_and_an_impossible_size_are_told(tmp_path, flat, capsys):
+def test_a_key_without_a_position_and_an_impossible_size_are_refused(tmp_path, flat, capsys):
     with pytest.raises(ValueError, match="'M077' has no position"):
         draw_sensor(draw_background(flat, 64), flat, "M077_ON")
     make_home(tmp_path, flat, EVENTS_SEEN)

@@ -130,7 +130,7 @@ def test_each_architecture_gives_its_documented_output(checkpoints, paths, kind,
     assert (encoder.output, vectors.shape, vectors.dtype) == (output, (len(paths), width), np.float32)
     expected = by_hand(kind, checkpoints[kind], paths)
     np.testing.assert_allclose(vectors, expected, atol=2e-5)  # float32 sums in another order
-    assert np.abs(expected - expected[0]).max() > 1e-3  # else the line above could not tell pictures apart
+    assert np.abs(expected - expected[0]).max() > 1e-3  # else the line above could not distinguish pictures
     if kind in VISION_MODELS:
         assert VISION_MODELS[kind].output == output
 

@@ -85,7 +85,7 @@ def test_begin_and_end_rows_belong_to_the_activity_and_several_can_be_open(read)
     assert (summary.intervals, summary.activities, summary.labelled_share) == (2, 2, round(6 / 7, 6))
 
 
-def test_an_earlier_activity_is_told_again_once_the_later_one_ends(read):
+def test_an_earlier_activity_goes_on_once_the_later_one_ends(read):
     marks = ["Sleep begin", "Toilet begin", "Toilet end", "", "Sleep end"]
     rows, _ = read("".join(f"2009-10-16 00:00:0{i} M1 ON {mark}\n" for i, mark in enumerate(marks)))
     assert [row["activity"] for row in rows] == ["Sleep", "Toilet", "Toilet", "Sleep", "Sleep"]
@@ -120,8 +120,8 @@ def test_unmatched_marks_are_counted_and_no_activity_outlasts_its_session(tmp_pa
     table, summary = read_events([tmp_path], "home", unclosed=unclosed)
     assert table["activity"].to_pylist() == activities
     assert table["session"].to_pylist() == ["S1"] * 4 + ["S2"]
-    found = (summary.ends_without_begin, summary.begins_without_end, summary.doubled_begins, summary.notes)
-    assert found == (1, 1, 1, 1)
+    counts = (summary.ends_without_begin, summary.begins_without_end, summary.doubled_begins, summary.notes)
+    assert counts == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_states_are_mended_and_each_rule_counted(read):
 # ------------------------------------------------------------------------------------------- a slow, obvious judge
 def slow_read(sessions, unclosed="next"):
     """Events of {session: text} line by line: (session, time, sensor, state, value, activity, activities)."""
-    found = []
+    rows = []
     for session, text in sorted(sessions.items()):
         events = []
         for line in text.split("\n"):
@@ -244,8 +244,8 @@ def slow_read(sessions, unclosed="next"):
             value = state_value(state)
             number = None if value is None else float(np.float32(value))
             opened = [label for label, first, last in intervals if first <= i <= last]
-            found.append((session, when, sensor, state, number, opened[-1] if opened else None, opened))
-    return found
+            rows.append((session, when, sensor, state, number, opened[-1] if opened else None, opened))
+    return rows
 
 
 def slow_intervals(marks, unclosed):
@@ -317,7 +317,7 @@ def test_one_session_of_two_files_is_an_error(tmp_path):
         read_events([tmp_path / "a", tmp_path / "b"], "home")
 
 
-def test_sessions_that_hold_the_same_events_are_told(tmp_path):
+def test_sessions_that_hold_the_same_events_are_named(tmp_path):
     other = PLAIN.replace("2009", "2010")
     for name, text in {"A": PLAIN, "B": other, "C": PLAIN}.items():
         (tmp_path / f"{name}.txt").write_text(text)
@@ -443,8 +443,8 @@ def test_kyoto_is_read_whole(real_homes):
     assert labelled < sum(label is not None for label in longer["activity"].to_pylist())
     for name in ("P001", "P022", "P266"):  # plain; tabs and blanks mixed; fields run together
         expected = slow_read({name: (real_homes / "kyoto" / f"{name}.txt").read_text("utf-8-sig")})
-        mine = table.filter(np.array(table["session"]) == name)
-        assert list(zip(*(mine[column].to_pylist() for column in EVENTS.names[1:]), strict=True)) == expected
+        session_events = table.filter(np.array(table["session"]) == name)
+        assert list(zip(*(session_events[column].to_pylist() for column in EVENTS.names[1:]), strict=True)) == expected
 
 
 def test_adlnormal_has_five_tasks_in_its_joined_file_and_none_in_the_others(real_homes):

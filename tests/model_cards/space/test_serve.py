@@ -131,7 +131,7 @@ def test_the_trees_card_is_valid_and_its_requirements_are_the_packages(tree):
     assert set(lines) <= {*project["dependencies"], *project["optional-dependencies"]["minilm"]}
 
 
-def test_the_tree_tells_nothing_of_the_machine_that_built_the_home(tree, made):
+def test_the_tree_holds_nothing_of_the_machine_that_built_the_home(tree, made):
     text = (tree / "home" / "home.json").read_text()
     assert str(made[0].root.parent) not in text
     assert set(json.loads(text)) == {"schema_version", "home", "layout"}

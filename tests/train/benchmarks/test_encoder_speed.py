@@ -105,12 +105,12 @@ def test_the_command_gives_a_row_a_variant_and_ratios_that_agree(tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--rounds", "0"], "must be at least 1"),
         (["--device", "cuda", "--clock", "cpu"], "--device cuda needs"),
     ],
 )
-def test_impossible_options_are_refused(options, told, capsys):
+def test_impossible_options_are_refused(options, message, capsys):
     assert main(["benchmark", *options]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

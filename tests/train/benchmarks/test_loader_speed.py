@@ -37,7 +37,7 @@ def test_the_loader_gives_the_windows_that_the_feed_gives(home):
         assert torch.equal(loaded[name].flatten(1).sort(dim=0)[0], tensor.flatten(1).sort(dim=0)[0]), name
 
 
-def test_each_source_is_measured_and_told(home):
+def test_each_source_is_measured_and_listed(home):
     threads = torch.get_num_threads()
     try:
         feeds = [{"source": s, "batch_size": 20, **measure_feed(home.root, s, 20, 0.05)} for s in SOURCES]

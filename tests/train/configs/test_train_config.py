@@ -21,7 +21,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def commands_in(path: Path) -> list[list[str]]:
-    """The commands that a config's comment tells, as words."""
+    """The commands in a config's comment, as words."""
     comment = "".join(line[1:] for line in path.read_text(encoding="utf-8").splitlines(True) if line.startswith("#"))
     lines = comment.replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.startswith("   ")]

@@ -91,10 +91,10 @@ def test_arrays_built_in_small_chunks_are_the_same(home, tmp_path, monkeypatch):
     ]
     write_captions(home, pairs + [(window, caption + " Again.") for window, caption in pairs])
     other = HomeFolder(shutil.copytree(home.root, tmp_path / "other"))
-    whole = arrays(home)
+    expected = arrays(home)
     monkeypatch.setattr(tensor_cache, "CHUNK", 7)
-    assert_equal(arrays(other), whole)
-    assert len(whole.caption_rows) == 2 * COUNTS["train"]
+    assert_equal(arrays(other), expected)
+    assert len(expected.caption_rows) == 2 * COUNTS["train"]
 
 
 def test_a_split_without_windows_is_empty_arrays(home):
@@ -117,12 +117,12 @@ def test_a_home_that_cannot_be_written_is_cached_in_the_run():
         root.chmod(0o755)
         os.seteuid(65534)
         try:
-            found = load_arrays(SplitFiles(home, "train", "narrative", "minilm"), run)
+            loaded = load_arrays(SplitFiles(home, "train", "narrative", "minilm"), run)
         finally:
             os.seteuid(0)
         assert not (home.root / "tensors").exists()
         assert len(list((run / "tensors" / "home").rglob("*.npy"))) == 9
-        assert_equal(found, arrays(home))
+        assert_equal(loaded, arrays(home))
     finally:
         shutil.rmtree(root)
 
@@ -138,9 +138,9 @@ def test_processes_that_start_together_build_the_arrays_once(home):
     started = [
         subprocess.Popen([sys.executable, "-c", code, home.root], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    told = [process.communicate()[0] for process in started]
+    outputs = [process.communicate()[0] for process in started]
     expected = arrays(home)
-    assert told == [f"{len(expected)} {expected.codes.sum()}\n"] * 2
+    assert outputs == [f"{len(expected)} {expected.codes.sum()}\n"] * 2
     assert len(written(home)) == 9
 
 
@@ -231,7 +231,7 @@ def test_leaving_the_loop_closes_what_makes_the_items():
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_a_feed_gives_the_splits_batches_and_tells_their_windows(home, prefetch):
+def test_a_feed_gives_the_splits_batches_and_names_their_windows(home, prefetch):
     config = tiny(home, home.root / "run", prefetch=prefetch)
     split = load_split(config, "train", build_processor(config, load_table(config)))
     feeds = [make_loader(config, split, "cpu", rank, 2) for rank in range(2)]

@@ -33,7 +33,7 @@ def in_row_groups(home: HomeFolder, *sizes: int) -> HomeFolder:
 
 
 def two_captions(home: HomeFolder) -> None:
-    """Each window told twice, one after the other."""
+    """Two captions for each window, one after the other."""
     rows = read_table(home.captions("narrative"), CAPTIONS).to_pylist()
     write_captions(home, [(row["window_id"], row["caption"] + again) for row in rows for again in ("", " Again.")])
 
@@ -84,12 +84,12 @@ def test_each_epoch_has_another_order_and_the_same_epoch_the_same(home):
 def test_any_batch_can_be_resumed_from(home, batch_size, prefetch):
     two_captions(home)
     stream = stream_of(in_row_groups(home, 7), batch_size=batch_size, prefetch=prefetch, shuffle_shards=2)
-    whole = list(stream.epoch(2))
-    assert len(whole) == len(stream) == 60 // batch_size
+    batches = list(stream.epoch(2))
+    assert len(batches) == len(stream) == 60 // batch_size
     for start in range(len(stream)):
         tail = list(stream.epoch(2, start))
-        assert len(tail) == len(whole) - start
-        for one, other in zip(tail, whole[start:], strict=True):
+        assert len(tail) == len(batches) - start
+        for one, other in zip(tail, batches[start:], strict=True):
             assert_same(one, other)
 
 
@@ -144,8 +144,8 @@ def test_every_rank_has_as_many_batches_and_windows_of_its_own(home):
     read = [name for number in range(len(streams[0])) for name in streams[1].window_ids(0, number)]
     assert len(set(read)) == len(read) == 12 * len(streams[0])
     for rank, stream in enumerate(streams):
-        (mine,) = (batch.inputs["input_ids"] for batch in [next(iter(stream.epoch(0)))])
-        assert len(mine) == 4
+        (inputs,) = (batch.inputs["input_ids"] for batch in [next(iter(stream.epoch(0)))])
+        assert len(inputs) == 4
         assert stream.window_ids(0, 0)[4 * rank : 4 * rank + 4] == streams[0].window_ids(0, 0)[4 * rank : 4 * rank + 4]
 
 
@@ -187,9 +187,9 @@ def test_two_processes_read_all_windows_each_from_row_groups_of_its_own(tmp_path
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2)]
-    assert [(t["ranks"], t["len"], len(t["rows"])) for t in told] == [(2, 5, 5)] * 2
-    read = Counter(tuple(i for i in row if i) for t in told for batch in t["rows"] for row in batch)
+    records = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2)]
+    assert [(record["ranks"], record["len"], len(record["rows"])) for record in records] == [(2, 5, 5)] * 2
+    read = Counter(tuple(i for i in row if i) for record in records for batch in record["rows"] for row in batch)
     config = tiny(home, tmp_path / "run")
     split = load_split(config, "train", build_processor(config, load_table(config)))
     every = split.batch(np.arange(60), split.choose_captions(0, 0)).inputs["input_ids"]

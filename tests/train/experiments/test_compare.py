@@ -60,16 +60,16 @@ def runs_of(out: Path) -> list[Path]:
 def test_the_table_is_what_the_runs_say(compared):
     out, results = compared
     row = next(row for row in results["rows"] if row["name"] == "pictures")
-    found: dict[str, list[float]] = {"probe": [], "zero": [], "recall": [], "tuned": []}
+    expected: dict[str, list[float]] = {"probe": [], "zero": [], "recall": [], "tuned": []}
     for run in runs_of(out):
         scores = json.loads((run / "results.json").read_text())["protocols"]["chronological"]
-        found["probe"].append(scores["classification"]["labelled"]["linear_probe"]["macro_f1"])
-        found["zero"].append(scores["classification"]["labelled"]["zero_shot"]["accuracy"])
-        found["recall"].append(scores["retrieval"]["casita"]["text_to_sensor"]["recall_at_1"])
+        expected["probe"].append(scores["classification"]["labelled"]["linear_probe"]["macro_f1"])
+        expected["zero"].append(scores["classification"]["labelled"]["zero_shot"]["accuracy"])
+        expected["recall"].append(scores["retrieval"]["casita"]["text_to_sensor"]["recall_at_1"])
         (tuned,) = out.glob(f"runs/*/{run.name}_finetune_*/results.json")
-        found["tuned"].append(json.loads(tuned.read_text())["scores"]["test"]["finetuned"]["accuracy"])
+        expected["tuned"].append(json.loads(tuned.read_text())["scores"]["test"]["finetuned"]["accuracy"])
     names = ("probe_macro_f1", "zero_shot_accuracy", "recall_at_1_text_to_sensor", "finetuned_accuracy")
-    for name, values in zip(names, found.values(), strict=True):
+    for name, values in zip(names, expected.values(), strict=True):
         assert len(values) == 2
         assert row[name] == pytest.approx(statistics.mean(values))
         assert row[f"{name}_sd"] == pytest.approx(statistics.stdev(values))
@@ -111,7 +111,7 @@ def test_the_same_command_again_trains_nothing_that_is_finished(compared, words,
     assert json.loads((out / "compare.json").read_text(encoding="utf-8")) == results
 
 
-def test_a_dry_run_tells_steps_and_time_and_trains_nothing(compared, words, home, base, tmp_path, capsys):
+def test_a_dry_run_prints_steps_and_time_and_trains_nothing(compared, words, home, base, tmp_path, capsys):
     rows = "rows:\n  long: {max_steps: none, epochs: 3}\n"
     fresh = ["compare", "--grid", str(grid_file(tmp_path, f"base: {base}\n{rows}")), "--out", str(tmp_path / "out")]
     assert cli.main([*fresh, "--seeds", "5", "--dry-run"]) == 0
@@ -191,7 +191,7 @@ def test_shipped_grids_load_by_their_bare_names_over_shipped_configs(path):
     assert {row.base.parent for row in grid.rows} == {CONFIGS}
 
 
-def test_a_killed_process_is_told_by_its_signal_and_an_error_by_its_line(tmp_path):
+def test_a_killed_process_is_named_by_its_signal_and_an_error_by_its_line(tmp_path):
     log = tmp_path / "log"
     log.write_text("step 1\ncasita train: error: no room. Free some.\n", encoding="utf-8")
     assert _why(0, log) == ""

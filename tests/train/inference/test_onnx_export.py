@@ -76,16 +76,16 @@ def test_a_padded_window_gives_what_it_gives_alone(model, exported):
         np.testing.assert_allclose(session.run(["sensor_embeds"], alone)[0][0], together[row], rtol=0, atol=2e-6)
 
 
-def test_the_folder_tells_what_was_measured(exported, model):
-    told = json.loads((exported / "export.json").read_text())
-    assert list(told["inputs"]) == NAMES
-    assert told["inputs"]["coordinates"]["shape"] == ["batch", "length", 2]
-    assert told["outputs"]["sensor_embeds"]["shape"][1] == 16
-    assert told["bytes"] == (exported / "model.onnx").stat().st_size
+def test_the_folder_records_what_was_measured(exported, model):
+    record = json.loads((exported / "export.json").read_text())
+    assert list(record["inputs"]) == NAMES
+    assert record["inputs"]["coordinates"]["shape"] == ["batch", "length", 2]
+    assert record["outputs"]["sensor_embeds"]["shape"][1] == 16
+    assert record["bytes"] == (exported / "model.onnx").stat().st_size
     cosine = exporting.cosines(model, exported / "model_int8.onnx")
-    assert told["int8"]["mean_cosine"] == pytest.approx(cosine.mean(), abs=1e-6)
-    assert told["int8"]["min_cosine"] == pytest.approx(cosine.min(), abs=1e-6)
-    assert f"{told['int8']['mean_cosine']:.4f}" in (exported / "README.md").read_text()
+    assert record["int8"]["mean_cosine"] == pytest.approx(cosine.mean(), abs=1e-6)
+    assert record["int8"]["min_cosine"] == pytest.approx(cosine.min(), abs=1e-6)
+    assert f"{record['int8']['mean_cosine']:.4f}" in (exported / "README.md").read_text()
 
 
 def test_int8_is_smaller_near_and_not_the_same(exported, model):

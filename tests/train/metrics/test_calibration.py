@@ -18,7 +18,7 @@ def make_windows(n=4000, k=5, seed=0):
 @pytest.mark.parametrize("factor", [0.2, 1.0, 8.0])
 def test_the_factor_by_which_logits_are_too_sure_is_found(factor):
     logits, target = make_windows()
-    # 4,000 windows tell a temperature to a few per cent
+    # 4,000 windows give a temperature to a few per cent
     assert fit_temperature(logits * factor, target) == pytest.approx(factor, rel=0.05)
 
 
@@ -46,7 +46,7 @@ def test_windows_that_are_all_right_stay_within_the_bounds():
 
 
 @pytest.mark.parametrize(
-    ("logits", "target", "told"),
+    ("logits", "target", "message"),
     [
         (np.zeros((0, 3)), np.zeros(0, int), "N > 0"),
         (np.zeros((4, 1)), np.zeros(4, int), "K > 1"),
@@ -54,6 +54,6 @@ def test_windows_that_are_all_right_stay_within_the_bounds():
         (np.zeros((4, 3)), np.array([0, 1, 2, 3]), "there are 3 candidates"),
     ],
 )
-def test_what_cannot_be_calibrated_is_told(logits, target, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_calibrated_is_refused(logits, target, message):
+    with pytest.raises(ValueError, match=message):
         fit_temperature(logits, target)

@@ -174,9 +174,9 @@ def test_text_stands_out_from_its_ground_by_day_and_by_night(html):
 # ------------------------------------------------------------------------------------------------------- the numbers
 def test_every_number_is_that_of_results_json(page, written):
     results = json.loads((written / "results.json").read_text())
-    told = [(attributes["data-at"], text) for attributes, text in page.all("span", css="num")]
-    assert len(told) > 300
-    for pointer, text in told:
+    numbers = [(attributes["data-at"], text) for attributes, text in page.all("span", css="num")]
+    assert len(numbers) > 300
+    for pointer, text in numbers:
         value = at(results, pointer)
         if isinstance(value, int):
             assert text == str(value), pointer
@@ -213,10 +213,10 @@ def test_every_method_has_a_colour_of_its_own_and_rivals_without_a_model_share_g
     rules = re.findall(r"^((?:\.[\w-]+,? ?)+) \{ --m: ([^}]+); \}$", html, re.MULTILINE)
     colour = {name.strip(): value for names, value in rules for name in names.split(",")}
     assert set(METHODS) <= {name.removeprefix(".m-") for name in colour}
-    own = {method: colour[f".m-{method}"] for method in METHODS}
-    assert own["majority"] == own["chance"]
+    colour_by_method = {method: colour[f".m-{method}"] for method in METHODS}
+    assert colour_by_method["majority"] == colour_by_method["chance"]
     shared = ("majority", "chance", "bag_of_rooms", "casita")  # never beside bag_of_sensors, or beside linear_probe
-    colours = [own[method] for method in METHODS if method not in shared]
+    colours = [colour_by_method[method] for method in METHODS if method not in shared]
     assert len(set(colours)) == len(colours)
 
 
@@ -230,9 +230,9 @@ def test_a_leaky_headline_warns_of_itself(case, points, page):
     assert not page.all("p", css="warning")
     assert "the model was not trained on them" in page.all("p", css="opening")[0][1]
     leaky = case.results["protocols"]["shuffled_segments"]
-    found = Page(rendered(case.results | {"protocols": {"shuffled_segments": leaky}}, case.inputs, points))
-    assert "leaky protocol (shuffled_segments)" in found.all("p", css="warning")[0][1]
-    opening = found.all("p", css="opening")[0][1]
+    document = Page(rendered(case.results | {"protocols": {"shuffled_segments": leaky}}, case.inputs, points))
+    assert "leaky protocol (shuffled_segments)" in document.all("p", css="warning")[0][1]
+    opening = document.all("p", css="opening")[0][1]
     assert "of 100\N{NO-BREAK SPACE}% of them the encoder had read events" in opening
     assert "leaky protocol (shuffled_segments)" in report_text(
         case.results | {"protocols": {"shuffled_segments": leaky}}
@@ -247,19 +247,19 @@ def test_a_section_that_was_not_measured_gives_its_reason(case, points):
     scores["left_out"] = {"few_shot": "too few labels for 5 % of them."}
     results["protocols"] = {"chronological": scores}
     inputs = replace(case.inputs, table=None, metrics=[], queries=[])
-    found = Page(rendered(results, inputs, points))
-    assert {a["id"] for a, _ in found.all("h2")} == {"activity", "map", "data", "again", "left_out"}
-    reasons = {text for _, text in found.all("dd")}
+    document = Page(rendered(results, inputs, points))
+    assert {a["id"] for a, _ in document.all("h2")} == {"activity", "map", "data", "again", "left_out"}
+    reasons = {text for _, text in document.all("dd")}
     assert "too few labels for 5 % of them." in reasons
     assert "this evaluation did not measure it." in reasons
     assert "the run has no metrics.jsonl." in reasons
 
 
 def test_a_home_without_a_layout_has_a_page_without_a_plan(case, points):
-    found = Page(rendered(case.results, replace(case.inputs, layout=empty_layout("synthetic")), points))
-    assert not found.all("svg", css="path")
-    assert "the home has no layout with sensors." in {text for _, text in found.all("dd")}
-    assert len(found.all("li", css="hit")) > 10  # the examples are there in words
+    document = Page(rendered(case.results, replace(case.inputs, layout=empty_layout("synthetic")), points))
+    assert not document.all("svg", css="path")
+    assert "the home has no layout with sensors." in {text for _, text in document.all("dd")}
+    assert len(document.all("li", css="hit")) > 10  # the examples are there in words
 
 
 def test_a_hole_is_an_error(case, points):
@@ -291,7 +291,7 @@ def test_windows_are_drawn_at_their_sensors_places(page, case):
         assert frozenset(dots) in known
         for sensor, (x, y) in dots.items():
             place = case.layout["sensors"][sensor]
-            assert x == pytest.approx(MARGIN + scale * place["x"], abs=0.051)  # told to 0.1
+            assert x == pytest.approx(MARGIN + scale * place["x"], abs=0.051)  # written to 0.1
             assert y == pytest.approx(MARGIN + scale * place["y"], abs=0.051)
 
 
@@ -301,17 +301,18 @@ def test_a_sentence_finds_the_windows_of_the_highest_score_and_marks_them_by_lab
     inputs = replace(case.inputs, queries=[Query("The one sentence.", "Cook", scores)])
     results = copy.deepcopy(case.results)
     del results["protocols"]["chronological"]["retrieval"]  # its examples look alike
-    found = Page(rendered(results, inputs, points))
+    document = Page(rendered(results, inputs, points))
     labelled = [i for i in np.argsort(-scores) if windows[i]["activity"] is not None]
-    assert [text for _, text in found.all("q")] == ["The one sentence."]
-    assert [text for _, text in found.all("p", css="label")] == [
+    assert [text for _, text in document.all("q")] == ["The one sentence."]
+    assert [text for _, text in document.all("p", css="label")] == [
         windows[i]["activity"].replace("_TV", " TV").replace("_at_Desk", " at desk") for i in labelled[:4]
     ]
     marks = ["right" if windows[i]["activity"] == "Cook" else "wrong" for i in labelled[:4]]
-    assert [attributes["class"] for attributes, _ in found.all("li", css="hit")] == [f"hit {mark}" for mark in marks]
+    hits = [attributes["class"] for attributes, _ in document.all("li", css="hit")]
+    assert hits == [f"hit {mark}" for mark in marks]
     first = windows[labelled[0]]
     times = {f"{first['start']:%H:%M}", f"{first['end']:%H:%M}"}
-    assert {text for _, text in found.all("text", css="time")[:2]} == times
+    assert {text for _, text in document.all("text", css="time")[:2]} == times
 
 
 def test_windows_that_overlap_are_not_shown_twice(case, points):
@@ -320,17 +321,17 @@ def test_windows_that_overlap_are_not_shown_twice(case, points):
     windows = case.inputs.windows.set_column(
         case.inputs.windows.schema.get_field_index("start"), "start", [[moment.as_py() for moment in same]]
     )
-    found = Page(rendered(case.results, replace(case.inputs, windows=windows), points))
-    assert {len(ol) for ol in [found.all("li", css="hit")]} == {6 + 3}  # one window an example
+    document = Page(rendered(case.results, replace(case.inputs, windows=windows), points))
+    assert {len(ol) for ol in [document.all("li", css="hit")]} == {6 + 3}  # one window an example
 
 
 def test_a_state_without_a_place_is_left_out_of_the_drawing(case, points):
     layout = copy.deepcopy(case.layout)
     gone = case.keys[-1][0].rpartition("_")[0]
     del layout["sensors"][gone]
-    found = Page(rendered(case.results, replace(case.inputs, layout=layout), points))
-    assert len(paths(found)) == 36
-    assert gone not in set().union(*paths(found))
+    document = Page(rendered(case.results, replace(case.inputs, layout=layout), points))
+    assert len(paths(document)) == 36
+    assert gone not in set().union(*paths(document))
 
 
 def test_likeness_is_the_cosine_of_the_active_states(page, case, html):
@@ -397,14 +398,14 @@ def test_labels_and_captions_stay_text(points):
     results = case.results | {"run": HOSTILE, "home": HOSTILE}
     inputs = replace(case.inputs, queries=[replace(query, text=HOSTILE) for query in case.queries])
     text = rendered(results, inputs, points)
-    found = Page(text)
+    document = Page(text)
     assert "<script>alert" not in text
-    assert len(found.all("script")) == 2  # the cosines, and the page's own
-    names = [name for name, _ in found.all("h1")]
+    assert len(document.all("script")) == 2  # the cosines, and the page's own
+    names = [name for name, _ in document.all("h1")]
     assert names == [{}]
-    assert any(HOSTILE in told for _, told in found.all("q"))
-    assert any(HOSTILE.lower() in told.lower() for _, told in found.all("th", scope="row"))
-    assert any(HOSTILE.lower() in told.lower() for _, told in found.all("title"))  # of marks on the map
+    assert any(HOSTILE in text for _, text in document.all("q"))
+    assert any(HOSTILE.lower() in text.lower() for _, text in document.all("th", scope="row"))
+    assert any(HOSTILE.lower() in text.lower() for _, text in document.all("title"))  # of marks on the map
 
 
 # --------------------------------------------------------------------------------------------------------- a browser
@@ -432,8 +433,8 @@ def test_a_browser_colours_the_map_by_one_thing_at_a_time(html, tmp_path):
     shown = "[...document.querySelectorAll('.map .by, .groups')].filter((e) => getComputedStyle(e).display !== 'none')"
     names = f"{shown}.map((e) => e.getAttribute('class').split(' ').at(-1)).join(' ')"
     script = f"['room', 'hour', 'activity'].map((by) => (document.getElementById('by-' + by).click(), {names}))"
-    found = in_browser(html, 1280, f"{script}.join()", tmp_path)
-    assert found == ",".join(f"by-{by} by-{by}" for by in ("room", "hour", "activity"))
+    clicked = in_browser(html, 1280, f"{script}.join()", tmp_path)
+    assert clicked == ",".join(f"by-{by} by-{by}" for by in ("room", "hour", "activity"))
 
 
 def test_a_browser_points_out_one_group_of_the_map(html, tmp_path):
@@ -449,7 +450,7 @@ def test_a_browser_shows_another_sensors_likeness_when_asked(html, page, tmp_pat
     row = data["cosines"][2]
     nearest = max((i for i in range(len(row)) if i != 2), key=lambda i: (row[i], -i))
     choose = "s = document.getElementById('sensor'), s.value = 2, s.dispatchEvent(new Event('change')), "
-    told = "document.getElementById('nearest').firstChild.textContent"
-    shown = in_browser(html, 1280, f"(() => {{ let s; return ({choose}{told}); }})()", tmp_path)
+    expression = "document.getElementById('nearest').firstChild.textContent"
+    shown = in_browser(html, 1280, f"(() => {{ let s; return ({choose}{expression}); }})()", tmp_path)
     assert shown.startswith(f"{data['sensors'][nearest]}, ")
     assert shown.endswith(f"{row[nearest] / 1000:.2f}")

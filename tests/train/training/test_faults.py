@@ -35,7 +35,7 @@ def home(tmp_path_factory) -> HomeFolder:
 
 
 def command(home: HomeFolder, out: Path, **settings: Any) -> list[str]:
-    """`train ...` for a run of 40 steps, 5 an epoch, that tells of each step and saves every fourth."""
+    """`train ...` for a run of 40 steps, 5 an epoch, that logs each step and saves every fourth."""
     defaults = {"epochs": 8, "eval_every": 1, "log_every": 3, "save_every": 4, "queue_size": 16, "masked_weight": 0.5}
     config = tiny(home, out, **(defaults | {"learning_rate": 3e-3} | settings))
     path = out.parent / f"{out.name}.yaml"
@@ -138,16 +138,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_batchs_windows(tm
     with pytest.raises(ValueError, match=r"^step \d: the loss is nan, .*nonfinite_step_\d\.json; ") as error:
         train(tiny(home, run, log_every=100, eval_every=100, save_every=1, learning_rate=1e-3))
     (path,) = run.glob("nonfinite_step_*.json")
-    found = json.loads(path.read_text())
-    assert found["step"] > 1
-    assert path.name == f"nonfinite_step_{found['step']}.json"
-    (batch,) = found["windows"]
+    report = json.loads(path.read_text())
+    assert report["step"] > 1
+    assert path.name == f"nonfinite_step_{report['step']}.json"
+    (batch,) = report["windows"]
     assert len(batch) == 12
     assert window in batch
-    assert found["loss"] == "nan"
-    assert 0 < found["lr"] <= 1e-3
+    assert report["loss"] == "nan"
+    assert 0 < report["lr"] <= 1e-3
     # Every step before it was saved, itself it was not, and nothing in what is saved is spoilt.
-    assert read_progress(checkpoints(run)[-1]).step == found["step"] - 1
+    assert read_progress(checkpoints(run)[-1]).step == report["step"] - 1
     assert checkpoints(run)[-1].name in str(error.value)
     assert all(t.isfinite().all() for t in load_file(checkpoints(run)[-1] / "model.safetensors").values())
     assert not (run / "model").exists()

@@ -98,7 +98,7 @@ def test_the_loss_equals_the_slow_obvious_one(home):
     assert float(returned["loss"]) == pytest.approx(float(returned["contrast_loss"]) + 0.5 * expected, rel=1e-5)
 
 
-def test_training_tells_it_and_validation_leaves_it_out(home, tmp_path):
+def test_training_logs_it_and_validation_leaves_it_out(home, tmp_path):
     run = train(tiny(home, tmp_path / "run", **WEIGHT))
     lines = read_metrics(run / "metrics.jsonl")
     assert all(("context_loss" in line) == (line["split"] == "train") for line in lines)

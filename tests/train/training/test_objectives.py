@@ -63,10 +63,10 @@ def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor], relative:
     ids=["info_nce", "sigmoid, queue", "focal, masked", "learned, masked, queue"],
 )
 def test_in_chunks_the_gradients_are_those_of_the_whole_batch(home, settings):
-    whole, batch = make(home, dropout=0.0, **settings)
+    unchunked, batch = make(home, dropout=0.0, **settings)
     chunked, _ = make(home, dropout=0.0, micro_batch_size=3, **settings)
     for _ in range(2):  # at the second the queue is filled
-        losses, expected = gradients(whole, batch)
+        losses, expected = gradients(unchunked, batch)
         again, found = gradients(chunked, batch)
         assert_near(found, expected)
         torch.testing.assert_close(again, losses)
@@ -80,7 +80,7 @@ def test_a_batch_meets_earlier_ones_in_the_queue_and_never_itself(home, loss):
     torch.testing.assert_close(gradients(queued, first)[0]["loss"], gradients(alone, first)[0]["loss"])
     queue = queued.trained.queue
     assert queue.caption_ids.tolist() == [*first.caption_ids.tolist(), *[-1] * 10]
-    assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to tell apart
+    assert gradients(queued, second)[0]["loss"] > gradients(alone, second)[0]["loss"] + 1e-4  # more to distinguish
     assert queue.caption_ids.tolist() == [*second.caption_ids.tolist(), *first.caption_ids.tolist(), *[-1] * 4]
 
 
