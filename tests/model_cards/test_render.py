@@ -145,7 +145,7 @@ def test_intervals_written_queries_and_other_protocols_are_shown(facts):
     results["headline"][1]["macro_f1_ci"] = [0.16, 0.2]
     assert "intervals overlap" not in render_model_card(**facts | {"results": results})
     assert "In brackets: 95 % confidence intervals over whole days." in card
-    assert "| Casita | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
+    assert "| This model | 30.0 [25.0, 35.0] | 40.0 | 90.0 |" in card
     assert "Per label" not in card
     assert "| `random_days` | 12.5 | Days at random. The encoder had seen 70.0 % of the windows in training" in card
     results["protocols"]["chronological"]["about"]["leaky"] = True
