@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
             # Inside the home folder, and the same bytes every time: the stage `read` sees that nothing changed.
             logs = [write_synthetic_log(args.out / "synthetic.txt", **synthetic)]
     build_home(folder, logs, settings)
-    print(f"\n{folder.root} is ready. Train on it: casita train --config CONFIG --data {folder.root} --out RUN")
+    if set(settings.stages) == set(STAGES):
+        print(f"\n{folder.root} is ready. Train on it: casita train --config CONFIG --data {folder.root} --out RUN")
 
 
 def _build_many(args: argparse.Namespace, settings: BuildSettings) -> None:

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="the shipped layouts")
-    check = actions.add_parser("check", help="sensors without a position, positions that no sensor uses")
+    check = actions.add_parser(
+        "check", help="sensors without a position, positions that no sensor uses", allow_abbrev=False
+    )
     check.add_argument(
         "log", nargs="+", type=Path, metavar="LOG", help="raw log file(s), or a folder of session files"
     )

@@ -153,7 +153,9 @@ def with_numbers(table: pa.Table, columns: list[str]) -> pa.Table:
         return table
     window = table["window_id"].to_pandas()
     number = window.groupby(window, observed=True).cumcount()
-    return table.append_column(CAPTIONS.field("number"), pa.array(number, pa.int32())).select(columns)
+    numbered = table.append_column(CAPTIONS.field("number"), pa.array(number, pa.int32())).select(columns)
+    header = json.loads((table.schema.metadata or {}).get(b"casita", b"{}"))
+    return numbered.replace_schema_metadata({"casita": json.dumps({**header, "schema_version": SCHEMA_VERSION})})
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

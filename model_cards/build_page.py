@@ -60,7 +60,9 @@ def _read(record: Mapping[str, Any], folder: str) -> list[str]:
     logs = [f"$RAW/{name}" for name in names]
     settings = record["settings"]
     columns = ["--columns", ",".join(settings["columns"])] if settings["columns"] else []
-    return ["--log", *logs, "--layout", f"homes/{folder}/layout.json", "--home", settings["home"], *columns]
+    unclosed = ["--unclosed", settings["unclosed"]] if settings.get("unclosed", "next") != "next" else []
+    layout = ["--layout", f"homes/{folder}/layout.json"]
+    return ["--log", *logs, *layout, "--home", settings["home"], *columns, *unclosed]
 
 
 def _windows(record: Mapping[str, Any], folder: str) -> list[str]:

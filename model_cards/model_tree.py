@@ -136,6 +136,10 @@ def read_results(run: Path) -> Results:
     recorded = run / "model" / "evaluation.json"
     if not recorded.is_file() or read_json(recorded) != evaluation_record(run / "model", results):
         raise ValueError(f"{path}: not what these weights gave on their own home. Run: casita evaluate {run}")
+    for scores in results.get("protocols", {}).values():
+        about: Any = scores.get("about", {})
+        if "told" in about:  # its name in release 0.1; only now, for the record has the hash of what the file says
+            about["description"] = about.pop("told")
     return results
 
 

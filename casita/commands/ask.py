@@ -65,13 +65,13 @@ def write_windows(path: Path, stream: EventStream, sessions: Sequence[str], **co
 def print_scores(stream: EventStream, scores: np.ndarray, sentences: Sequence[str], show: int) -> None:
     """Print the sentence that fits best for each of the first `show` windows; `scores` as of `score_sentences`."""
     print(f"{'start':<19}  {'end':<19}  events  best of {len(sentences)} sentences")
-    for i, row in enumerate(scores[:show]):
+    for i, row in enumerate(scores[: max(show, 0)]):
         start, end = (str(t)[:19].replace("T", " ") for t in (stream.start[i], stream.end[i]))
         size = stream.last[i] - stream.first[i]
         best = row.argmax()
         print(f"{start}  {end}  {size:>6}  {row[best]:.2f} {sentences[best]}")
     if len(scores) > show:
-        print(f"... {len(scores) - show:,} more windows; --out FILE keeps them all, --show N prints more")
+        print(f"... {len(scores) - max(show, 0):,} more windows; --out FILE keeps them all, --show N prints more")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,6 @@ from casita.datasets_scripts.schema import (
     HomeFolder,
     read_metadata,
     text_embeddings_schema,
-    text_width,
     with_numbers,
     write_table,
 )
@@ -133,11 +132,10 @@ def _restore_tables(snapshot: Path, name: str, home: HomeFolder) -> None:
     windows = windows.take(window_order(windows))
     write_table(home.windows, windows, WINDOWS, _settings(snapshot / "windows" / name))
     for folder in sorted(path for path in (snapshot / "captions" / name).glob("*") if path.is_dir()):
-        _restore_rows(folder, home.captions(folder.name), CAPTIONS, windows)
+        _restore_rows(folder, home.captions(folder.name), windows)
     for folder in sorted(path for path in (snapshot / "text_embeddings" / name).glob("*") if path.is_dir()):
-        schema = text_embeddings_schema(text_width(min(folder.glob("*.parquet"))))
         style, _, model = folder.name.partition("--")
-        _restore_rows(folder, home.text_embeddings(style, model), schema, windows)
+        _restore_rows(folder, home.text_embeddings(style, model), windows)
 
 
 def window_order(windows: pa.Table) -> pa.Array:
@@ -146,12 +144,15 @@ def window_order(windows: pa.Table) -> pa.Array:
     return pc.sort_indices(keys, [("session", "ascending"), ("start", "ascending"), ("row", "ascending")])
 
 
-def _restore_rows(folder: Path, path: Path, schema: pa.Schema, windows: pa.Table) -> None:
+def _restore_rows(folder: Path, path: Path, windows: pa.Table) -> None:
     """Write the captions or embeddings below `folder` to `path`, in the order of their windows and numbers."""
     table = _joined(folder, SPLITS)
     keys = with_numbers(table, ["window_id", "number"])
     file = KeyedRows(folder, keys, "rows", "So the data set is not whole. Download it again.")
     joined = join_captions(windows["window_id"].combine_chunks(), file, only_these=True)
+    schema = CAPTIONS
+    if "embedding" in table.schema.names:
+        schema = text_embeddings_schema(table.schema.field("embedding").type.list_size)
     stored = [column for column in schema if column.name in table.schema.names]  # schema 1.0 stays without `number`
     write_table(path, table.take(joined.rows[0]), pa.schema(stored), _settings(folder))
 

@@ -208,9 +208,10 @@ def leak_audit(windows: pa.Table, events: pa.Table) -> dict[str, int]:
     for split in SPLITS:
         of_split = np.asarray(pc.equal(windows["split"], split).combine_chunks())
         # how many windows hold each event: one more from a window's first event on, one less behind its last
-        change = np.bincount(first[of_split], minlength=len(axis) + 1)
-        change -= np.bincount(last[of_split], minlength=len(axis) + 1)
-        covered[split] = np.cumsum(change[:-1]) > 0
+        change = np.zeros(len(axis) + 1, np.int32)  # a number an event: a large home has many
+        np.add.at(change, first[of_split], 1)
+        np.subtract.at(change, last[of_split], 1)
+        covered[split] = np.cumsum(change, out=change)[:-1] > 0
     return {f"{a}/{b}": int((covered[a] & covered[b]).sum()) for a, b in combinations(SPLITS, 2)}
 
 

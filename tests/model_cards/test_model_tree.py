@@ -19,6 +19,7 @@ from snippets import run_page
 from casita.datasets_scripts.captions.text_embeddings import MINILM, minilm_directory
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, read_json, write_json
+from casita.model_cards.model_tree import evaluation_record
 from casita.model_cards.pages import method_title
 from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
 from casita.train.inference.model_directory import load_published
@@ -232,6 +233,17 @@ def test_no_card_for_results_that_are_leaky_empty_or_touched_up(run, tmp_path, c
     with pytest.raises(ValueError, match=message):
         write_model_tree(run, tmp_path / "out", REPO)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_release_0_1_give_a_card(run, tmp_path):
+    results = read_json(run / "results.json")
+    (about,) = (scores["about"] for scores in results["protocols"].values())
+    sentence = about.pop("description")
+    about["told"] = sentence  # its name then
+    write_json(run / "results.json", results)
+    write_json(run / "model" / "evaluation.json", evaluation_record(run / "model", results))
+    card = (write_model_tree(run, tmp_path / "out", REPO) / "README.md").read_text(encoding="utf-8")
+    assert sentence in card
 
 
 def test_no_card_for_weights_that_were_trained_after_the_evaluation(run, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image as Picture
 from casita.cli import main
 from casita.datasets_scripts.schema import HomeFolder
 from casita.files import hash_file, read_json, write_json
+from casita.model_cards.build_page import build_commands
 from casita.model_cards.trees import write_dataset_tree, write_embeddings_tree, write_model_tree
 from casita.processing.sensor_embeddings import SensorEmbeddingTable
 
@@ -159,6 +160,14 @@ def test_the_hub_reads_the_card_and_every_number_of_it_is_counted(tree, home):
             assert int(row[list(windows["splits"]).index(split)]) == count
     assert "train/validation 0, train/test 0, validation/test 0" in card.text
     assert "Apache License 2.0" in card.text
+
+
+def test_the_build_page_names_another_reading_of_activities_that_nobody_ended(released):
+    stages = released[0].description["stages"]
+    assert not any("--unclosed" in words for words in build_commands(stages, "flat"))
+    stages["read"]["settings"]["unclosed"] = "session"
+    commands = list(build_commands(stages, "flat"))
+    assert [words[-2:] for words in commands if words[1] == "read"] == [["--unclosed", "session"]]
 
 
 def test_the_commands_of_the_build_page_make_the_home_again(tree, released, tmp_path, monkeypatch):
