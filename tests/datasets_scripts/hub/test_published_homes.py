@@ -1,5 +1,6 @@
 """A data set's tree as home folders again: the files, the stages and the training are those of the original."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from casita.datasets_scripts.schema import (
     SCHEMA_VERSION,
     HomeFolder,
     home_folders,
+    read_metadata,
     read_table,
     text_embeddings_schema,
 )
@@ -100,7 +102,10 @@ def test_a_data_set_of_release_01_becomes_a_home_folder_with_the_bytes_that_it_h
     for path in [*tree.glob("captions/*/*/*.parquet"), *tree.glob("text_embeddings/*/*/*.parquet")]:
         table = pq.read_table(path)  # what is pushed today has the column; release 0.1 wrote none
         assert "number" in table.schema.names
-        pq.write_table(table.drop_columns("number"), path, compression="zstd")
+        header = read_metadata(path)
+        assert header["schema_version"] == SCHEMA_VERSION
+        old_header = {"casita": json.dumps(header | {"schema_version": "1.0"})}
+        pq.write_table(table.drop_columns("number").replace_schema_metadata(old_header), path, compression="zstd")
     write_checksums(tree)
     back = HomeFolder(home_from_dataset(tree, tmp_path / "back"))
     assert files(back.root) == files(several_captions.root)
